@@ -1,0 +1,102 @@
+"""Shell scripts written for the original keep working: every flag of it is accepted and explained, with its default."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umt.config.cli import parse
+from umt.config.legacy import LEGACY, REFUSED
+from umt.config.schema import CONFIGS, build, flatten
+from umt.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+ORIGINAL: dict[str, dict[str, Any]] = json.loads((ROOT / "tests/golden/original_flags/flags.json").read_text())
+PAGE = (ROOT / "docs" / "migrate.md").read_text(encoding="utf-8")
+both_tasks = pytest.mark.parametrize("task", ["pretrain", "finetune"])
+
+
+def section(title: str) -> str:
+    return PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def explained(task: str) -> dict[str, str]:
+    """What the page says of each flag of a task."""
+    page = section("Both programs") + section({"pretrain": "Pretraining", "finetune": "Finetuning"}[task])
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `--")]
+    return {name: meaning for names, meaning in lines for name in re.findall(r"`--(\w+)`", names)}
+
+
+@both_tasks
+def test_every_flag_of_the_original_is_explained_and_no_other(task: str) -> None:
+    assert sorted(explained(task)) == sorted(ORIGINAL[task])
+
+
+@both_tasks
+def test_every_flag_of_the_original_is_accepted(task: str) -> None:
+    defaults = flatten(CONFIGS[task]())
+    for name, value in ORIGINAL[task].items():
+        if name not in REFUSED:
+            # Our own default where the original's contradicts the other defaults, such as 16 frames of 1 segment.
+            value = defaults.get(name, value)
+            words = [f"--{name}"] if value is None or value == "" else [f"--{name}", str(value)]
+            if value is None and name in defaults:
+                words.append("none")
+            elif value == "":
+                words.append("")
+            assert parse(task, [*words, "--dry_run"]).task == task
+
+
+@both_tasks
+def test_the_flags_called_dead_are_those_that_warn(task: str) -> None:
+    dead = {name for name, meaning in explained(task).items() if meaning.startswith("dead")}
+    assert dead == set(LEGACY[task]) - {"local-rank"}
+
+
+@both_tasks
+def test_defaults_are_the_originals_except_those_that_the_page_lists(task: str) -> None:
+    said = re.findall(r"^\| `--(\w+)`(.*?) \|", section("Defaults that differ"), re.MULTILINE)
+    listed = {name for name, where in said if task == "pretrain" or "(pretraining)" not in where}
+    defaults = flatten(CONFIGS[task]())
+    shared = defaults.keys() & ORIGINAL[task].keys()
+    assert {name for name in shared if defaults[name] != ORIGINAL[task][name]} == listed & shared
+
+
+def test_a_script_of_the_original_runs_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    script = """
+        --model vit_base_patch16_224 --data_path lists --prefix videos --data_set Kinetics_sparse --split ,
+        --nb_classes 710 --finetune b16.pth --log_dir logs --output_dir out --batch_size 16 --num_sample 2
+        --input_size 224 --short_side_size 224 --save_ckpt_freq 100
+        --num_frames 8 --sampling_rate 16 --num_workers 12 --warmup_epochs 2
+        --tubelet_size 1 --epochs 35 --lr 2e-4 --drop_path 0.1 --opt adamw --opt_betas 0.9 0.999 --weight_decay 0.05
+        --test_num_segment 4 --test_num_crop 3 --dist_eval --test_best --use_decord True --color_jitter 0.4
+        --dist_url env://"""
+    with caplog.at_level(logging.WARNING, logger="umt"):
+        config = parse("finetune", [*script.split(), "--dry_run"])
+    assert flatten(config)["epochs"] == 35
+    (record,) = caplog.records
+    assert re.findall(r"--(\w+) \(", record.getMessage()) == ["dist_url", "color_jitter", "dist_eval"]
+
+
+@pytest.mark.parametrize("rank", ["1", "7"])
+def test_other_processes_do_not_repeat_the_warning(
+    rank: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    parse("finetune", ["--dist_eval", "--dry_run"])
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("task", ["pretrain", "finetune"])
+def test_deepspeed_is_refused_with_a_reason(task: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--enable_deepspeed: DeepSpeed is not supported yet; leave the flag out"):
+        parse(task, ["--enable_deepspeed", "--dry_run"])
+
+
+def test_the_launchers_own_spelling_of_local_rank_is_understood() -> None:
+    assert parse("finetune", ["--local-rank=3", "--dry_run"]) == build("finetune", {"dry_run": True})

@@ -1,0 +1,44 @@
+"""Attention in both parameter layouts, against the softmax written out."""
+
+import torch
+from torch import Tensor, nn
+
+from umt.layers.attention import Attention, ClipAttention
+
+
+def written_out(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """qkv (B, L, 3 D) -> softmax attention output (B, L, D) and its matrix (B, h, L, L)."""
+    batch, length, triple = qkv.shape
+    q, k, v = qkv.reshape(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    matrix = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+    return (matrix @ v).transpose(1, 2).reshape(batch, length, triple // 3), matrix
+
+
+def test_attention_is_the_softmax_written_out() -> None:
+    attention = Attention(24, 3)
+    nn.init.normal_(attention.q_bias)
+    nn.init.normal_(attention.v_bias)
+    x = torch.randn(2, 7, 24)
+    bias = torch.cat((attention.q_bias, torch.zeros(24), attention.v_bias))
+    expected = attention.proj(written_out(attention.qkv(x) + bias, 3)[0])
+    torch.testing.assert_close(attention(x), expected)
+
+
+def test_clip_attention_is_multihead_attention_with_its_weights() -> None:
+    reference = nn.MultiheadAttention(24, 3, batch_first=True)
+    attention = ClipAttention(24, 3)
+    attention.load_state_dict(reference.state_dict())
+    x = torch.randn(2, 7, 24)
+    expected, matrix = reference(x, x, x)
+    out, row = attention.forward_with_first_row(x)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(attention(x), expected)
+    torch.testing.assert_close(row, matrix[:, 0])
+
+
+def test_attention_dropout_rests_in_evaluation() -> None:
+    attention = Attention(24, 3, attn_drop=0.5, proj_drop=0.5)
+    x = torch.randn(2, 7, 24)
+    assert not torch.equal(attention(x), attention(x))
+    attention.eval()
+    assert torch.equal(attention(x), attention(x))

@@ -1,0 +1,79 @@
+"""Dry runs of every experiment, through bash, once for all tests."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+SCRIPTS = {str(path.relative_to(ROOT / "exp"))[:-3]: path for path in sorted((ROOT / "exp").rglob("*.sh"))}
+OWN_VARIABLES = (
+    *("DATA_PATH", "PREFIX", "MODEL_PATH", "TEACHER_PATH", "OUTPUT_DIR", "DATA_ROOT", "OUTPUT_ROOT", "GPUS"),
+    *("PYTHON", "PYTHONPATH", "WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"),
+    "CUDA_VISIBLE_DEVICES",
+)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a script printed: `facts` maps the name of a line to its text."""
+
+    script: str
+    returncode: int
+    output: str
+    errors: str
+    cpu_seconds: float
+
+    @property
+    def facts(self) -> dict[str, str]:
+        lines = [line for line in self.output.splitlines() if line.startswith("  ") and not line.startswith("  NOTE")]
+        return {line[2:15].strip(): line[15:] for line in lines}
+
+    @property
+    def notice(self) -> str:
+        return next((line for line in self.output.splitlines() if line.startswith("  NOTE")), "")
+
+
+def run_script(script: str, *flags: str, cwd: Path | None = None, **environ: str) -> DryRun:
+    """Runs an experiment with further flags and variables, as a user would: `bash exp/<script>.sh FLAGS`."""
+    clean = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+    process = subprocess.Popen(
+        ["bash", str(SCRIPTS[script]), *flags],
+        cwd=cwd or ROOT,
+        env={**clean, "OMP_NUM_THREADS": "1", **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    output, errors = process.stdout.read(), process.stderr.read()
+    process.stdout.close()
+    process.stderr.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return DryRun(script, process.returncode, output, errors, usage.ru_utime + usage.ru_stime)
+
+
+@pytest.fixture(scope="session")
+def dry_runs() -> dict[str, DryRun]:
+    """Every script with --dry_run, on as many GPUs as its recipe was made for."""
+
+    def run(script: str) -> DryRun:
+        return run_script(script, "--dry_run", GPUS="32" if script.startswith("pretraining/") else "16")
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(SCRIPTS, pool.map(run, SCRIPTS), strict=True))
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    """A golden csv as dictionaries."""
+    with (GOLDEN / path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

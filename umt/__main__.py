@@ -1,0 +1,96 @@
+"""Console entry: `umt pretrain | finetune | test | replay ...`, also `python -m umt`.
+
+Exit codes: 0 it went well; 2 something that the user can mend, said in one sentence; 130 interrupted. A recipe is
+parsed, checked and printed (`--dry_run`) before torch is imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from umt import __version__
+from umt.config.cli import parse, render_dry_run
+from umt.errors import ConfigError, UserError
+
+USAGE = f"""umt {__version__}: video transformers by masked distillation from an image teacher
+
+  umt pretrain  --flag value ...   align a student with a frozen image teacher
+  umt finetune  --flag value ...   train, validate and test a classifier
+  umt test      --flag value ...   test a classifier from many views (finetune --eval)
+  umt replay    FILE               recompute the step that a run stopped at because it was not finite
+
+umt COMMAND --help lists the flags; --dry_run prints the resolved run. Experiments: exp/, results: MODEL_ZOO.md."""
+
+_COMMANDS = ("pretrain", "finetune", "test", "replay")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Does what `argv` asks for. Raises UserError for what the caller can mend."""
+    command, rest = (argv[0], list(argv[1:])) if argv else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(USAGE)
+    elif command == "--version":
+        print(__version__)
+    elif command == "replay":
+        _replay(rest)
+    elif command in _COMMANDS:
+        task = "pretrain" if command == "pretrain" else "finetune"
+        config = parse(task, [*rest, "--eval"] if command == "test" else rest)
+        if config.runtime.dry_run:
+            print(render_dry_run(config))
+        else:
+            from umt.assemble import execute
+
+            execute(config)
+    else:
+        raise ConfigError(
+            f"'{command}' is not a command. Choose one of {', '.join(_COMMANDS)}, e.g. umt finetune --help."
+        )
+
+
+def _replay(rest: list[str]) -> None:
+    if rest in (["-h"], ["--help"]):
+        print(USAGE)
+        return
+    if len(rest) != 1 or rest[0].startswith("-"):
+        raise ConfigError("umt replay takes one file, e.g. umt replay outputs/run/nonfinite-120-rank0.pth.")
+    from umt.assemble import replay_step
+
+    for line in replay_step(Path(rest[0])):
+        print(line)
+
+
+def main() -> int:
+    """Runs the command line of this process; returns its exit code."""
+    try:
+        run(sys.argv[1:])
+    except UserError as error:
+        return _say(str(error))
+    except KeyboardInterrupt:
+        return _say("interrupted; the run goes on from its last checkpoint when it is started again", 130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `umt finetune --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        return _say(
+            f"the disk is full{where}. Free some space and start the same command again; "
+            "it goes on from its last checkpoint."
+        )
+    return 0
+
+
+def _say(sentence: str, code: int = 2) -> int:
+    rank = os.environ.get("RANK", "")
+    print(f"umt{f' (rank {rank})' if rank else ''}: {sentence}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""Composition root: a configuration becomes a task, its data and a trainer, and runs. Only here all parts meet.
+
+Reading order: `execute`; `_pretrain` and `_finetune`, one run each; then tasks.py, data.py and testing.py: each
+makes its part from the flags that concern it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from umt.assemble.data import evaluation_list, train_loader, training_list
+from umt.assemble.tasks import build_task, record_of, task_from_record
+from umt.assemble.testing import load_best, load_for_test, run_test, validation
+from umt.config.plan import Plan, describe, plan
+from umt.config.schema import Config, FinetuneConfig, PretrainConfig
+from umt.data.loaders import TrainLoader
+from umt.engine import checkpoints, logs, record, replay, runtime
+from umt.engine.ema import Ema
+from umt.engine.runtime import Runtime
+from umt.engine.trainer import Trainer, TrainerOptions
+from umt.optim.build import create_optimizer
+from umt.optim.param_groups import param_groups
+from umt.optim.schedule import lr_schedule, weight_decay_schedule
+from umt.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+
+def execute(config: Config) -> None:
+    """Runs what `config` asks for, from wherever an earlier start of it stopped."""
+    settings = config.runtime
+    run = runtime.start(device=settings.device, precision=settings.precision, threads=settings.threads or 0)
+    logs.setup_console(main=run.is_main)
+    try:
+        if isinstance(config, PretrainConfig):
+            _pretrain(config, run)
+        else:
+            _finetune(config, run)
+    finally:
+        runtime.stop()
+
+
+def replay_step(path: Path) -> Iterator[str]:
+    """Recomputes the step that a run saved because it was not finite; lines to print. Raises CheckpointError."""
+    content = replay.load(path)
+    run = runtime.start(precision=content["precision"])
+    return replay.replay(path, task_from_record, runtime=run).lines()
+
+
+# ---- runs
+
+
+def _pretrain(config: PretrainConfig, run: Runtime) -> None:
+    videos = training_list(config)
+    made = plan(config, world_size=run.world.size, videos=len(videos))
+    task = build_task(config, run)
+    train = train_loader(config, videos, run, made)
+    _trainer(config, made, task, train, run, _resume_from(config, run)).fit()
+    train.close()
+
+
+def _finetune(config: FinetuneConfig, run: Runtime) -> None:
+    evaluation = config.evaluation
+    if evaluation.eval:
+        task = build_task(config, run, weights=False)
+        run_test(config, task, run, source=load_for_test(config, task))
+        return
+    videos = training_list(config)
+    made = plan(config, world_size=run.world.size, videos=len(videos))
+    start = _resume_from(config, run)
+    task = build_task(config, run, weights=start is None)
+    test_list = evaluation_list(config, "test", run)  # a faulty list is found before the training, not after it
+    train = train_loader(config, videos, run, made)
+    validate = None if evaluation.disable_eval_during_finetuning else validation(config, task, run)
+    _trainer(config, made, task, train, run, start, validate).fit()
+    train.close()
+    runtime.barrier()  # what rank 0 has written last is what all ranks now read
+    source = "the last epoch"
+    if evaluation.test_best and validate is not None:
+        source = load_best(config, task)
+    run_test(config, task, run, source=source, videos=test_list)
+
+
+def _trainer(
+    config: Config,
+    made: Plan,
+    task: Task,
+    train: TrainLoader,
+    run: Runtime,
+    start: Path | None,
+    validate: Callable[[], Mapping[str, float]] | None = None,
+) -> Trainer:
+    """A trainer that stands where the checkpoint `start` does, and has recorded what it is going to do."""
+    optim, saving, model = config.optim, config.checkpoint, task.model
+    output = Path(saving.output_dir)
+    content = record_of(config)
+    if run.is_main:
+        output.mkdir(parents=True, exist_ok=True)
+        record.save_record(output, {**content, "derived": dataclasses.asdict(made)}, run.facts())
+        log.info(describe(config, made))
+        log.info(
+            "running on %s in %s, %d threads a process, %d trained parameters",
+            run.device, run.precision, run.threads, sum(p.numel() for p in model.parameters() if p.requires_grad),
+        )  # fmt: skip
+    steps = train.steps_per_epoch
+    rates = lr_schedule(
+        lr=made.lr,
+        min_lr=made.min_lr,
+        warmup_lr=made.warmup_lr,
+        epochs=optim.epochs,
+        per_epoch=steps,
+        warmup_epochs=optim.warmup_epochs,
+        warmup_steps=optim.warmup_steps,
+    )
+    decay = weight_decay_schedule(
+        weight_decay=optim.weight_decay, weight_decay_end=optim.weight_decay_end, epochs=optim.epochs, per_epoch=steps
+    )
+    groups = param_groups(model, weight_decay=optim.weight_decay, layer_decay=getattr(optim, "layer_decay", 1.0))
+    averaged = isinstance(config, FinetuneConfig) and config.model.model_ema
+    trainer = Trainer(
+        task,
+        create_optimizer(
+            groups, name=optim.opt, lr=made.lr, eps=optim.opt_eps, betas=optim.opt_betas, momentum=optim.momentum
+        ),
+        train,
+        options=TrainerOptions(
+            epochs=optim.epochs,
+            steps_per_epoch=steps,
+            accumulation=made.accumulation,
+            clip_grad=optim.clip_grad,
+            seed=config.runtime.seed,
+            output_dir=output,
+            save_ckpt=saving.save_ckpt,
+            save_ckpt_freq=saving.save_ckpt_freq,
+            save_every_minutes=saving.save_every_minutes,
+            save_every_steps=saving.save_every_steps,
+            failure_budget=max(1, len(train.clips) // 100),
+        ),
+        lr=rates,
+        weight_decay=decay,
+        runtime=run,
+        run_log=logs.RunLog(
+            output,
+            tensorboard_dir=Path(saving.log_dir) if saving.log_dir else output,
+            log_every=config.runtime.log_every,
+            main=run.is_main,
+        ),
+        validate=validate,
+        ema=Ema(model, decay=config.model.model_ema_decay) if averaged else None,  # type: ignore[union-attr]
+        config=content,
+    )
+    if start is not None:
+        trainer.resume(start)
+    return trainer
+
+
+def _resume_from(config: Config, run: Runtime) -> Path | None:
+    """The checkpoint to go on from; rank 0 decides, so that no rank sees another one while files change."""
+    saving = config.checkpoint
+    found = None
+    if run.is_main:
+        found = checkpoints.find_resume(Path(saving.output_dir), resume=saving.resume, auto_resume=saving.auto_resume)
+    return runtime.broadcast_object(found)

@@ -1,0 +1,137 @@
+"""Lists and loaders from the flags that concern them: what is read, in which order, and what becomes of it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+from umt.config.plan import Plan, loader_processes
+from umt.config.schema import Config, FinetuneConfig, PretrainConfig
+from umt.data import catalog
+from umt.data.annotations import VideoList, read_folders, read_list, require_files
+from umt.data.clips import TrainClips, Videos, ViewClips, training_sampler, validation_sampler, views_sampler
+from umt.data.loaders import EvalLoader, TestLoader, TrainLoader, Workers
+from umt.data.transforms.erasing import draw_erase_box
+from umt.data.transforms.pipelines import EvalTransform, FinetuneTransform, PretrainTransform, TestTransform
+from umt.engine.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+def training_list(config: Config) -> VideoList:
+    data = config.data
+    if isinstance(config, FinetuneConfig):
+        return _split(config, "train", config.data.nb_classes)
+    return read_list(
+        data.data_path,
+        separator=data.split,
+        prefix=data.prefix,
+        frame_folders=not data.use_decord,
+        labels_optional=True,
+        extension=".mp4",
+    )
+
+
+def evaluation_list(config: FinetuneConfig, split: str, run: Runtime) -> VideoList:
+    """A list whose videos are all there, unless missing ones count as wrong: said now, not after hours of training."""
+    videos = _split(config, split, config.data.nb_classes)
+    if run.is_main and not config.evaluation.count_unreadable_as_wrong:
+        require_files(videos)
+    return videos
+
+
+def _split(config: FinetuneConfig, split: str, classes: int) -> VideoList:
+    data = config.data
+    if catalog.get(data.data_set).lists == "folders":
+        videos = read_folders(data.data_path, split, num_classes=classes)
+        if videos.note:
+            log.info(videos.note)
+        return videos
+    return read_list(
+        Path(data.data_path) / f"{split}.csv",
+        separator=data.split,
+        prefix=data.prefix,
+        num_classes=classes,
+        frame_folders=not data.use_decord,
+    )
+
+
+def train_loader(config: Config, videos: VideoList, run: Runtime, made: Plan) -> TrainLoader:
+    data = config.data
+    common: dict[str, Any] = {"seed": config.runtime.seed, "copies": data.num_sample}
+    opened = Videos(videos, data.decoder)
+    if isinstance(config, PretrainConfig):
+        kind = "pretrain_dense" if config.data.num_segments == 1 else "pretrain_sparse"
+        time, height, width = made.grid
+        clips = TrainClips(
+            opened,
+            training_sampler(kind, data.num_frames, data.sampling_rate),
+            PretrainTransform(config.model.input_size, config.augment.flip, config.augment.color_jitter),
+            noise_shape=(time, height * width),
+            **common,
+        )
+    else:
+        known, augment = catalog.get(data.data_set), config.augment
+        erase = None
+        if augment.reprob > 0:
+            erase = functools.partial(draw_erase_box, probability=augment.reprob, count=augment.recount)
+        clips = TrainClips(
+            opened,
+            training_sampler(known.sampling, data.num_frames, data.sampling_rate),
+            FinetuneTransform(
+                config.model.input_size,
+                augment.aa,
+                augment.train_interpolation,
+                known.flip_keeps_label,
+                augment.crop_scale,
+            ),
+            erase=erase,
+            **common,
+        )
+    return TrainLoader(
+        clips,
+        batch_size=config.optim.batch_size,
+        seed=config.runtime.seed,
+        rank=run.world.rank,
+        world_size=run.world.size,
+        accumulation=made.accumulation,
+        workers=_workers(config, run),
+    )
+
+
+def validation_loader(config: FinetuneConfig, videos: VideoList, run: Runtime) -> EvalLoader:
+    """One view of every validation video of this rank."""
+    data, size = config.data, config.model.input_size
+    kind = catalog.get(data.data_set).sampling
+    clips = ViewClips(
+        Videos(videos, data.decoder),
+        validation_sampler(kind, data.num_frames, data.sampling_rate, frame_folders=not data.use_decord),
+        EvalTransform(config.augment.short_side_size or size, size),
+        config.evaluation.count_unreadable_as_wrong,
+    )
+    return EvalLoader(
+        clips,
+        batch_size=max(1, int(1.5 * config.optim.batch_size)),
+        rank=run.world.rank,
+        world_size=run.world.size,
+        workers=_workers(config, run),
+    )
+
+
+def test_loader(config: FinetuneConfig, videos: VideoList, run: Runtime, done: frozenset[int]) -> TestLoader:
+    data, evaluation, size = config.data, config.evaluation, config.model.input_size
+    clips = ViewClips(
+        Videos(videos, data.decoder),
+        views_sampler(
+            catalog.get(data.data_set).sampling, data.num_frames, evaluation.test_num_segment, data.sampling_rate
+        ),
+        TestTransform(config.augment.short_side_size or size, evaluation.test_num_crop, size),
+        evaluation.count_unreadable_as_wrong,
+    )
+    return TestLoader(clips, rank=run.world.rank, world_size=run.world.size, done=done, workers=_workers(config, run))
+
+
+def _workers(config: Config, run: Runtime) -> Workers:
+    return Workers(num_workers=loader_processes(config), pin_memory=config.data.pin_mem and run.device.type == "cuda")

@@ -1,0 +1,131 @@
+"""Validation and the final test, and the weights that are tested."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from umt.assemble.data import evaluation_list, test_loader, validation_loader
+from umt.assemble.tasks import load_finetuned
+from umt.config.schema import FinetuneConfig
+from umt.data.annotations import VideoList
+from umt.engine import checkpoints, evaluator, logs, runtime
+from umt.engine.runtime import Runtime
+from umt.errors import CheckpointError
+from umt.evaluation.scores import ViewScores
+from umt.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+
+def run_test(config: FinetuneConfig, task: Task, run: Runtime, *, source: str, videos: VideoList | None = None) -> None:
+    """Scores every view of the test list once, writes scores.npz and test.json, and prints the table."""
+    evaluation, output = config.evaluation, Path(config.checkpoint.output_dir)
+    videos = videos or evaluation_list(config, "test", run)
+    log.info(
+        "testing %s on %d videos, %d clips x %d crops",
+        source, len(videos), evaluation.test_num_segment, evaluation.test_num_crop,
+    )  # fmt: skip
+    scores = ViewScores(
+        rows=range(len(videos)),
+        labels=videos.labels.tolist(),
+        paths=[videos.path(row) for row in range(len(videos))],
+        clips=evaluation.test_num_segment,
+        crops=evaluation.test_num_crop,
+        classes=config.data.nb_classes,
+        provenance={
+            "model": config.model.model,
+            "weights": source,
+            "weights_digest": evaluator.weights_digest(task.model),
+            "list": videos.source,
+            "input_size": config.model.input_size,
+            "num_frames": config.data.num_frames,
+            "precision": run.precision,
+            "decoder": config.data.decoder,
+        },
+    )
+    with _bar(run, "test", "video") as bar:
+        result = evaluator.run_test(
+            task,
+            functools.partial(test_loader, config, videos, run),
+            scores=scores,
+            folder=output,
+            batch_size=config.optim.batch_size,
+            device=run.device,
+            autocast=run.autocast,
+            unreadable_is_wrong=evaluation.count_unreadable_as_wrong,
+            progress=functools.partial(_advance, bar),
+        )
+    if run.is_main:
+        summary = result.summary
+        with checkpoints.replacing(output / "test.json") as file:
+            file.write(json.dumps(summary.to_json(), indent=1).encode())
+        logs.cut_lines(output / "log.txt", lambda line: "Final top-1" in line)  # of an earlier test of this run
+        logs.append_line(output / "log.txt", {"Final top-1": summary.merged.top1, "Final Top-5": summary.merged.top5})
+        log.info("%s\nscores of every view: %s", summary.table(), result.scores_path)
+
+
+def load_for_test(config: FinetuneConfig, task: Task) -> str:
+    """Weights for `--eval`: --resume, else --finetune, else the best (`--test_best`) or newest of the output folder."""
+    saving, model = config.checkpoint, config.model
+    if saving.resume or not model.finetune:
+        folder = Path(saving.output_dir)
+        if config.evaluation.test_best and not saving.resume:
+            return load_best(config, task)
+        found = checkpoints.find_resume(folder, resume=saving.resume, auto_resume=True)
+        if found is None:
+            raise CheckpointError(
+                f"--eval finds no weights: {folder} has no checkpoint. Name some with --finetune or --resume."
+            )
+        checkpoints.load_model(task.model, checkpoints.load(found), str(found))
+        return str(found)
+    report = load_finetuned(config, task.model)
+    if {"head.weight", "head.bias"} & set(report.new):
+        raise CheckpointError(
+            f"--finetune ({model.finetune}) has no head for {config.data.nb_classes} classes, so --eval would test a "
+            "random one. Name a finetuned checkpoint."
+        )
+    return model.finetune
+
+
+def load_best(config: FinetuneConfig, task: Task) -> str:
+    best = checkpoints.find_best(Path(config.checkpoint.output_dir))
+    checkpoints.load_model(runtime.unwrap(task.model), checkpoints.load(best), str(best))
+    return str(best)
+
+
+def validation(config: FinetuneConfig, task: Task, run: Runtime) -> Callable[[], Mapping[str, float]]:
+    """Metrics of the task on the validation list, one view a video."""
+    videos = evaluation_list(config, "val", run)
+    loader = validation_loader(config, videos, run)
+
+    def validate() -> Mapping[str, float]:
+        with _bar(run, "validation", "clip") as bar:
+            result = evaluator.validate(
+                task,
+                loader,
+                device=run.device,
+                autocast=run.autocast,
+                videos=len(videos),
+                progress=functools.partial(_advance, bar),
+            )
+        unreadable = {"unreadable": result.unreadable} if result.unreadable else {}
+        return {"loss": result.loss, "acc1": result.acc1, "acc5": result.acc5, **unreadable}
+
+    return validate
+
+
+def _bar(run: Runtime, what: str, unit: str) -> Any:
+    return tqdm(desc=what, unit=unit, disable=None if run.is_main else True, leave=False, dynamic_ncols=True)
+
+
+def _advance(bar: Any, done: int, total: int) -> None:
+    # Progress counts this process's share; every process has about the same.
+    bar.total = -(-total // runtime.world_size()) or None
+    bar.update(done - bar.n)

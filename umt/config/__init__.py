@@ -1,0 +1,1 @@
+"""Config: what may be said on the command line. Imports no torch."""

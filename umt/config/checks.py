@@ -1,0 +1,282 @@
+"""Values held against each other and against the world, before torch or a GPU is touched.
+
+`check` needs nothing but the configuration; `check_files` looks at lists, weights and the output folder. Each raises
+one sentence that names the flag, its value and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
+from umt.data import catalog
+from umt.errors import AnnotationError, CheckpointError, ConfigError, OutputError
+from umt.models.specs import SPECS, ModelSpec
+from umt.optim.schedule import warmup_length
+
+log = logging.getLogger("umt")
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError for the first contradiction between flags."""
+    if isinstance(config, PretrainConfig):
+        _check_student_and_teacher(config)
+        _check_pretraining_frames(config)
+    else:
+        _check_classifier(config)
+        _check_mixing(config)
+        _check_testing(config)
+    _check_data_set(config)
+    _check_schedule(config.optim)
+    if config.model.checkpoint_num and not config.model.use_checkpoint:
+        log.warning("--checkpoint_num (%d) has no effect without --use_checkpoint.", config.model.checkpoint_num)
+
+
+def spec(flag: str, name: str, kind: str) -> ModelSpec:
+    """Sizes of the model `name` that `flag` asks for; ConfigError unless it exists and is of that kind."""
+    names = [n for n, s in SPECS.items() if s.kind == kind]
+    if name in names:
+        return SPECS[name]
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.4) or names
+    what = f"is a {SPECS[name].kind}, not a {kind}" if name in SPECS else "is not a model of this library"
+    raise ConfigError(f"--{flag} ({name}) {what}. Try --{flag} {' or '.join(near)}.")
+
+
+def model_spec(config: Config) -> ModelSpec:
+    """Sizes of the model that is trained."""
+    return spec("model", config.model.model, "student" if isinstance(config, PretrainConfig) else "classifier")
+
+
+def token_grid(config: Config) -> tuple[int, int, int]:
+    """(T', H', W') tokens of a clip; ConfigError where frames or pixels do not divide into tokens."""
+    model, data, patch = config.model, config.data, model_spec(config).patch_size
+    _check_divides("input_size", model.input_size, patch, f"the patch of {model.model}")
+    if data.num_frames % model.tubelet_size:
+        nearest = max(data.num_frames // model.tubelet_size, 1) * model.tubelet_size
+        raise ConfigError(
+            f"--num_frames ({data.num_frames}) must be a multiple of --tubelet_size ({model.tubelet_size}). "
+            f"Try --num_frames {nearest}."
+        )
+    side = model.input_size // patch
+    return data.num_frames // model.tubelet_size, side, side
+
+
+def _check_divides(flag: str, size: int, patch: int, what: str) -> None:
+    if size % patch:
+        near = [n * patch for n in (size // patch, size // patch + 1) if n]
+        raise ConfigError(
+            f"--{flag} ({size}) must be a multiple of {patch}, {what}. Try --{flag} {' or '.join(map(str, near))}."
+        )
+
+
+def _check_student_and_teacher(config: PretrainConfig) -> None:
+    model, asked = config.model, config.teacher
+    student, teacher = model_spec(config), spec("clip_teacher", asked.clip_teacher, "teacher")
+    grid = token_grid(config)
+    resolution = asked.clip_input_resolution
+    _check_divides("clip_input_resolution", resolution, teacher.patch_size, f"the patch of {asked.clip_teacher}")
+    side = resolution // teacher.patch_size
+    if side != grid[1]:
+        raise ConfigError(
+            f"--clip_input_resolution ({resolution}) gives {asked.clip_teacher} {side} x {side} tokens a frame, but "
+            f"--input_size ({model.input_size}) gives the student {grid[1]} x {grid[2]}. "
+            f"Try --clip_input_resolution {grid[1] * teacher.patch_size}."
+        )
+    if model.tubelet_size != 1:
+        raise ConfigError(
+            f"--tubelet_size ({model.tubelet_size}) must be 1: the image teacher has tokens for every frame. "
+            f"Try --tubelet_size 1."
+        )
+    for flag, value, width, whose in (
+        ("clip_decoder_embed_dim", model.clip_decoder_embed_dim, student.width, f"the width of {model.model}"),
+        ("clip_output_dim", model.clip_output_dim, teacher.output_dim, f"the output of {asked.clip_teacher}"),
+    ):
+        if value not in (None, width):
+            raise ConfigError(f"--{flag} ({value}) must be {width}, {whose}. Leave it out or give --{flag} {width}.")
+    for flag, interval, depth in (
+        ("clip_student_return_interval", model.clip_student_return_interval, student.depth),
+        ("clip_return_interval", asked.clip_return_interval, teacher.depth),
+    ):
+        reach = int((asked.clip_return_layer - 1) * interval) + 1
+        if reach > depth:
+            raise ConfigError(
+                f"--clip_return_layer ({asked.clip_return_layer}) with --{flag} ({interval:g}) reaches {reach} "
+                f"blocks back, but there are {depth}. Try --clip_return_layer {int((depth - 1) / interval) + 1}."
+            )
+
+
+def _check_pretraining_frames(config: PretrainConfig) -> None:
+    data = config.data
+    if data.num_segments not in (1, data.num_frames):
+        raise ConfigError(
+            f"--num_segments ({data.num_segments}) must be 1 (a dense clip) or equal --num_frames ({data.num_frames}), "
+            f"one frame from each segment. Try --num_segments {data.num_frames}."
+        )
+
+
+def _check_classifier(config: FinetuneConfig) -> None:
+    token_grid(config)
+    heads = model_spec(config)
+    if config.model.checkpoint_num > heads.depth:
+        raise ConfigError(
+            f"--checkpoint_num ({config.model.checkpoint_num}) exceeds the {heads.depth} blocks of "
+            f"{config.model.model}. Try --checkpoint_num {heads.depth}."
+        )
+
+
+def _check_mixing(config: FinetuneConfig) -> None:
+    augment, clips = config.augment, config.optim.batch_size * config.data.num_sample
+    mixes = augment.mixup > 0 or augment.cutmix > 0 or augment.cutmix_minmax is not None
+    if mixes and clips % 2:
+        raise ConfigError(
+            f"--batch_size ({config.optim.batch_size}) x --num_sample ({config.data.num_sample}) must be even "
+            f"for mixup and cutmix. Try --batch_size {config.optim.batch_size + 1}, or --mixup 0 --cutmix 0."
+        )
+    if augment.crop_scale[0] > augment.crop_scale[1]:
+        least, most = augment.crop_scale
+        raise ConfigError(f"--crop_scale ({least:g} {most:g}) must be ascending. Try --crop_scale {most:g} {least:g}.")
+    if augment.cutmix_minmax is not None and augment.cutmix_minmax[0] > augment.cutmix_minmax[1]:
+        least, most = augment.cutmix_minmax
+        raise ConfigError(
+            f"--cutmix_minmax ({least:g} {most:g}) must be ascending. Try --cutmix_minmax {most:g} {least:g}."
+        )
+
+
+def _check_testing(config: FinetuneConfig) -> None:
+    evaluation, side = config.evaluation, config.augment.short_side_size
+    if evaluation.test_best and evaluation.disable_eval_during_finetuning:
+        raise ConfigError(
+            "--test_best needs the validation that --disable_eval_during_finetuning turns off. Leave out one of them."
+        )
+    # A test crop is a square of the short side, so the model would get another size than it was built for.
+    if side is not None and side != config.model.input_size:
+        raise ConfigError(
+            f"--short_side_size ({side}) must equal --input_size ({config.model.input_size}), the side that the model "
+            f"takes. Try --short_side_size {config.model.input_size}."
+        )
+
+
+def _check_data_set(config: Config) -> None:
+    facts = catalog.get(config.data.data_set)
+    if isinstance(config, FinetuneConfig) and facts.classes not in (None, config.data.nb_classes):
+        raise ConfigError(
+            f"--nb_classes ({config.data.nb_classes}) must be {facts.classes} for --data_set {config.data.data_set}. "
+            f"Try --nb_classes {facts.classes}."
+        )
+    if not config.data.split:
+        raise ConfigError("--split () must be the character between the columns of the lists. Try --split ','.")
+
+
+def _check_schedule(optim: OptimConfig) -> None:
+    if optim.warmup_steps <= 0:
+        warmup_length(epochs=optim.epochs, per_epoch=1, warmup_epochs=optim.warmup_epochs)
+    for flag, value in (("min_lr", optim.min_lr), ("warmup_lr", optim.warmup_lr)):
+        if value > optim.lr:
+            raise ConfigError(
+                f"--{flag} ({value:g}) must not exceed --lr ({optim.lr:g}). Try --{flag} {optim.lr / 100:g}."
+            )
+
+
+def check_files(config: Config) -> None:
+    """Raises AnnotationError, CheckpointError or OutputError for lists, weights or output that do not serve."""
+    _check_lists(config)
+    weights = {"resume": config.checkpoint.resume}
+    if isinstance(config, PretrainConfig):
+        weights["clip_teacher_weights"] = config.teacher.clip_teacher_weights
+        if not config.teacher.clip_teacher_weights:
+            raise CheckpointError(
+                f"--clip_teacher_weights is missing: {config.teacher.clip_teacher} would teach from random weights. "
+                "Give the file of CLIP's weights, e.g. --clip_teacher_weights data/clip/vit_b16.pth."
+            )
+    else:
+        weights["finetune"] = config.model.finetune
+    for flag, path in weights.items():
+        if path and not path.startswith("https://") and not Path(path).exists():
+            variable = {"finetune": "MODEL_PATH", "clip_teacher_weights": "TEACHER_PATH"}.get(flag)
+            remedy = f"; the scripts of exp/ take it from {variable}" if variable else ", or leave the flag out"
+            raise CheckpointError(f"--{flag} ({path}) does not exist. Check the path{remedy}.")
+    if config.checkpoint.output_dir:
+        check_writable(config.checkpoint.output_dir)
+    else:
+        raise OutputError(
+            "--output_dir is missing: checkpoints and logs would be lost. Try --output_dir outputs/my_run."
+        )
+
+
+def list_files(config: Config) -> dict[str, Path]:
+    """The lists that this run reads: split -> file."""
+    folder = Path(config.data.data_path)
+    if isinstance(config, PretrainConfig):
+        return {"train": folder}
+    evaluation = config.evaluation
+    splits = ["test"] if evaluation.eval else ["train", "test"]
+    if not evaluation.eval and not evaluation.disable_eval_during_finetuning:
+        splits.insert(1, "val")
+    return {split: folder / f"{split}.csv" for split in splits}
+
+
+def _check_lists(config: Config) -> None:
+    given, folder = config.data.data_path, Path(config.data.data_path)
+    if not given:
+        wanted = (
+            "the list file" if isinstance(config, PretrainConfig) else "the folder of train.csv, val.csv and test.csv"
+        )
+        raise AnnotationError(f"--data_path is missing. Give {wanted}.")
+    if not folder.exists():
+        raise AnnotationError(
+            f"--data_path ({given}) does not exist. Check the path; the scripts of exp/ take it from DATA_PATH."
+        )
+    if isinstance(config, PretrainConfig):
+        if folder.is_dir():
+            raise AnnotationError(
+                f"--data_path ({given}) is a folder; pretraining takes the list itself. "
+                f"Try --data_path {folder / 'train.csv'}."
+            )
+    elif not folder.is_dir():
+        raise AnnotationError(
+            f"--data_path ({given}) is a file; finetuning takes the folder of train.csv, val.csv and test.csv. "
+            f"Try --data_path {folder.parent}."
+        )
+    elif catalog.get(config.data.data_set).lists == "csv":
+        for split, path in list_files(config).items():
+            if not path.is_file():
+                raise AnnotationError(f"{path} does not exist: --data_path ({given}) must hold the {split} list.")
+    _check_lines(config)
+    if config.data.prefix and not config.data.prefix.startswith("s3") and not Path(config.data.prefix).is_dir():
+        raise AnnotationError(
+            f"--prefix ({config.data.prefix}) is not a folder. It is joined before the paths of the lists."
+        )
+
+
+def _check_lines(config: Config) -> None:
+    """Reads the lists before torch is imported, and before a launcher starts processes that would all say the same."""
+    from umt.data.annotations import read_list  # here, because numpy comes with it
+
+    if catalog.get(config.data.data_set).lists != "csv" and isinstance(config, FinetuneConfig):
+        return
+    for path in list_files(config).values():
+        read_list(
+            path,
+            separator=config.data.split,
+            num_classes=config.data.nb_classes if isinstance(config, FinetuneConfig) else None,
+            frame_folders=not config.data.use_decord,
+            labels_optional=isinstance(config, PretrainConfig),
+        )
+
+
+def check_writable(folder: str) -> None:
+    """Makes the output folder and writes a byte into it. Raises OutputError when either fails."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0")
+            probe.flush()
+    except OSError as error:
+        raise OutputError(
+            f"--output_dir ({folder}) cannot be written: {error.strerror or error}. "
+            "Give another folder with --output_dir."
+        ) from error

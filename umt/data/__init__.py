@@ -1,0 +1,1 @@
+"""Data: from a line of a list to a uint8 clip. Knows nothing of models or tasks."""

@@ -1,0 +1,99 @@
+"""What is known of each `--data_set`: classes, sampling, flips, lists, sizes, label order. A new one is one entry.
+
+No torch here: a recipe resolves from this in a fraction of a second.
+
+Sizes are those of the published training lists; copies that people own are smaller (videos vanish), so they serve only
+to count steps where the list is not at hand. Sources: Kinetics-400 246,535 (official train list), Kinetics-600 370,582
+and Kinetics-700 542,352 (original lists as FiftyOne's dataset zoo counts them, the latter the 2020 edition),
+Kinetics-710 658,340 (UniFormerV2, https://arxiv.org/abs/2211.09552, which merged it), Moments in Time V1 802,264
+(https://arxiv.org/abs/1801.03150), Something-Something V2 168,913 (its official list), UCF101 9,537 and HMDB51 3,570
+(split 1 of each).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from umt.errors import ConfigError
+
+LABELS = Path(__file__).parent / "labels"
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One data set. `classes` None: `--nb_classes` decides."""
+
+    name: str
+    sampling: Literal["sparse", "dense", "ssv2"]
+    classes: int | None = None
+    flip_keeps_label: bool = True
+    lists: Literal["csv", "folders"] = "csv"
+    separator: str = " "  # of the lists as commonly published: a hint for messages, the flag decides
+    train_sizes: dict[int, int] = field(default_factory=dict)  # classes -> training videos
+    label_files: dict[int, str] = field(default_factory=dict)  # classes -> file under labels/, one name a line
+
+    def class_names(self, classes: int) -> list[str] | None:
+        """Names in label order, None for one's own classes."""
+        name = self.label_files.get(classes)
+        return None if name is None else (LABELS / name).read_text(encoding="utf-8").splitlines()
+
+
+_KINETICS_SIZES = {400: 246_535, 600: 370_582, 700: 542_352, 710: 658_340}
+_KINETICS_LABELS = {400: "k400_umt.txt", 600: "k600.txt", 700: "k700.txt", 710: "k710.txt"}
+
+CATALOG: dict[str, DatasetSpec] = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec(
+            "Kinetics_sparse", "sparse", separator=",", train_sizes=_KINETICS_SIZES, label_files=_KINETICS_LABELS
+        ),
+        DatasetSpec("Kinetics", "dense", separator=",", train_sizes=_KINETICS_SIZES, label_files=_KINETICS_LABELS),
+        # "Moving something from left to right" mirrored is another class.
+        DatasetSpec(
+            "SSV2", "ssv2", 174, flip_keeps_label=False, train_sizes={174: 168_913}, label_files={174: "ssv2.txt"}
+        ),
+        DatasetSpec("mitv1_sparse", "sparse", 339, train_sizes={339: 802_264}, label_files={339: "mitv1.txt"}),
+        DatasetSpec("UCF101", "dense", 101, train_sizes={101: 9_537}, label_files={101: "ucf101.txt"}),
+        DatasetSpec("HMDB51", "dense", 51, train_sizes={51: 3_570}, label_files={51: "hmdb51.txt"}),
+        # One's own videos, a folder per class: sampled sparsely, as the published finetuning does.
+        DatasetSpec("image_folder", "sparse", lists="folders"),
+    )
+}
+
+
+def get(name: str) -> DatasetSpec:
+    """The entry of `--data_set name`. Raises `ConfigError` naming those that exist."""
+    try:
+        return CATALOG[name]
+    except KeyError:
+        raise ConfigError(f"--data_set ({name}) is not known. Choose one of {', '.join(CATALOG)}.") from None
+
+
+def official_size(name: str, classes: int | None = None) -> int | None:
+    """Videos in the published training list of `--data_set name`, None where nobody can know.
+
+    Without `classes` (pretraining has none) it is the largest list, for Kinetics that of Kinetics-710.
+    """
+    sizes = get(name).train_sizes
+    return sizes.get(max(sizes, default=0) if classes is None else classes)
+
+
+@lru_cache(maxsize=1)
+def _k710_index() -> dict[str, list[int]]:
+    index: dict[str, list[int]] = json.loads((LABELS / "k710_index.json").read_text(encoding="utf-8"))
+    return index
+
+
+def k710_head_rows(classes: int) -> list[int] | None:
+    """Rows of a 710-class head that serve the classes of another Kinetics set, in label order; None: no such map.
+
+    400 is the order of the published UMT checkpoints, `k400_umt.txt`: rows 0 to 399 as they stand.
+    """
+    if classes == 710:
+        return list(range(710))
+    key = {400: "k400_umt", 600: "k600", 700: "k700"}.get(classes)
+    return None if key is None else list(_k710_index()[key])

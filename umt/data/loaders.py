@@ -1,0 +1,256 @@
+"""Loaders: rows in an order that depends on (seed, epoch) alone, read ahead by worker processes, as `Batch`es.
+
+A worker is told (epoch, rows) and nothing else, so the number of workers changes nothing, and starting in mid-epoch is
+starting at a later number: what was skipped is never decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from umt.data.batch import Batch
+from umt.data.clips import Failure, Sample
+from umt.errors import ConfigError, UserError
+from umt.randomness import generator
+
+Work = tuple[int, tuple[int, ...]]  # epoch, rows of one batch
+
+
+class Clips(Protocol):
+    """A data set: `TrainClips` or `ViewClips`."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, epoch: int, row: int) -> tuple[list[Sample], list[Failure]]: ...
+
+
+def collate(samples: Sequence[Sample], failures: list[Failure]) -> Batch:
+    """Samples in their order as a batch. Without samples (all rows failed) `video` is (0, 3, 0, 0, 0)."""
+    shapes = {s.video.shape for s in samples}
+    if len(shapes) > 1:
+        raise ValueError(f"clips of one batch differ in shape: {sorted(shapes)}")
+    frames, height, width, channels = next(iter(shapes), (0, 0, 0, 3))
+    video = torch.empty((len(samples), channels, frames, height, width), dtype=torch.uint8)
+    for slot, sample in zip(video, samples, strict=True):
+        slot.numpy()[...] = sample.video.transpose(3, 0, 1, 2)
+
+    def numbers(name: str) -> torch.Tensor:
+        return torch.tensor([getattr(s, name) for s in samples], dtype=torch.int64)
+
+    def arrays(name: str) -> torch.Tensor | None:
+        values = [getattr(s, name) for s in samples]
+        return torch.from_numpy(np.stack(values)) if values and values[0] is not None else None
+
+    return Batch(
+        video=video,
+        label=numbers("label"),
+        row=numbers("row"),
+        copy=numbers("copy"),
+        clip=numbers("clip"),
+        crop=numbers("crop"),
+        seed=numbers("seed"),
+        noise=arrays("noise"),
+        erase=arrays("erase"),
+        paths=[s.path for s in samples],
+        failures=failures,
+    )
+
+
+class _Batches(Dataset[Any]):
+    """Makes the batch of a `Work`. An error for a person travels as a value: raised, it would arrive as a traceback."""
+
+    def __init__(self, clips: Clips) -> None:
+        self.clips = clips
+
+    def __getitem__(self, work: Work) -> Batch | UserError:
+        epoch, rows = work
+        samples: list[Sample] = []
+        failures: list[Failure] = []
+        try:
+            for row in rows:
+                read, failed = self.clips.read(epoch, row)
+                samples += read
+                failures += failed
+        except UserError as error:
+            return error
+        return collate(samples, failures)
+
+
+def _one_thread(worker: int) -> None:
+    """Workers are the parallelism; threads within them would fight for the same cores."""
+    torch.set_num_threads(1)
+    _opencv_alone()
+
+
+def _opencv_alone() -> None:
+    """OpenCV without threads of its own. Before a fork too: a forked child would wait for the threads of its parent."""
+    try:
+        import cv2
+    except ImportError:
+        return
+    cv2.setNumThreads(0)
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+@dataclass
+class Workers:
+    """How batches are made ahead. 0 `num_workers`: in this process. Nothing here changes what is in a batch.
+
+    `start_method`: "fork", "spawn" or "forkserver"; None is the platform's.
+    """
+
+    num_workers: int = 0
+    pin_memory: bool = False
+    prefetch: int = 2  # batches that each worker has ready
+    start_method: str | None = None
+    _plan: list[Work] = field(default_factory=list, init=False, repr=False)
+    _loader: DataLoader[Any] | None = field(default=None, init=False, repr=False)
+
+    def run(self, clips: Clips, plan: Sequence[Work]) -> Iterator[Batch]:
+        """The batches of `plan`, in its order. Workers outlive a call, so one object serves one data set."""
+        if self._loader is None:
+            parallel: dict[str, Any] = {}
+            if self.num_workers:
+                _opencv_alone()
+                parallel = {
+                    "persistent_workers": True,
+                    "prefetch_factor": self.prefetch,
+                    "worker_init_fn": _one_thread,
+                    "multiprocessing_context": self.start_method,
+                }
+            self._loader = DataLoader(
+                _Batches(clips),
+                batch_size=None,
+                sampler=self._plan,  # read anew at every iteration
+                num_workers=self.num_workers,
+                collate_fn=_unchanged,
+                pin_memory=self.pin_memory,
+                # The DataLoader draws a seed at each iteration; not from the global generator, which training uses.
+                generator=torch.Generator().manual_seed(0),
+                **parallel,
+            )
+        self._plan[:] = plan
+        for item in self._loader:
+            if isinstance(item, UserError):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        self._loader = None
+
+
+class TrainLoader:
+    """Micro-batches of `batch_size` videos for this rank.
+
+    An epoch is one permutation of all rows, a function of (seed, epoch). Micro-batch b of rank r of W takes its places
+    from (b * W + r) * batch_size on, so a step sees the same videos however many ranks share it. What does not fill a
+    last step of batch_size * world_size * accumulation videos is left out of the epoch.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulation: int = 1,
+        workers: Workers | None = None,
+    ) -> None:
+        self.clips, self.batch_size, self.seed = clips, batch_size, seed
+        self.rank, self.world_size, self.accumulation = rank, world_size, accumulation
+        self.workers = workers or Workers()
+        if self.steps_per_epoch < 1:
+            raise ConfigError(
+                f"--batch_size ({batch_size}) x {world_size} processes x {accumulation} accumulated batches = "
+                f"{batch_size * world_size * accumulation} videos a step, but the list has only {len(clips)}. "
+                f"Try --batch_size {max(len(clips) // (world_size * accumulation), 1)}."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch."""
+        return len(self.clips) // (self.batch_size * self.world_size * self.accumulation)
+
+    def micro_batches_per_epoch(self) -> int:
+        """Micro-batches that `batches` gives each rank in an epoch."""
+        return self.steps_per_epoch * self.accumulation
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """All rows as `epoch` takes them, on every rank the same."""
+        return generator(self.seed, epoch, "order").permutation(len(self.clips))
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This rank's micro-batches of `epoch` from number `start` on."""
+        order = self.order(epoch)
+        plan: list[Work] = []
+        for number in range(start, self.micro_batches_per_epoch()):
+            first = (number * self.world_size + self.rank) * self.batch_size
+            plan.append((epoch, tuple(order[first : first + self.batch_size].tolist())))
+        return self.workers.run(self.clips, plan)
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        self.workers.close()
+
+
+class EvalLoader:
+    """Every row once over all ranks, none padded: rank r of W takes rows r, r + W, ...; rows in `done` are left out.
+
+    A batch holds all views of up to `batch_size` videos. It may hold no clip, only failures.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        done: Collection[int] = (),
+        workers: Workers | None = None,
+    ) -> None:
+        self.clips, self.batch_size, self.workers = clips, batch_size, workers or Workers()
+        done = frozenset(done)
+        self.rows = [row for row in range(rank, len(clips), world_size) if row not in done]
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        size = self.batch_size
+        plan: list[Work] = [(0, tuple(self.rows[i : i + size])) for i in range(0, len(self.rows), size)]
+        return self.workers.run(self.clips, plan)
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        self.workers.close()
+
+
+class TestLoader(EvalLoader):
+    """An `EvalLoader` whose batches are the S x C views of one video each, in the order of the rows."""
+
+    __test__ = False  # a name that begins with Test is not a test of pytest's
+
+    def __init__(
+        self,
+        clips: Clips,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        done: Collection[int] = (),
+        workers: Workers | None = None,
+    ) -> None:
+        super().__init__(clips, batch_size=1, rank=rank, world_size=world_size, done=done, workers=workers)

@@ -1,0 +1,85 @@
+"""Opens a video with the decoder that is right for this file on this machine.
+
+`open_video(path)` is the entry. A file without quirks (`umt.data.probe`) goes to the decoder asked for; the others go
+to PyAV, whatever was asked for, since right frames come before speed.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from umt.data.decoders import DECODERS, FrameFolder, PyAV, VideoReader
+from umt.data.mp4 import plain_length
+from umt.data.probe import probe
+from umt.errors import ConfigError, VideoError
+
+# In order of preference for --decoder auto: decord until measurements say otherwise.
+ORDER = ("decord", "torchcodec", "pyav")
+
+_WANTS = {
+    "decord": "pip install decord (no wheel for ARM)",
+    "torchcodec": "pip install torchcodec and FFmpeg's libraries, e.g. apt install ffmpeg",
+    "pyav": "pip install av",
+}
+
+
+@cache
+def available(decoder: str) -> bool:
+    """Whether `decoder` can be imported here; torchcodec also wants FFmpeg's libraries of the system."""
+    try:
+        if decoder == "decord":
+            import decord  # noqa: F401
+        elif decoder == "torchcodec":
+            from torchcodec.decoders import VideoDecoder  # noqa: F401
+        else:
+            import av  # noqa: F401
+    except (ImportError, RuntimeError, OSError):  # torchcodec: RuntimeError without FFmpeg; a broken wheel: OSError
+        return False
+    return True
+
+
+def choose(decoder: str = "auto") -> str:
+    """The decoder for plain files: `decoder`, or for "auto" the first of `ORDER` that works here.
+
+    Raises ConfigError for one that is unknown or does not work here, and without PyAV, which looks at every file.
+    """
+    if decoder not in ("auto", *ORDER):
+        raise ConfigError(f"--decoder ({decoder}) must be one of auto, {', '.join(ORDER)}.")
+    for name in {"pyav", decoder} - {"auto"}:
+        if not available(name):
+            raise ConfigError(f"--decoder ({decoder}): {name} does not work on this machine. It wants: {_WANTS[name]}.")
+    return decoder if decoder != "auto" else next(name for name in ORDER if available(name))
+
+
+@cache
+def _chosen(decoder: str) -> str:
+    return choose(decoder)
+
+
+def open_video(path: str | os.PathLike[str], decoder: str = "auto") -> VideoReader:
+    """Opens a video file. Raises VideoError naming it and the cause if that is impossible.
+
+    `decoder` ("auto", "decord", "torchcodec", "pyav") reads plain files; PyAV reads the others.
+    """
+    path = os.fspath(path)
+    name = _chosen(decoder)
+    if name == "pyav":
+        return PyAV(path)
+    known, length = None, plain_length(path)
+    if length is None:
+        known = probe(path)
+        length = None if known.quirks else len(known.times)
+    if length is not None:
+        try:
+            return DECODERS[name](path, length)
+        except VideoError:  # a codec that this decoder was built without, or another count of frames: PyAV knows it
+            pass
+    return PyAV(path, known)
+
+
+def open_folder(
+    path: str | os.PathLike[str], length: int | None = None, template: str | None = "img_{:05}.jpg"
+) -> VideoReader:
+    """Opens a folder of `length` frames named by `template` from 1 on (None: all its images by name)."""
+    return FrameFolder(os.fspath(path), length, template)

@@ -1,0 +1,57 @@
+"""Random resized crop of finetuning: a box of random area and shape, resized to a square.
+
+Paper: https://arxiv.org/abs/1409.4842 (Inception), with torchvision's law. The original resizes normalised floats with
+torch's bilinear filter without antialiasing; here OpenCV does it on uint8, which differs by at most one grey level and
+is many times faster.
+"""
+
+import math
+
+import numpy as np
+
+from umt.data.transforms.resize import Frames, resize
+
+SCALE = (0.08, 1.0)
+RATIO = (3 / 4, 4 / 3)
+TRIES = 10
+
+
+def box_shape(area: float, ratio: float) -> tuple[int, int]:
+    """(height, width) of a box of `area` pixels whose width is `ratio` times its height."""
+    return round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+
+
+def fallback_box(height: int, width: int, ratio: tuple[float, float] = RATIO) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the largest central box whose shape is allowed."""
+    h, w = height, width
+    if width / height < ratio[0]:
+        h = round(w / ratio[0])
+    elif width / height > ratio[1]:
+        w = round(h * ratio[1])
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def random_box(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    scale: tuple[float, float] = SCALE,
+    ratio: tuple[float, float] = RATIO,
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random box; `scale` bounds its share of the area, `ratio` its width / height."""
+    for _ in range(TRIES):
+        area = rng.uniform(*scale) * height * width
+        h, w = box_shape(area, math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]))))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = rng.integers(0, [height - h, width - w], endpoint=True)
+            return int(top), int(left), h, w
+    return fallback_box(height, width, ratio)
+
+
+def random_resized_crop(
+    frames: Frames, input_size: int, rng: np.random.Generator, scale: tuple[float, float] = SCALE
+) -> Frames:
+    """One random box for all frames: (T, H, W, 3) -> (T, input_size, input_size, 3)."""
+    height, width = frames.shape[1:3]
+    top, left, h, w = random_box(height, width, rng, scale)
+    return resize(frames[:, top : top + h, left : left + w], input_size, input_size)

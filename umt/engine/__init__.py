@@ -1,0 +1,1 @@
+"""Engine: how a run proceeds, whatever is trained."""

@@ -1,0 +1,298 @@
+"""Checkpoint files: written whole or not at all, read without running any code they carry.
+
+A file is written to a temporary name, flushed to the disk and renamed, so that under its own name there is always a
+complete one. It holds tensors, numbers, strings and plain containers only (`torch.load(weights_only=True)`). Names are
+the original's: checkpoint-latest.pth, checkpoint-best.pth, checkpoint-<epoch>.pth; key `model` holds the state dict.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from torch import nn
+
+from umt.errors import CheckpointError, OutputError
+
+log = logging.getLogger(__name__)
+FORMAT = 1  # raised when a reader of the old layout would misread the new one
+LATEST = "checkpoint-latest.pth"
+BEST = "checkpoint-best.pth"
+_NUMBERED = re.compile(r"checkpoint-(\d+)\.pth")
+
+
+def numbered(epoch: int) -> str:
+    """File name of the checkpoint after epoch `epoch`, counted from 0 as in the original."""
+    return f"checkpoint-{epoch}.pth"
+
+
+# ---- writing
+
+
+def check_writable(folder: Path) -> None:
+    """Makes `folder` and proves that a file can be written there, before any work is spent.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"umt")
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"--output_dir ({folder}) cannot be written: {error.strerror or error}. "
+            "Choose a folder that you may write, on a disk with free space."
+        ) from error
+
+
+class _Recorded:
+    """A file that remembers the OSError of a failed write: torch.save's zip writer replaces it by one of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path`, whole, when the block ends well, and vanishes when it does not.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written; what `path` held before is still there.
+    """
+    # One fixed name, so that what a killed process left is overwritten rather than piled up.
+    temporary = path.with_name("." + path.name.lstrip(".") + ".writing")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        kept = "The previous one is intact." if path.exists() else "Nothing was written."
+        raise OutputError(
+            f"{path} could not be written: {error.strerror or error}. {kept} "
+            "Free some space or choose another --output_dir, then start the same command again: it resumes."
+        ) from error
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut; some network file systems refuse, and then it is theirs to keep."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def save(content: Mapping[str, Any], path: Path) -> None:
+    """Writes `content` to `path`, atomically.
+
+    Raises:
+        OutputError: as `replacing`.
+    """
+    with replacing(path) as file:
+        recorded = _Recorded(file)
+        try:
+            torch.save(dict(content), cast(IO[bytes], recorded))
+        except RuntimeError as error:
+            if recorded.error is not None:
+                raise recorded.error from error
+            raise
+
+
+def publish(source: Path, target: Path) -> None:
+    """Gives the file `source` the further name `target`, atomically, replacing what `target` was.
+
+    A hard link costs neither time nor space, and is safe because files are only ever replaced, never changed;
+    where the file system has none, a copy.
+    """
+    temporary = target.with_name(f".{target.name}.writing")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    try:
+        os.link(source, temporary)
+    except OSError:
+        with replacing(target) as file, open(source, "rb") as original:
+            shutil.copyfileobj(original, file, 16 << 20)
+        return
+    os.replace(temporary, target)
+    _sync_folder(target.parent)
+
+
+def save_as(content: Mapping[str, Any], folder: Path, names: list[str]) -> None:
+    """Writes `content` once, under each of `names`; the last name changes last.
+
+    The trainer puts checkpoint-latest.pth last: a kill in between then leaves a run that redoes a little and
+    rewrites the others alike, never one that believes in a best checkpoint that is not there.
+    """
+    fresh = folder / ".checkpoint-new.pth"
+    save(content, fresh)
+    for name in names[:-1]:
+        publish(fresh, folder / name)
+    os.replace(fresh, folder / names[-1])
+    _sync_folder(folder)
+
+
+# ---- reading
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every byte of `path` is as it was written (the zip's checksums)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
+        return False
+
+
+def load(path: Path, *, map_location: torch.device | str = "cpu") -> dict[str, Any]:
+    """A training checkpoint of this library.
+
+    Raises:
+        CheckpointError: missing, truncated, written by a newer version, or not a training checkpoint.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"--resume ({path}) does not exist.{_neighbours(path.parent)}")
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        if not is_whole(path):
+            raise CheckpointError(
+                f"{path} is truncated or damaged ({path.stat().st_size} bytes).{_neighbours(path.parent, without=path)}"
+            ) from error
+        raise CheckpointError(
+            f"{path} holds Python objects beside tensors and numbers, so it is no training checkpoint of this library. "
+            "Start from its weights with --finetune instead of --resume."
+        ) from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise CheckpointError(
+            f"{path} holds no training state of this library (only weights, or another program's checkpoint). "
+            "Start from its weights with --finetune instead of --resume."
+        )
+    if content["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {content['format']}, this version of umt reads up to {FORMAT}. Update umt to read it."
+        )
+    return content
+
+
+def _neighbours(folder: Path, without: Path | None = None) -> str:
+    """A sentence that names the checkpoints of `folder`, for messages."""
+    names = sorted(p.name for p in folder.glob("checkpoint-*.pth") if p != without) if folder.is_dir() else []
+    return f" The folder has {', '.join(names)}." if names else f" There are no other checkpoints in {folder}."
+
+
+def find_resume(folder: Path | None, *, resume: str = "", auto_resume: bool = True) -> Path | None:
+    """The checkpoint that a run starts from, or None to start at the beginning.
+
+    `resume`, where given, wins over everything. Otherwise `auto_resume` takes checkpoint-latest.pth, else the highest
+    number. A damaged one is said and passed over for the newest that is whole.
+
+    Raises:
+        CheckpointError: `resume` is missing or damaged; or every checkpoint of `folder` is.
+    """
+    if resume:
+        path = Path(resume)
+        if not path.is_file():
+            raise CheckpointError(f"--resume ({path}) does not exist.{_neighbours(path.parent)}")
+        return path
+    if not auto_resume or folder is None:
+        return None
+    names = [(_NUMBERED.fullmatch(path.name), path) for path in folder.glob("checkpoint-*.pth")]
+    found = {int(match[1]): path for match, path in names if match}
+    latest = folder / LATEST
+    order = [latest] * latest.exists() + [found[epoch] for epoch in sorted(found, reverse=True)]
+    if not order and not (folder / BEST).exists():
+        return None
+    if order and is_whole(order[0]):
+        return order[0]
+    whole = [path for path in {*order[1:], folder / BEST} if is_whole(path)]
+    if not whole:
+        raise CheckpointError(
+            f"No checkpoint in {folder} is whole ({', '.join(p.name for p in order)}). "
+            "Restore one, or start from the beginning with --no_auto_resume."
+        )
+    chosen = max(whole, key=_position)
+    if order:
+        log.warning("%s is truncated or damaged; going on from %s, the newest that is whole", order[0], chosen.name)
+    return chosen
+
+
+def _position(path: Path) -> tuple[int, int]:
+    progress = load(path)["progress"]
+    return progress["epoch"], progress["step"]
+
+
+def find_best(folder: Path) -> Path:
+    """The best checkpoint of a run, for `--test_best`.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = folder / BEST
+    if not path.is_file():
+        raise CheckpointError(
+            f"--test_best: {path} does not exist.{_neighbours(folder, without=path)} "
+            "Name one with --resume, or leave out --test_best."
+        )
+    return path
+
+
+def load_model(model: nn.Module, content: Mapping[str, Any], source: str, *, ema: bool = False) -> None:
+    """Puts a checkpoint's weights (`ema`: their moving average) into `model`, which must be the same architecture.
+
+    Raises:
+        CheckpointError: other names or shapes, the first few of which it lists; or no moving average in the file.
+    """
+    if ema and "model_ema" not in content:
+        raise CheckpointError(f"{source} holds no moving average of the weights. Leave out --model_ema.")
+    state = content["model_ema" if ema else "model"]
+    own = model.state_dict()
+    wrong = [f"{name} is absent" for name in own if name not in state]
+    wrong += [f"{name} is not in this model" for name in state if name not in own]
+    wrong += [
+        f"{name} is {_shape(state[name])} there and {_shape(own[name])} here"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(
+            f"{source} is of another architecture: {'; '.join(wrong[:3])}{more}. Use the flags that it was "
+            "trained with, or start from its weights with --finetune; --no_auto_resume leaves it alone."
+        )
+    model.load_state_dict(state)
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a number"

@@ -1,0 +1,333 @@
+"""Where a run computes: device, precision, threads, and the processes it shares the work with.
+
+`start` is the only function with lasting effects (thread count, process group, deterministic kernels) and is called
+once by whoever owns the process; importing this file changes nothing. The collective helpers work without a process
+group, so a plain `python` needs no launcher.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from umt.errors import ConfigError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers, as the launcher numbered them."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    launcher: str = "none"  # none | torchrun | openmpi | slurm
+
+
+def find_world(environ: Mapping[str, str]) -> World:
+    """Rank and world size from what torchrun, Open MPI or srun put into the environment; one process otherwise.
+
+    torchrun comes first because it also runs inside a SLURM step. A batch script or `salloc` shell has SLURM_NTASKS
+    without being a task of its own, so only SLURM_STEP_NUM_TASKS, which `srun` alone sets, counts.
+    """
+    names = {
+        "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+        "openmpi": (
+            "OMPI_COMM_WORLD_RANK",
+            "OMPI_COMM_WORLD_SIZE",
+            "OMPI_COMM_WORLD_LOCAL_RANK",
+            "OMPI_COMM_WORLD_LOCAL_SIZE",
+        ),
+        "slurm": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+    }
+    for launcher, (rank, size, local_rank, local_size) in names.items():
+        if rank in environ and size in environ:
+            try:
+                numbers = (
+                    int(environ[rank]),
+                    int(environ[size]),
+                    int(environ.get(local_rank, "0")),
+                    int(environ.get(local_size, "1")),
+                )
+            except ValueError as error:
+                raise ConfigError(
+                    f"The environment of {launcher} has a rank or world size that is no number ({error}). "
+                    f"Unset {rank} and {size} for a single process."
+                ) from error
+            if not 0 <= numbers[0] < numbers[1]:
+                raise ConfigError(
+                    f"{rank} ({numbers[0]}) must lie in 0..{size} - 1 ({numbers[1] - 1}). "
+                    f"Unset both for a single process."
+                )
+            return World(*numbers, launcher=launcher)
+    return World()
+
+
+def rendezvous(world: World, environ: Mapping[str, str]) -> tuple[str, int]:
+    """Address and port where the processes meet: MASTER_ADDR and MASTER_PORT, else the first node of the SLURM step."""
+    address = environ.get("MASTER_ADDR")
+    if address is None and world.launcher == "slurm":
+        # "node[03-07],other" -> node03; a plain list or a single name is taken as it stands.
+        nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
+        first = re.match(r"([^,\[]+)(?:\[(\w+))?", nodes)
+        address = "".join(part for part in first.groups() if part) if first else None
+    port = environ.get("MASTER_PORT")
+    if port is None and world.launcher == "slurm" and "SLURM_JOB_ID" in environ:
+        port = str(20000 + int(environ["SLURM_JOB_ID"]) % 20000)
+    if address is None or port is None:
+        raise ConfigError(
+            f"{world.size} processes were started by {world.launcher} but MASTER_ADDR or MASTER_PORT is not set. "
+            "Export both, or start with torchrun, which sets them."
+        )
+    return address, int(port)
+
+
+def choose_device(name: str, world: World) -> torch.device:
+    """`auto`: this process's GPU if there is one, else the CPU. A GPU that is asked for and missing is refused."""
+    if name not in ("auto", "cpu") and not name.startswith("cuda"):
+        raise ConfigError(f"--device ({name}) must be auto, cpu or cuda.")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(f"--device ({name}): no usable CUDA GPU was found. Use --device cpu, or --device auto.")
+    index = int(name.split(":")[1]) if ":" in name else world.local_rank
+    if index >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--device ({name}): process {world.local_rank} of this node wants GPU {index}, but "
+            f"{torch.cuda.device_count()} are visible. Start at most one process per GPU, or use --device cpu."
+        )
+    return torch.device("cuda", index)
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether `device` multiplies bf16 in hardware: CUDA from compute capability 8.0, CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`auto`: bf16 where it is native, else fp16 on CUDA and fp32 on a CPU."""
+    if name not in PRECISIONS:
+        raise ConfigError(f"--precision ({name}) must be one of {', '.join(PRECISIONS)}.")
+    if name != "auto":
+        return name
+    if has_native_bf16(device):
+        return "bf16"
+    return "fp16" if device.type == "cuda" else "fp32"
+
+
+def choose_threads(requested: int, world: World, environ: Mapping[str, str]) -> int:
+    """Threads of this process: as asked, else OMP_NUM_THREADS, else its share of the cores that it may use."""
+    if requested > 0:
+        return requested
+    if environ.get("OMP_NUM_THREADS", "").isdigit():
+        return max(1, int(environ["OMP_NUM_THREADS"]))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(world.local_size, 1))
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What `start` settled. Everything that depends on device, precision or processes goes through here."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: str = "fp32"  # bf16 | fp16 | fp32
+    world: World = World()
+    threads: int = 1
+    deterministic: bool = True
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks on the console."""
+        return self.world.rank == 0
+
+    def autocast(self) -> torch.autocast:
+        """Context of forward passes. fp16 and bf16 keep fp32 master weights."""
+        return torch.autocast(
+            self.device.type,
+            dtype=_DTYPES[self.precision] if self.precision != "fp32" else None,
+            enabled=self.precision != "fp32",
+        )
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """The loss scaler: active under fp16, a pass-through otherwise."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` ready to train: DistributedDataParallel where there are several processes, itself otherwise."""
+        if not dist.is_initialized():
+            return model
+        # Buffers are fixed tables, equal everywhere; broadcasting them at every forward would also hang ranks whose
+        # validation has fewer batches.
+        return nn.parallel.DistributedDataParallel(
+            model,
+            device_ids=[self.device.index] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+
+    def seed(self, value: int) -> None:
+        """Seeds torch on the CPU and this device; `torch.manual_seed` would format a stack trace each time."""
+        torch.default_generator.manual_seed(value)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(value)
+
+    def synchronise(self) -> None:
+        """Waits until the device has done what it was given; for wall-clock measurements only."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def facts(self) -> dict[str, int | str | bool]:
+        """What a checkpoint records, so that a resumed run can say what changed."""
+        return {
+            "device": self.device.type,
+            "precision": self.precision,
+            "world_size": self.world.size,
+            "threads": self.threads,
+            "deterministic": self.deterministic,
+        }
+
+
+def start(
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    deterministic: bool = True,
+    timeout_minutes: float = 30,
+    environ: Mapping[str, str] | None = None,
+) -> Runtime:
+    """Settles device, precision, threads and, if a launcher started several processes, their group.
+
+    Args:
+        device: auto | cpu | cuda | cuda:N.
+        precision: auto | bf16 | fp16 | fp32.
+        threads: CPU threads of this process; 0 decides (`choose_threads`). Sums depend on it, so checkpoints record it.
+        deterministic: kernels whose results do not vary from run to run, which a bit-exact resume needs on a GPU.
+        timeout_minutes: how long a rank waits for another before the job ends.
+        environ: the environment to read instead of the process's own.
+
+    Raises:
+        ConfigError: a device that is missing, an unknown precision, an incomplete launcher environment.
+    """
+    environ = os.environ if environ is None else environ
+    world = find_world(environ)
+    chosen = choose_device(device, world)
+    settled = choose_precision(precision, chosen)
+    count = choose_threads(threads, world, environ)
+    torch.set_num_threads(count)
+    if deterministic:
+        # cuBLAS reads this once, when the first handle is made.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # Filling fresh memory guards against reading it uninitialised; nothing here does, and it costs bandwidth.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if world.size > 1 and not dist.is_initialized():
+        address, port = rendezvous(world, environ)
+        log.debug("rank %d of %d meets the others at %s:%d", world.rank, world.size, address, port)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo",
+            init_method=f"tcp://{address}:{port}" if world.launcher != "torchrun" else "env://",
+            rank=world.rank,
+            world_size=world.size,
+            timeout=datetime.timedelta(minutes=timeout_minutes),
+            device_id=chosen if chosen.type == "cuda" else None,
+        )
+    return Runtime(chosen, settled, world, count, deterministic)
+
+
+def stop() -> None:
+    """Leaves the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel and torch.compile wrappers; its state-dict names are the model's own."""
+    while True:
+        inner = getattr(model, "module", None) if isinstance(model, nn.parallel.DistributedDataParallel) else None
+        inner = inner or model.__dict__.get("_modules", {}).get("_orig_mod")
+        if inner is None:
+            return model
+        model = inner
+
+
+@contextlib.contextmanager
+def without_gradient_sync(model: nn.Module, skip: bool) -> Iterator[None]:
+    """Under DDP, leaves the all-reduce of gradients to a later micro-batch when `skip`."""
+    if skip and isinstance(model, nn.parallel.DistributedDataParallel):
+        with model.no_sync():
+            yield
+    else:
+        yield
+
+
+def rank() -> int:
+    """This process's number; 0 without a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes share the run; 1 without a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and speaks on the console."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Waits for all processes; nothing without a process group."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def reduce_sum(value: Tensor) -> Tensor:
+    """Sum of `value` over processes, on every process; a new tensor."""
+    value = value.clone()
+    if dist.is_initialized():
+        dist.all_reduce(value)
+    return value
+
+
+def reduce_mean(value: Tensor) -> Tensor:
+    """Mean of `value` over processes, on every process; a new tensor."""
+    return reduce_sum(value) / world_size()
+
+
+def broadcast_object(value: T) -> T:
+    """Rank 0's `value` on every process. Pickled: for what the program itself made."""
+    if not dist.is_initialized():
+        return value
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_objects(value: T) -> list[T]:
+    """Every process's `value`, by rank, on every process. Pickled: for what the program itself made."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values

@@ -1,0 +1,185 @@
+"""One update of the weights: rates, gradients over micro-batches, agreement between ranks, optimiser.
+
+The trainer says which step it is and what to do with the outcome; this file knows precision and processes. Other
+ways to hold the weights (ZeRO, sharding) are other classes with the same two methods, `run` and the two of the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umt import randomness
+from umt.data.batch import Batch
+from umt.engine import runtime
+from umt.engine.ema import Ema
+from umt.engine.runtime import Runtime
+from umt.errors import CheckpointError
+from umt.optim.build import apply_schedule
+from umt.tasks.base import Task
+
+Schedule = Callable[[int], float] | Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Outcome of a step, the same on every rank but for `micro_losses`."""
+
+    values: dict[str, float]  # loss, the task's metrics, rates and norms, averaged over micro-batches and ranks
+    votes: dict[str, float]  # what the caller asked, summed over ranks
+    updated: bool  # whether the weights moved
+    overflow: bool  # fp16: the scaled gradients overflowed; harmless now and then
+    bad_loss: bool  # some rank's loss is not finite
+    micro_losses: list[float]  # this rank's, empty unless the weights did not move
+
+
+class TrainingStep:
+    """Holds what an update needs and makes one when it is told the step's number."""
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        *,
+        runtime: Runtime,
+        lr: Schedule,
+        weight_decay: Schedule | None = None,
+        clip_grad: float | None = None,
+        seed: int = 0,
+        ema: Ema | None = None,
+    ) -> None:
+        """Puts the wrapper that several processes need around `task.model`; `self.model` stays the bare one."""
+        self.task = task
+        self.model = task.model
+        self.optimizer = optimizer
+        self.runtime = runtime
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.clip_grad = clip_grad
+        self.seed = seed
+        self.ema = ema
+        self.scaler = runtime.scaler()
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        task.model = runtime.wrap(task.model)
+
+    def run(self, global_step: int, micro_batches: list[Batch], votes: Mapping[str, float]) -> StepResult:
+        """Step `global_step` on this rank's micro-batches.
+
+        Args:
+            global_step: steps before this one since the start of the run; rates and random draws depend on it alone.
+            micro_batches: as many on every rank.
+            votes: numbers by name, the same names on every rank, whose sums over ranks come back at no further cost.
+
+        When a loss or gradient of any rank is not finite, no rank moves its weights.
+        """
+        rates = self._set_rates(global_step)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses, metrics = self._gradients(global_step, micro_batches)
+        self.scaler.unscale_(self.optimizer)
+        limit = self.clip_grad if self.clip_grad is not None else float("inf")
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+
+        sums, means = self._agree(losses, grad_norm, metrics, votes)
+        bad_loss, bad_norm = sums.pop("bad_loss") > 0, sums.pop("bad_norm") > 0
+        scaled = self.scaler.is_enabled()
+        overflow = scaled and bad_norm and not bad_loss
+        updated = not bad_loss and not bad_norm
+        if updated or overflow:
+            self.scaler.step(self.optimizer)  # skips an overflow itself
+            self.scaler.update()
+        if updated and self.ema is not None:
+            self.ema.update(self.model)
+        values = {**means, **rates}
+        if scaled:
+            values["loss_scale"] = self.scaler.get_scale()
+        return StepResult(values, sums, updated, overflow, bad_loss, [] if updated else losses.tolist())
+
+    def micro_seed(self, global_step: int, micro: int) -> int:
+        """Seed of one micro-step on this rank: mixup, drop path, dropout."""
+        return randomness.key(self.seed, "step", global_step, micro, self.runtime.world.rank)
+
+    def _set_rates(self, global_step: int) -> dict[str, float]:
+        decay = None if self.weight_decay is None else _at(self.weight_decay, global_step)
+        apply_schedule(self.optimizer, _at(self.lr, global_step), decay)
+        groups = self.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        return {
+            "lr": max(rates),
+            "min_lr": min(rates),
+            "weight_decay": max(group["weight_decay"] for group in groups),
+        }
+
+    def _gradients(self, global_step: int, micro_batches: list[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradients of the mean loss over the micro-batches -> (M losses, mean metrics), still on the device."""
+        losses: list[Tensor] = []
+        metrics: list[dict[str, Tensor]] = []
+        for micro, batch in enumerate(micro_batches):
+            seed = self.micro_seed(global_step, micro)
+            self.runtime.seed(seed)  # drop path and dropout
+            last = micro + 1 == len(micro_batches)
+            with runtime.without_gradient_sync(self.task.model, skip=not last):
+                with self.runtime.autocast():
+                    output = self.task.training_step(batch.to(self.runtime.device), seed)
+                self.scaler.scale(output.loss / len(micro_batches)).backward()
+            losses.append(output.loss.detach().float())
+            metrics.append({name: value.detach().float() for name, value in output.metrics.items()})
+        means = {name: torch.stack([m[name] for m in metrics]).mean() for name in sorted(metrics[0])}
+        return torch.stack(losses), means
+
+    def _agree(
+        self, losses: Tensor, grad_norm: Tensor, metrics: Mapping[str, Tensor], votes: Mapping[str, float]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Sums and means over ranks: one small all-reduce and one wait for the device a step.
+
+        The wait is what lets a non-finite value of any rank stop all of them before the weights move. The metrics
+        come with it, so that they are the same numbers on every rank.
+        """
+        sums = {
+            "bad_loss": (~losses.isfinite()).any().float(),
+            "bad_norm": (~grad_norm.isfinite()).float(),
+            **{name: losses.new_full((), value) for name, value in votes.items()},
+        }
+        means = {"loss": losses.mean(), **metrics, "grad_norm": grad_norm.float()}
+        numbers = runtime.reduce_sum(torch.stack([*sums.values(), *means.values()])).tolist()
+        size = self.runtime.world.size
+        averaged = {name: number / size for name, number in zip(means, numbers[len(sums) :], strict=True)}
+        return dict(zip(sums, numbers[: len(sums)], strict=True)), averaged
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, their moving average, the optimiser's and the scaler's state, under the keys of a checkpoint."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        if self.ema is not None:
+            state["model_ema"] = self.ema.state_dict()
+        return state
+
+    def load_optimizer(self, content: Mapping[str, Any], source: str) -> None:
+        """Takes the optimiser's and the scaler's state from a checkpoint.
+
+        Raises:
+            CheckpointError: the optimiser has other parameter groups.
+        """
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(
+                f"{source} was trained with other optimiser groups ({error}). "
+                "Use its --opt, --layer_decay and --weight_decay, or start from its weights with --finetune."
+            ) from error
+        if content["scaler"]:  # empty when it was not fp16
+            self.scaler.load_state_dict(content["scaler"])
+
+
+def _at(schedule: Schedule, step: int) -> float:
+    """The schedule's value as a plain float: a numpy scalar in a parameter group would not load with weights_only."""
+    return float(schedule(step) if callable(schedule) else schedule[step])

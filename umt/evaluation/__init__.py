@@ -1,0 +1,1 @@
+"""Evaluation: scores keyed by (row, clip, crop), merged over views; the numbers made from them."""

@@ -1,0 +1,167 @@
+"""What a test reports, computed from its scores alone: a saved scores file gives the same numbers again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umt.evaluation.metrics import ClassAccuracy, bootstrap_interval, label_rank, per_class, top_k
+from umt.evaluation.multiview import merge, rank_views
+from umt.evaluation.scores import ScoresError, ViewScores
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Percent of videos (or views, or clips) whose class is first, and among the first five."""
+
+    top1: float
+    top5: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Numbers of one test over `videos` videos, `unreadable` of which could not be read and count as wrong."""
+
+    videos: int
+    clips: int
+    crops: int
+    merged: Accuracy  # all views of a video merged: the number to report
+    interval: tuple[float, float]  # 95 % bootstrap interval of the merged top-1
+    per_view: Accuracy  # mean over single views
+    per_clip: Accuracy  # mean over clips with their crops merged
+    mean_class_top1: float  # mean of the per-class top-1 over the classes that have videos
+    grid: list[list[Accuracy]]  # [clips - 1][crops - 1]: merged over fewer views of the same pass
+    classes: list[ClassAccuracy]
+    unreadable: dict[int, str]
+    provenance: dict[str, str | int | float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts; a class without videos has null percents."""
+        return dataclasses.asdict(self)
+
+    def table(self) -> str:
+        """The summary as aligned text for a console."""
+        low, high = self.interval
+        lines = [
+            f"{self.videos} videos, {self.clips} clips x {self.crops} crops",
+            f"{'':<22}{'top-1':>8}{'top-5':>8}",
+            f"{'merged':<22}{self.merged.top1:>8.2f}{self.merged.top5:>8.2f}   95 % interval {low:.2f} to {high:.2f}",
+            f"{'per clip':<22}{self.per_clip.top1:>8.2f}{self.per_clip.top5:>8.2f}",
+            f"{'per view':<22}{self.per_view.top1:>8.2f}{self.per_view.top5:>8.2f}",
+            f"{'mean over classes':<22}{self.mean_class_top1:>8.2f}",
+        ]
+        if self.clips * self.crops > 1:
+            lines.append("top-1 by views        " + "".join(f"{c + 1:>3} crop" for c in range(self.crops)))
+            lines += [
+                f"{f'{s + 1} clip':>22}" + "".join(f"{cell.top1:>8.2f}" for cell in row)
+                for s, row in enumerate(self.grid)
+            ]
+        if self.unreadable:
+            lines.append(
+                f"{len(self.unreadable)} unreadable videos count as wrong; rows {sorted(self.unreadable)[:10]}"
+            )
+        return "\n".join(lines)
+
+
+def summarise(scores: ViewScores) -> Summary:
+    """All numbers of a complete test. ScoresError if a view is missing or a video has no label."""
+    scores.require_complete()
+    if not len(scores):
+        raise ScoresError("the test list is empty: there is nothing to report.")
+    label = _labels(scores.labels, scores.classes, scores.paths)
+    wrong = np.isin(scores.rows, list(scores.unreadable))
+    ranks = rank_views(scores.logits, label)
+    for rank in (ranks.view, ranks.clip, ranks.merged):
+        rank[wrong] = scores.classes
+    ranks.grid[..., wrong] = scores.classes
+    classes = per_class(ranks.merged, label, scores.classes, scores.class_names or None)
+    return Summary(
+        videos=len(scores),
+        clips=scores.clips,
+        crops=scores.crops,
+        merged=_accuracy(ranks.merged),
+        interval=bootstrap_interval(ranks.merged == 0),
+        per_view=_accuracy(ranks.view),
+        per_clip=_accuracy(ranks.clip),
+        mean_class_top1=float(np.mean([line.top1 for line in classes if line.top1 is not None])),
+        grid=[[_accuracy(ranks.grid[s, c]) for c in range(scores.crops)] for s in range(scores.clips)],
+        classes=classes,
+        unreadable=dict(sorted(scores.unreadable.items())),
+        provenance=scores.provenance,
+    )
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several tests of the same videos, their merged probabilities averaged."""
+
+    videos: int
+    merged: Accuracy
+    interval: tuple[float, float]
+    members: list[Accuracy]
+    probability: NDArray[np.float64]  # (R, K)
+
+
+def ensemble(runs: Sequence[ViewScores], weights: Sequence[float] | None = None) -> Ensemble:
+    """Averages the merged probabilities of `runs`, each of which may have its own number of views.
+
+    `weights`: one positive number a run, by default equal. A video that a run could not read gets no vote of that run;
+    one that no run could read is wrong. ScoresError if the runs do not hold the same videos, labels and classes.
+    """
+    if not runs:
+        raise ScoresError("an ensemble needs at least one scores file.")
+    weights = [1.0] * len(runs) if weights is None else list(weights)
+    if len(weights) != len(runs) or not all(w > 0 for w in weights):
+        raise ScoresError(f"{len(runs)} runs need {len(runs)} positive weights, got {weights}.")
+    first = runs[0]
+    label = _labels(first.labels, first.classes, first.paths)
+    total, members, readable = np.zeros((len(first), first.classes)), [], np.zeros(len(first), bool)
+    for run, weight in zip(runs, weights, strict=True):
+        run.require_complete()
+        if run.classes != first.classes or run.class_names != first.class_names:
+            raise ScoresError(
+                "the runs do not have the same classes in the same order; ensemble runs of one label set."
+            )
+        order = _align(first, run)
+        probability = merge(run.logits)[order]
+        read = ~np.isin(run.rows[order], list(run.unreadable))
+        members.append(_accuracy(np.where(read, label_rank(probability, label), first.classes)))
+        total[read] += weight * probability[read]
+        readable |= read
+    mass = total.sum(axis=1, keepdims=True)
+    probability = np.divide(total, mass, out=np.zeros_like(total), where=mass > 0)
+    rank = np.where(readable, label_rank(probability, label), first.classes)
+    return Ensemble(len(first), _accuracy(rank), bootstrap_interval(rank == 0), members, probability)
+
+
+def _accuracy(rank: NDArray[np.int64]) -> Accuracy:
+    return Accuracy(top_k(rank, 1), top_k(rank, 5))
+
+
+def _labels(labels: NDArray[np.int64], classes: int, paths: Sequence[str]) -> NDArray[np.int64]:
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if bad.size:
+        raise ScoresError(
+            f"{paths[bad[0]]}: label {labels[bad[0]]} is outside 0..{classes - 1}, so there is no accuracy "
+            f"({bad.size} such videos). The scores themselves are usable."
+        )
+    return labels
+
+
+def _align(first: ViewScores, run: ViewScores) -> NDArray[np.int64]:
+    """Places in `run` of the rows of `first`."""
+    here, there = (
+        {int(r): (p, int(y)) for r, p, y in zip(s.rows, s.paths, s.labels, strict=True)} for s in (first, run)
+    )
+    if here != there:
+        differing = sorted({r for r in here.keys() | there.keys() if here.get(r) != there.get(r)})
+        raise ScoresError(
+            f"the runs do not hold the same videos and labels: {len(differing)} rows differ, the first is row "
+            f"{differing[0]} ({here.get(differing[0])} against {there.get(differing[0])}). Test both on the same list."
+        )
+    return np.array([run.place(int(row)) for row in first.rows], np.int64)

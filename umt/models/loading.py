@@ -1,0 +1,249 @@
+"""`load_weights`: from any file of weights that this family of models has into a model, and a report of what was done.
+
+Nothing is skipped in silence. A weight of the backbone that is missing or of another shape is an error, and on an error
+the model is left as it was. What may be new (a head), unused (the decoders of pretraining) or adapted (position tables,
+a head with other classes, CLIP's 2-D convolution) is listed in the report.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from umt.errors import CheckpointError
+from umt.models import adapters
+from umt.models.checkpoint_file import read_state_dict
+from umt.models.clip_teacher import ClipTeacher
+from umt.models.specs import Grid
+from umt.models.student import Student
+from umt.models.vit import VisionTransformer
+
+# Parts of pretraining checkpoints that a classifier has no use for.
+_PRETRAINING_ONLY = ("clip_decoder.", "decoder.", "encoder_to_decoder.", "mask_token", "clip_mask_token")
+
+
+@dataclass
+class LoadReport:
+    """What became of every weight. `adapted` says how; `new` kept its initial values; `unused` stayed in the file."""
+
+    path: str
+    loaded: list[str] = field(default_factory=list)
+    adapted: dict[str, str] = field(default_factory=dict)
+    new: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.path}: {len(self.loaded)} loaded, {len(self.adapted)} adapted, {len(self.new)} new, "
+            f"{len(self.unused)} unused"
+        ]
+        lines += [f"  adapted  {name}: {how}" for name, how in self.adapted.items()]
+        lines += [f"  new      {names}" for names in _grouped(self.new)]
+        lines += [f"  unused   {names}" for names in _grouped(self.unused)]
+        return "\n".join(lines)
+
+
+@dataclass
+class _Plan:
+    """A file's state dict on its way into a model."""
+
+    state: adapters.StateDict
+    report: LoadReport
+    may_be_new: set[str] = field(default_factory=set)
+
+    def leave(self, names: Iterable[str]) -> None:
+        """Takes names of the state dict out and lists them as unused."""
+        for name in list(names):
+            del self.state[name]
+            self.report.unused.append(name)
+
+
+def load_weights(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    new_head: bool = False,
+    head_rows: Sequence[int] | None = None,
+    model_key: str = "model|module",
+    model_prefix: str = "",
+    source_grid: Grid | None = None,
+    strict: bool = True,
+) -> LoadReport:
+    """Loads the file `path` into a `VisionTransformer`, `Student` or `ClipTeacher`, in place.
+
+    Args:
+        new_head: the classifier's head stays new whatever the file has.
+        head_rows: if the file's head has another number of classes, class j is the file's row head_rows[j]
+            (a Kinetics-710 head for one of the sets within it).
+        model_key: keys under which the weights may lie, separated by "|"; the first found counts.
+        model_prefix: what stands before every name of the model in the file.
+        source_grid: (T', H', W') tokens of the file's position table; None: recognised, or an error.
+        strict: weights for which the model has no place are an error; otherwise they are listed as unused.
+
+    A pretraining checkpoint fits a student, and a classifier, whose head and final norm are then new.
+    Raises `CheckpointError`.
+    """
+    state = adapters.strip_wrappers(read_state_dict(path, model_key=model_key))
+    report = LoadReport(str(path))
+    if model_prefix:
+        state, others = adapters.take_prefix(state, model_prefix)
+        report.unused += others
+        if not state:
+            raise CheckpointError(f"{path} has no weights that begin with {model_prefix!r} (--model_prefix).")
+    plan = _Plan(state, report)
+    if isinstance(model, VisionTransformer):
+        _plan_classifier(plan, model, new_head=new_head, head_rows=head_rows)
+        _plan_positions(plan, model, model, "pos_embed", source_grid)
+    elif isinstance(model, Student):
+        _plan_positions(plan, model, model.encoder, "encoder.pos_embed", source_grid)
+    elif isinstance(model, ClipTeacher):
+        _plan_teacher(plan, model)
+    else:
+        raise CheckpointError(f"load_weights does not know {type(model).__name__}: give it a model of umt.models.")
+    _check(plan, model, strict)
+    model.load_state_dict(plan.state, strict=False)
+    return report
+
+
+def _plan_classifier(plan: _Plan, model: VisionTransformer, *, new_head: bool, head_rows: Sequence[int] | None) -> None:
+    """Takes the encoder out of a pretraining checkpoint, and settles which head and final norm are loaded."""
+    own = model.state_dict().keys()
+    for prefix in ("backbone.", "encoder."):
+        inside, others = adapters.take_prefix(plan.state, prefix)
+        if inside:
+            plan.state = {**others, **inside}
+            plan.leave(name for name in others if name not in own and not name.startswith("head."))
+    plan.leave([name for name in plan.state if name.startswith(_PRETRAINING_ONLY)])
+    head = {name for name in plan.state if name.startswith("head.")}
+    if not head or new_head:
+        # A pretrained encoder: its one norm belongs to the decoders; the norm after pooling begins anew with the head.
+        norms = {"fc_norm.weight", "fc_norm.bias"} if model.use_mean_pooling else {"norm.weight", "norm.bias"}
+        plan.may_be_new = {"head.weight", "head.bias", *norms}
+        final = "norm." if model.use_mean_pooling else "fc_norm."
+        plan.leave([name for name in plan.state if name in head or name.startswith(final)])
+        return
+    if model.num_classes == 0:
+        plan.leave(head)
+        return
+    if head != {"head.weight", "head.bias"}:
+        raise CheckpointError(f"{plan.report.path} has an incomplete head: {', '.join(sorted(head))}.")
+    rows = plan.state["head.weight"].shape[0]
+    if rows == model.num_classes:
+        return
+    if head_rows is None or len(head_rows) != model.num_classes:
+        given = "" if head_rows is None else f", and {len(head_rows)} head rows are given"
+        raise CheckpointError(
+            f"{plan.report.path} has a head of {rows} classes, the model {model.num_classes} (--nb_classes){given}. "
+            "Give --delete_head for a new head (in Python: new_head=True, or head_rows=[...] to take some of the rows)."
+        )
+    plan.state = adapters.take_rows(plan.state, head_rows)
+    for name in sorted(head):
+        plan.report.adapted[name] = f"{len(head_rows)} of {rows} rows"
+
+
+def _plan_positions(
+    plan: _Plan, model: VisionTransformer | Student, holder: nn.Module, name: str, source_grid: Grid | None
+) -> None:
+    """Brings the file's position table to the model's grid: a fixed sinusoid is recomputed, a trained one resampled."""
+    own: Tensor = holder.pos_embed  # type: ignore[assignment]
+    table = plan.state.pop(name, None)
+    saved = name in model.state_dict()
+    grid = "x".join(map(str, model.grid))
+    if table is None:
+        if saved:
+            plan.may_be_new.add(name)
+            plan.report.adapted[name] = f"not in the file; the sinusoid of {grid} stands"
+        return
+    if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] != own.shape[2]:
+        plan.state[name] = table  # of another width, as all else in such a file: `_check` says so
+        return
+    tokens = table.shape[1]
+    if source_grid is not None and math.prod(source_grid) != tokens:
+        raise CheckpointError(f"{plan.report.path}: {name} has {tokens} rows, not {source_grid} (source_grid).")
+    candidates = [source_grid] if source_grid else [model.grid, *adapters.square_grids(tokens)]
+    candidates = [candidate for candidate in candidates if math.prod(candidate) == tokens]
+    fixed = adapters.sinusoid_grid(table, candidates, model.position_grid)
+    source = fixed or source_grid or adapters.trained_grid(tokens, model.grid)
+    if not saved and fixed is None:
+        raise CheckpointError(
+            f"{plan.report.path}: {name} is not the fixed sinusoid, and a model with a fixed table would lose it when "
+            "saved. Build the model with use_learnable_pos_emb=True (--use_learnable_pos_emb)."
+        )
+    origin = "x".join(map(str, source))
+    if fixed == model.grid and not saved:
+        plan.report.unused.append(name)
+    elif source == model.grid:
+        plan.state[name] = table
+    elif fixed:
+        plan.may_be_new.add(name)
+        plan.report.adapted[name] = f"the fixed sinusoid of {origin}; that of {grid} stands"
+    else:
+        plan.state[name] = adapters.resample_table(table.float(), source, model.grid)
+        plan.report.adapted[name] = f"trained table resampled, {origin} -> {grid}"
+
+
+def _plan_teacher(plan: _Plan, model: ClipTeacher) -> None:
+    """Takes the visual tower out of a CLIP state dict and fits its convolution and positions."""
+    visual, others = adapters.take_prefix(plan.state, "visual.")
+    if visual:
+        plan.state = visual
+        plan.report.unused += others
+    elif "conv1.weight" not in plan.state:
+        raise CheckpointError(
+            f"{plan.report.path} has neither CLIP's visual.* nor a bare visual tower (conv1.weight, ...). "
+            "Weights must have the names of OpenAI's CLIP."
+        )
+    kernel = plan.state.get("conv1.weight")
+    if kernel is not None and kernel.ndim == 4:
+        plan.state["conv1.weight"] = adapters.inflate_convolution(kernel, model.tubelet_size)
+        plan.report.adapted["conv1.weight"] = f"2-D -> 3-D, {model.tubelet_size} frames"
+    table = plan.state.get("positional_embedding")
+    if table is not None and table.ndim == 2 and table.shape[0] != model.positional_embedding.shape[0]:
+        plan.state["positional_embedding"] = adapters.resample_clip_positions(table, model.patch_grid)
+        plan.report.adapted["positional_embedding"] = (
+            f"{table.shape[0] - 1} patches -> {'x'.join(map(str, model.patch_grid))}, bicubic"
+        )
+
+
+def _check(plan: _Plan, model: nn.Module, strict: bool) -> None:
+    """Compares names and shapes with the model's; raises `CheckpointError`, or completes the report."""
+    path, own = plan.report.path, model.state_dict()
+    wrong = [name for name in plan.state if name in own and plan.state[name].shape != own[name].shape]
+    if wrong:
+        first = wrong[0]
+        raise CheckpointError(
+            f"{path} is of another architecture: {first} is {tuple(plan.state[first].shape)} in the file and "
+            f"{tuple(own[first].shape)} in the model ({len(wrong)} such). Choose the model that it was saved from."
+        )
+    missing = [name for name in own if name not in plan.state and name not in plan.may_be_new]
+    if missing:
+        raise CheckpointError(
+            f"{path} lacks {len(missing)} of the model's {len(own)} weights: {_some(missing)}. "
+            "Choose the model and options that it was saved from."
+        )
+    unexpected = [name for name in plan.state if name not in own]
+    if unexpected and strict:
+        raise CheckpointError(
+            f"{path} has {len(unexpected)} weights for which the model has no place: {_some(unexpected)}. "
+            "Choose the model and options that it was saved from."
+        )
+    plan.leave(unexpected)
+    adapted = plan.report.adapted
+    plan.report.loaded = [name for name in plan.state if name not in adapted]
+    plan.report.new = [name for name in own if name not in plan.state and name not in adapted]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def _grouped(names: Sequence[str]) -> list[str]:
+    """Names by their first part, so that hundreds fit in a few lines: `clip_decoder.* (24)`."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.split(".")[0], []).append(name)
+    return [f"{part}.* ({len(group)})" if len(group) > 1 else group[0] for part, group in groups.items()]

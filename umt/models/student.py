@@ -1,0 +1,201 @@
+"""UMT student: a video ViT over visible tokens only, aligned with a frozen image teacher.
+
+Paper: https://arxiv.org/abs/2303.16058. Reading order: Encoder, Decoder, Student.
+Shapes: B clips, T frames, H x W pixels, D width, E teacher width, K aligned blocks,
+L = (T / tubelet) * (H / patch) * (W / patch) tokens, V visible tokens per clip.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from umt.errors import ConfigError
+from umt.layers.block import NORM_EPS, make_blocks, run_block
+from umt.layers.patch_embed import PatchEmbed
+from umt.layers.pos_embed import position_table
+from umt.models.specs import Grid, check_transformer, image_shape, return_indices, token_grid
+from umt.models.video_input import check_video, check_visible
+
+
+class Encoder(nn.Module):
+    """Embeds the visible tokens, runs the blocks on them, and gives the outputs of the aligned blocks."""
+
+    pos_embed: Tensor
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float,
+        patch_size: int,
+        tubelet_size: int,
+        drop_path_rate: float,
+        checkpoint_num: int,
+        init_values: float,
+        returned: tuple[int, ...],
+        table: Tensor,
+        learnable: bool,
+    ) -> None:
+        super().__init__()
+        self.returned = returned
+        self.checkpoint_num = checkpoint_num
+        if learnable:
+            self.pos_embed = nn.Parameter(table)
+        else:  # The original's state dict has no such key.
+            self.register_buffer("pos_embed", table, persistent=False)
+        self.patch_embed = PatchEmbed(width, patch_size, tubelet_size)
+        self.blocks = make_blocks(
+            width, depth, heads, mlp_ratio=mlp_ratio, drop_path=drop_path_rate, init_values=init_values
+        )
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+
+    def forward(self, video: Tensor, visible: Tensor) -> Tensor:
+        """video (B, 3, T, H, W), visible (B, V) -> aligned blocks, ascending, after the one final norm (K, B, V, D)."""
+        x = self.patch_embed(video, visible)
+        x = x + self.pos_embed[0][visible].to(x.dtype)
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            x = run_block(block, x, recompute=i < self.checkpoint_num)
+            if i in self.returned:
+                outputs.append(x)
+        return self.norm(torch.stack(outputs))
+
+
+class Decoder(nn.Module):
+    """One linear layer and a norm that bring one block's tokens to the teacher's width."""
+
+    def __init__(self, width: int, teacher_width: int, norm_type: Literal["l2", "none"]) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, teacher_width)
+        self.norm = nn.LayerNorm(teacher_width, eps=NORM_EPS)
+        self.norm_type = norm_type
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, V, D) -> (B, V, E) float32, of unit length when `norm_type` is "l2"."""
+        x = self.norm(self.head(x)).float()
+        return F.normalize(x, dim=-1) if self.norm_type == "l2" else x
+
+
+class Student(nn.Module):
+    """What UMT pretrains. Frames are normalised floats; `visible` says which tokens exist at all.
+
+    Args:
+        image_size: pixels, one number or (height, width); a multiple of `patch_size`.
+        num_frames, tubelet_size: frames of a clip, and how many of them one token spans.
+        drop_path_rate: of the last block; it grows linearly from 0.
+        checkpoint_num: the first so many blocks recompute their activations in the backward pass.
+        use_learnable_pos_emb: the encoder's position table is trained, from the sinusoid on, without weight decay.
+        init_values: start of layer scale; 0: none.
+        teacher_width: E. decoder_embed_dim: must equal `width`; None takes it.
+        return_layers, return_interval: K blocks are aligned: depth - 1 - int(i * interval), i < K.
+        norm_type: "l2": predictions of unit length; "none": as the decoder's norm leaves them.
+        position_grid: the grid on which the sinusoids are defined, resampled to the model's own if that differs;
+            None: the model's own grid, as the original builds it. `create_model` sets that of the published weights,
+            so that student and classifier have the same table at any size.
+
+    Raises `ConfigError` for sizes that cannot work.
+    """
+
+    clip_pos_embed: Tensor
+
+    def __init__(
+        self,
+        *,
+        image_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        num_frames: int = 8,
+        tubelet_size: int = 1,
+        drop_path_rate: float = 0.0,
+        checkpoint_num: int = 0,
+        use_learnable_pos_emb: bool = False,
+        init_values: float = 0.0,
+        teacher_width: int = 512,
+        decoder_embed_dim: int | None = None,
+        return_layers: int = 6,
+        return_interval: float = 1,
+        norm_type: Literal["l2", "none"] = "l2",
+        position_grid: Grid | None = None,
+    ) -> None:
+        super().__init__()
+        check_transformer(
+            width=width,
+            depth=depth,
+            heads=heads,
+            mlp_ratio=mlp_ratio,
+            checkpoint_num=checkpoint_num,
+            drop_path_rate=drop_path_rate,
+        )
+        decoder_embed_dim = width if decoder_embed_dim is None else decoder_embed_dim
+        if decoder_embed_dim != width:
+            raise ConfigError(
+                f"decoder_embed_dim ({decoder_embed_dim}) must equal the student's width ({width}): "
+                "its position table is added to the encoder's output."
+            )
+        if norm_type not in ("l2", "none"):
+            raise ConfigError(f"norm_type ({norm_type!r}) must be 'l2' or 'none'.")
+        if teacher_width < 1:
+            raise ConfigError(f"teacher_width ({teacher_width}) must be at least 1.")
+        self.grid = token_grid(image_size, patch_size, num_frames, tubelet_size)
+        self.clip_shape = (num_frames, *image_shape(image_size))
+        self.patch_size = patch_size
+        self.tubelet_size = tubelet_size
+        self.num_layers = depth
+        self.returned = return_indices(depth, return_layers, return_interval)
+        self.position_grid = self.grid if position_grid is None else position_grid
+        table = position_table(width, self.grid, self.position_grid)
+        self.encoder = Encoder(
+            width=width,
+            depth=depth,
+            heads=heads,
+            mlp_ratio=mlp_ratio,
+            patch_size=patch_size,
+            tubelet_size=tubelet_size,
+            drop_path_rate=drop_path_rate,
+            checkpoint_num=checkpoint_num,
+            init_values=init_values,
+            returned=self.returned,
+            table=table,
+            learnable=use_learnable_pos_emb,
+        )
+        self.register_buffer("clip_pos_embed", table.clone(), persistent=False)
+        self.clip_decoder = nn.ModuleList(Decoder(width, teacher_width, norm_type) for _ in range(return_layers))
+        self.apply(_init_weights)
+
+    @property
+    def num_tokens(self) -> int:
+        """L, tokens of a whole clip."""
+        return math.prod(self.grid)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters and tables that are never decayed; those that this model lacks do no harm."""
+        return {"encoder.pos_embed", "pos_embed", "clip_pos_embed"}
+
+    def forward(self, video: Tensor, visible: Tensor) -> Tensor:
+        """video (B, 3, T, H, W) float, visible (B, V) int64 indices, ascending -> predictions (K, B, V, E) float32.
+
+        With `norm_type` "l2" they have unit length. Raises `ConfigError` if the clip is not of the model's size.
+        """
+        check_video(video, self.clip_shape)
+        check_visible(video, visible, self.num_tokens)
+        x = self.encoder(video, visible)
+        x = x + self.clip_pos_embed[0][visible].to(x.dtype)
+        return torch.stack([decoder(x[k]) for k, decoder in enumerate(self.clip_decoder)])
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Xavier-uniform linears with zero biases; norms 1 and 0, q_bias and v_bias 0, and Conv3d are torch's defaults."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

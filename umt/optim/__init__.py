@@ -1,0 +1,1 @@
+"""Optimiser: parameter groups, schedules, construction."""

@@ -1,0 +1,1 @@
+"""Tasks: one file is one thing that can be trained."""
