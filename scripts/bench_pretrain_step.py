@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """How fast is a pretraining step? The library's, against a plain eager version of the same step, in one run.
 
-    python scripts/bench_pretrain_step.py                      # B/16, one clip of 8 x 224 x 224, 2 threads
+    python scripts/bench_pretrain_step.py                           # B/16, one clip of 8 x 224 x 224, 2 threads
+    python scripts/bench_pretrain_step.py --device cuda --clips 64  # on a GPU, in fp32 (TF32 off) and bf16
 
 The plain version, written here, has the same weights and gives the same loss, but embeds the full grid with a
 convolution, writes the softmax attention out, selects tokens with boolean masks, draws the mask with
@@ -10,7 +11,7 @@ teacher's tokens, and steps with torch's AdamW as it comes; the library's versio
 
 Both take turns, so that what else the machine does falls on both. The table has medians, and the median of the ratios
 of neighbouring turns. Claims: fp32 against fp32 at least 1.0x; bf16 against plain fp32 at least 1.6x, on a CPU with
-native bf16.
+native bf16. A GPU's precisions are each compared with the plain step of the same precision as well.
 """
 
 from __future__ import annotations
@@ -108,8 +109,8 @@ def plain_loss(student: Student, teacher: ClipTeacher, video: Tensor, mask: Tens
         if mask is None:
             visible = attention.shape[1] - int(attention.shape[1] * MASK_RATIO)
             order = torch.multinomial(attention.float(), attention.shape[1])
-            mask = torch.ones(attention.shape, dtype=torch.bool)
-            mask[torch.arange(len(mask))[:, None], order[:, :visible]] = False
+            mask = torch.ones(attention.shape, dtype=torch.bool, device=order.device)
+            mask[torch.arange(len(mask), device=order.device)[:, None], order[:, :visible]] = False
             mask = mask.reshape(video.shape[0], -1)
         targets = targets[:, ~mask].reshape(targets.shape[0], video.shape[0], -1, targets.shape[3])
     return (2 - 2 * (plain_student(student, video, mask) * targets).sum(dim=-1)).mean()
@@ -133,15 +134,19 @@ def our_loss(student: Student, teacher: ClipTeacher, video: Tensor, mask: Tensor
 # --- measuring ---
 
 
-def timed(loss: Callable[[], Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, bf16: bool) -> float:
+def timed(
+    loss: Callable[[], Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, bf16: bool, device: torch.device
+) -> float:
     """Seconds of one step: forward, backward, clipping, AdamW."""
     start = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         value = loss()
     value.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1e9)
     optimizer.step()
     optimizer.zero_grad()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - start
 
 
@@ -164,23 +169,28 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=1, help="batch size (default 1)")
     parser.add_argument("--repeats", type=int, default=7, help="turns of each version (default 7)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--force_bf16", action="store_true", help="time bf16 although the CPU does not have it")
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    student: Student = create_model(options.model).train()
-    teacher: ClipTeacher = create_model(options.clip_teacher).requires_grad_(False).eval()
+    device = torch.device(options.device)
+    student: Student = create_model(options.model).train().to(device)
+    teacher: ClipTeacher = create_model(options.clip_teacher).requires_grad_(False).eval().to(device)
     plain_optimizer = torch.optim.AdamW(student.parameters(), lr=1e-6)
     our_optimizer = create_optimizer([{"params": list(student.parameters())}], name="adamw", lr=1e-6)
-    video = torch.randn(options.clips, 3, *student.clip_shape)
+    video = torch.randn(options.clips, 3, *student.clip_shape, device=device)
     cpu, native = cpu_facts()
     print(f"command   python {shlex.join(sys.argv)}")
-    print(f"machine   {cpu}, {options.threads} threads; bf16 instructions: {', '.join(native) or 'none'}")
+    if device.type == "cuda":
+        print(f"machine   {torch.cuda.get_device_name(device)}; host {cpu}")
+    else:
+        print(f"machine   {cpu}, {options.threads} threads; bf16 instructions: {', '.join(native) or 'none'}")
     print(f"versions  python {platform.python_version()}, torch {torch.__version__}, {platform.platform()}")
     print(f"step      {options.model} with {options.clip_teacher}, {tuple(video.shape)}, mask {MASK_RATIO}, AdamW")
 
-    mask = torch.ones(options.clips, student.num_tokens, dtype=torch.bool)
+    mask = torch.ones(options.clips, student.num_tokens, dtype=torch.bool, device=device)
     mask[:, ::5] = False
     with torch.no_grad():
         ours, plain = (f(student, teacher, video, mask).item() for f in (our_loss, plain_loss))
@@ -192,12 +202,13 @@ def main() -> None:
         "plain fp32": (lambda: plain_loss(student, teacher, video), plain_optimizer, False),
         "ours fp32": (lambda: our_loss(student, teacher, video), our_optimizer, False),
     }
-    if native or options.force_bf16:
+    if native or options.force_bf16 or device.type == "cuda":
+        versions["plain bf16"] = (lambda: plain_loss(student, teacher, video), plain_optimizer, True)
         versions["ours bf16"] = (lambda: our_loss(student, teacher, video), our_optimizer, True)
     seconds: dict[str, list[float]] = {name: [] for name in versions}
     for turn in range(options.repeats + 1):
         for name, (loss, optimizer, bf16) in versions.items():
-            value = timed(loss, student, optimizer, bf16)
+            value = timed(loss, student, optimizer, bf16, device)
             if turn:  # the first turn warms up
                 seconds[name].append(value)
         if sys.stderr.isatty():
@@ -210,6 +221,11 @@ def main() -> None:
         print(f"{name:<12}{statistics.median(values):>10.3f}{min(values):>11.3f}{ratio:>14.2f}{claim:>8}")
     if "ours bf16" not in versions:
         print("ours bf16   not timed: this CPU has no bf16 instructions")
+    else:
+        pairs = zip(seconds["plain bf16"], seconds["ours bf16"], strict=True)
+        print(f"ours bf16 is {statistics.median(p / v for p, v in pairs):.2f}x plain bf16")
+    if device.type == "cuda":
+        print(f"peak memory of all versions {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB")
 
 
 if __name__ == "__main__":
