@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -58,6 +60,15 @@ def two_epochs(folder: Path, workers: Workers) -> list[Batch]:
         return [*loader.batches(0), *loader.batches(1)]
     finally:
         loader.close()
+
+
+@pytest.mark.timeout(60)
+def test_forked_workers_do_not_wait_for_the_opencv_threads_of_their_parent(mp4s: Path) -> None:
+    cv2.setNumThreads(4)
+    for _ in range(3):
+        cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 5)
+    loaded = two_epochs(mp4s, Workers(num_workers=1, start_method="fork"))
+    assert_same(loaded, two_epochs(mp4s, Workers()))
 
 
 def test_two_workers_give_the_batches_that_none_give(mp4s: Path) -> None:

@@ -1,9 +1,11 @@
 """Attention in both parameter layouts, against the softmax written out."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umt.layers.attention import Attention, ClipAttention
+from umt.layers.attention import SHORT_ON_CPU, Attention, ClipAttention, attend
 
 
 def written_out(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -42,3 +44,11 @@ def test_attention_dropout_rests_in_evaluation() -> None:
     assert not torch.equal(attention(x), attention(x))
     attention.eval()
     assert torch.equal(attention(x), attention(x))
+
+
+@pytest.mark.parametrize("length", [7, 197, SHORT_ON_CPU + 1])
+def test_attention_in_bf16_is_attention_within_its_rounding(length: int) -> None:
+    q, k, v = torch.randn(3, 1, 2, length, 16).bfloat16()
+    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    # Scores up to about 8 are rounded to 8 bits: 1/64 off, so weights within 2 %; outputs are means of values near 1.
+    torch.testing.assert_close(attend(q, k, v).double(), expected, rtol=0.02, atol=0.02)

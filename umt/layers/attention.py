@@ -1,12 +1,15 @@
 """Self-attention in the two parameter layouts that the weights come in: the video models' and CLIP's.
 
-Both compute softmax(q k^T / sqrt(d)) v with `scaled_dot_product_attention`; no attention matrix is ever stored.
+Both compute softmax(q k^T / sqrt(d)) v with `attend`, which stores no attention matrix but in one case.
 Shapes: B sequences, L tokens, D width, h heads, d = D / h.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+SHORT_ON_CPU = 1024  # tokens up to which a CPU may hold L x L scores a head in bf16: 2 MB
 
 
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -19,6 +22,14 @@ def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
 def merge_heads(x: Tensor) -> Tensor:
     """x (B, h, L, d) -> (B, L, h d)."""
     return x.transpose(1, 2).flatten(2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """q, k, v (B, h, L, d) -> softmax(q k^T / sqrt(d)) v, (B, h, L, d); `dropout` is that of the attention weights."""
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and not dropout and q.shape[2] <= SHORT_ON_CPU:
+        # torch's fused kernel for CPUs works in float32 inside and takes twice as long as native bf16 products.
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
 
 
 class Attention(nn.Module):
@@ -42,7 +53,7 @@ class Attention(nn.Module):
         """x (B, L, D) -> (B, L, D)."""
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         q, k, v = split_heads(F.linear(x, self.qkv.weight, bias), self.heads)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        out = attend(q, k, v, self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(merge_heads(out)))
 
 
@@ -59,7 +70,7 @@ class ClipAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, L, D) -> (B, L, D)."""
         q, k, v = split_heads(F.linear(x, self.in_proj_weight, self.in_proj_bias), self.heads)
-        return self.out_proj(merge_heads(F.scaled_dot_product_attention(q, k, v)))
+        return self.out_proj(merge_heads(attend(q, k, v)))
 
     def forward_with_first_row(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, L, D) -> the same as `forward`, and the first token's attention averaged over heads (B, L), float32.
@@ -67,6 +78,6 @@ class ClipAttention(nn.Module):
         Only that one row of the L x L matrix is computed beside the fused attention.
         """
         q, k, v = split_heads(F.linear(x, self.in_proj_weight, self.in_proj_bias), self.heads)
-        out = self.out_proj(merge_heads(F.scaled_dot_product_attention(q, k, v)))
+        out = self.out_proj(merge_heads(attend(q, k, v)))
         scores = (q[:, :, :1] * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, h, 1, L)
         return out, scores.float().softmax(dim=-1).mean(dim=1).squeeze(1)
