@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 SHORT_ON_CPU = 1024  # tokens up to which a CPU may hold L x L scores a head in bf16: 2 MB
 
 
