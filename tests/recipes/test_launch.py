@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,5 +140,5 @@ def test_a_missing_list_stops_before_anything_starts(gpus: str, tmp_path: Path) 
 
 def test_the_shell_is_clean() -> None:
     paths = [str(ROOT / "scripts" / "launch.sh"), *map(str, SCRIPTS.values())]
-    checked = subprocess.run(["shellcheck", "-x", *paths], capture_output=True, text=True, cwd=ROOT, check=False)
+    checked = subprocess.run([str(Path(sys.executable).with_name("shellcheck")), "-x", *paths], capture_output=True, text=True, cwd=ROOT, check=False)
     assert checked.stdout == ""
