@@ -44,15 +44,15 @@ def test_accumulation_equals_one_large_batch() -> None:
 def test_rates_come_from_the_schedules_by_the_steps_number() -> None:
     trainer = tiny_run.build(options(epochs=2))
     trainer.fit()
-    slow, fast = trainer.training_step.optimizer.param_groups
+    slow, fast = trainer.strategy.optimizer.param_groups
     assert (slow["lr"], fast["lr"]) == (0.5 * 0.05 * (1 - 5 / 7), 0.05 * (1 - 5 / 7))
     assert (slow["weight_decay"], fast["weight_decay"]) == (0.05 + 0.01 * 5 / 6, 0.0)
 
 
 def test_clipping_bounds_the_gradient_and_logs_its_norm_before() -> None:
-    trainer = tiny_run.build(options(clip_grad=1e-3, steps_per_epoch=1))
+    trainer = tiny_run.build(options(steps_per_epoch=1), clip_grad=1e-3)
     line = trainer.fit()
-    norm = torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in trainer.training_step.parameters]))
+    norm = torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in trainer.strategy.parameters]))
     assert float(norm) == pytest.approx(1e-3, rel=1e-3)
     assert line["train_grad_norm"] > 1e-2
 
@@ -237,7 +237,7 @@ def test_an_fp16_overflow_is_skipped_and_counted() -> None:
     trainer = tiny_run.build(options(steps_per_epoch=20), task=OverflowingTask(), place=FP16, lr=1e-4)
     line = trainer.fit()
     assert 0 < line["train_overflows"] < 20
-    assert trainer.training_step.scaler.get_scale() == 65536 / 2 ** line["train_overflows"]
+    assert trainer.strategy.scaler.get_scale() == 65536 / 2 ** line["train_overflows"]
     assert torch.isfinite(weights(trainer.model)).all()
 
 

@@ -22,6 +22,7 @@ from umt.engine.ema import Ema
 from umt.engine.logs import RunLog, setup_console
 from umt.engine.record import save_record
 from umt.engine.runtime import Runtime
+from umt.engine.strategies.replicated import Replicated
 from umt.engine.trainer import Trainer, TrainerOptions
 from umt.tasks.base import StepOutput, Task
 
@@ -108,6 +109,7 @@ def build(
     place: Runtime | None = None,
     ema: bool = True,
     lr: float = 0.05,
+    clip_grad: float | None = None,
     run_log: RunLog | None = None,
 ) -> Trainer:
     """A trainer of the tiny task with AdamW, cosine-like rates, EMA and a validation on fixed clips."""
@@ -129,7 +131,7 @@ def build(
 
     return Trainer(
         task,
-        torch.optim.AdamW(groups, lr=lr),
+        Replicated(task.model, torch.optim.AdamW(groups, lr=lr), runtime=place, clip_grad=clip_grad),
         data or TinyData(rank=place.world.rank, size=place.world.size),
         options=options,
         lr=[lr * (1 - i / (total + 1)) for i in range(total)],
@@ -180,7 +182,6 @@ def run(words: list[str]) -> None:
         epochs=arguments.epochs,
         steps_per_epoch=arguments.steps,
         accumulation=arguments.accumulation,
-        clip_grad=1.0,
         output_dir=arguments.output_dir,
         save_every_steps=arguments.save_every_steps,
         save_ckpt_freq=2,
@@ -192,6 +193,7 @@ def run(words: list[str]) -> None:
         task=TinyTask(arguments.width, arguments.dropout, arguments.die_in_state, arguments.poison),
         data=TinyData(arguments.batch_size, rank=world.rank, size=world.size, die_at=die_at),
         place=place,
+        clip_grad=1.0,
     )
     if place.is_main:
         save_record(arguments.output_dir, vars(arguments) | {"output_dir": "."}, place.facts())

@@ -140,5 +140,6 @@ def test_a_missing_list_stops_before_anything_starts(gpus: str, tmp_path: Path) 
 
 def test_the_shell_is_clean() -> None:
     paths = [str(ROOT / "scripts" / "launch.sh"), *map(str, SCRIPTS.values())]
-    checked = subprocess.run([str(Path(sys.executable).with_name("shellcheck")), "-x", *paths], capture_output=True, text=True, cwd=ROOT, check=False)
+    command = [str(Path(sys.executable).with_name("shellcheck")), "-x", *paths]
+    checked = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert checked.stdout == ""

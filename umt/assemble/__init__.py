@@ -20,6 +20,7 @@ from umt.data.loaders import TrainLoader
 from umt.engine import checkpoints, logs, record, replay, runtime
 from umt.engine.ema import Ema
 from umt.engine.runtime import Runtime
+from umt.engine.strategies.replicated import Replicated
 from umt.engine.trainer import Trainer, TrainerOptions
 from umt.optim.build import create_optimizer
 from umt.optim.param_groups import param_groups
@@ -75,13 +76,15 @@ def _finetune(config: FinetuneConfig, run: Runtime) -> None:
     test_list = evaluation_list(config, "test", run)  # a faulty list is found before the training, not after it
     train = train_loader(config, videos, run, made)
     validate = None if evaluation.disable_eval_during_finetuning else validation(config, task, run)
-    _trainer(config, made, task, train, run, start, validate).fit()
+    trainer = _trainer(config, made, task, train, run, start, validate)
+    trainer.fit()
     train.close()
     runtime.barrier()  # what rank 0 has written last is what all ranks now read
-    source = "the last epoch"
-    if evaluation.test_best and validate is not None:
-        source = load_best(config, task)
-    run_test(config, task, run, source=source, videos=test_list)
+    with trainer.evaluating():
+        source = "the last epoch"
+        if evaluation.test_best and validate is not None:
+            source = load_best(config, task)
+        run_test(config, task, run, source=source, videos=test_list)
 
 
 def _trainer(
@@ -120,17 +123,17 @@ def _trainer(
     )
     groups = param_groups(model, weight_decay=optim.weight_decay, layer_decay=getattr(optim, "layer_decay", 1.0))
     averaged = isinstance(config, FinetuneConfig) and config.model.model_ema
+    optimizer = create_optimizer(
+        groups, name=optim.opt, lr=made.lr, eps=optim.opt_eps, betas=optim.opt_betas, momentum=optim.momentum
+    )
     trainer = Trainer(
         task,
-        create_optimizer(
-            groups, name=optim.opt, lr=made.lr, eps=optim.opt_eps, betas=optim.opt_betas, momentum=optim.momentum
-        ),
+        Replicated(model, optimizer, runtime=run, clip_grad=optim.clip_grad),
         train,
         options=TrainerOptions(
             epochs=optim.epochs,
             steps_per_epoch=steps,
             accumulation=made.accumulation,
-            clip_grad=optim.clip_grad,
             seed=config.runtime.seed,
             output_dir=output,
             save_ckpt=saving.save_ckpt,

@@ -42,19 +42,6 @@ LEGACY: dict[str, dict[str, str]] = {
     },
 }
 
-_DEEPSPEED = (
-    "DeepSpeed is not supported yet; leave the flag out: the same recipe runs as a plain process or under torchrun"
-)
+_ENABLE = "use --enable_deepspeed, and --deepspeed_config FILE for settings of your own"
 
-REFUSED: dict[str, str] = dict.fromkeys(
-    (
-        "enable_deepspeed",
-        "deepspeed",
-        "deepspeed_config",
-        "deepscale",
-        "deepscale_config",
-        "deepspeed_mpi",
-        "zero_stage",
-    ),
-    _DEEPSPEED,
-)
+REFUSED: dict[str, str] = dict.fromkeys(("deepspeed", "deepscale", "deepscale_config", "deepspeed_mpi"), _ENABLE)

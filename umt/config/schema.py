@@ -239,6 +239,10 @@ class CheckpointConfig(Group):
         15.0, "minutes between writes of the latest checkpoint; 0: only by epoch", at_least=0
     )
     save_every_steps: int = flag(0, "steps between writes of the latest checkpoint; 0: only by epoch", at_least=0)
+    keep_last: int | None = flag(
+        None, "how many numbered checkpoints stay, the newest; default: all", at_least=1, example="3"
+    )
+    save_in_background: bool = flag(False, "write checkpoints beside the next steps instead of between them")
 
 
 @dataclass(frozen=True)
@@ -246,6 +250,22 @@ class PretrainCheckpointConfig(CheckpointConfig):
     """Output and checkpoints"""
 
     save_ckpt_freq: int = flag(50, "epochs between numbered checkpoints", at_least=1)
+
+
+@dataclass(frozen=True)
+class ParallelConfig(Group):
+    """Several processes"""
+
+    enable_deepspeed: bool = flag(False, "hold weights and optimiser by DeepSpeed instead of DDP")
+    zero_stage: int = flag(
+        0,
+        "what --enable_deepspeed shares out: 1 the optimiser's state, 2 gradients too, 3 weights too",
+        at_least=0,
+        at_most=3,
+    )
+    deepspeed_config: str = flag("", "DeepSpeed's JSON file, whose entries come on top of those that the flags make")
+    fsdp: bool = flag(False, "share out weights, gradients and optimiser state by PyTorch's FSDP2 instead of DDP")
+    timeout_minutes: float = flag(30.0, "minutes that a process waits for another before the job ends", above=0)
 
 
 @dataclass(frozen=True)
@@ -259,6 +279,18 @@ class RuntimeConfig(Group):
     seed: int = flag(0, "seed of every random draw", at_least=0)
     threads: int | None = flag(None, "CPU threads of torch; default: torch's own choice", at_least=1, example="2")
     log_every: int = flag(10, "steps between log lines", at_least=1)
+    max_hours: float | None = flag(
+        None,
+        "hours after which the run saves and exits as if it were preempted; default: none",
+        above=0,
+        example="23.5",
+    )
+    requeue: bool = flag(True, "on SLURM, requeue the job when it is preempted or reaches --max_hours")
+    on_nan: str = flag(
+        "stop",
+        "a loss that is no number: stop, or go back to the last checkpoint and skip the batch",
+        choices=("stop", "rollback"),
+    )
     dry_run: bool = flag(False, "print the resolved run and stop; needs no torch, GPU or videos")
 
 
@@ -273,6 +305,7 @@ class PretrainConfig:
     augment: PretrainAugmentConfig = field(default_factory=PretrainAugmentConfig)
     optim: PretrainOptimConfig = field(default_factory=PretrainOptimConfig)
     checkpoint: PretrainCheckpointConfig = field(default_factory=PretrainCheckpointConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
@@ -287,6 +320,7 @@ class FinetuneConfig:
     optim: FinetuneOptimConfig = field(default_factory=FinetuneOptimConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 

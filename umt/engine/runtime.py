@@ -7,12 +7,11 @@ group, so a plain `python` needs no launcher.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -269,16 +268,6 @@ def unwrap(model: nn.Module) -> nn.Module:
         if inner is None:
             return model
         model = inner
-
-
-@contextlib.contextmanager
-def without_gradient_sync(model: nn.Module, skip: bool) -> Iterator[None]:
-    """Under DDP, leaves the all-reduce of gradients to a later micro-batch when `skip`."""
-    if skip and isinstance(model, nn.parallel.DistributedDataParallel):
-        with model.no_sync():
-            yield
-    else:
-        yield
 
 
 def rank() -> int:

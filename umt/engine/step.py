@@ -1,11 +1,12 @@
 """One update of the weights: rates, gradients over micro-batches, agreement between ranks, optimiser.
 
-The trainer says which step it is and what to do with the outcome; this file knows precision and processes. Other
-ways to hold the weights (ZeRO, sharding) are other classes with the same two methods, `run` and the two of the state.
+The trainer says which step it is and what to do with the outcome; the strategy (strategies/) holds the weights and
+moves them; this file has the order in which that happens, the same for every strategy.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,11 @@ from umt.data.batch import Batch
 from umt.engine import runtime
 from umt.engine.ema import Ema
 from umt.engine.runtime import Runtime
-from umt.errors import CheckpointError
+from umt.engine.strategies.base import Strategy
 from umt.optim.build import apply_schedule
 from umt.tasks.base import Task
 
+log = logging.getLogger(__name__)
 Schedule = Callable[[int], float] | Sequence[float] | np.ndarray
 
 
@@ -44,28 +46,23 @@ class TrainingStep:
     def __init__(
         self,
         task: Task,
-        optimizer: torch.optim.Optimizer,
+        strategy: Strategy,
         *,
         runtime: Runtime,
         lr: Schedule,
         weight_decay: Schedule | None = None,
-        clip_grad: float | None = None,
         seed: int = 0,
         ema: Ema | None = None,
     ) -> None:
-        """Puts the wrapper that several processes need around `task.model`; `self.model` stays the bare one."""
+        """Puts what the strategy trains in the place of `task.model`."""
         self.task = task
-        self.model = task.model
-        self.optimizer = optimizer
+        self.strategy = strategy
         self.runtime = runtime
         self.lr = lr
         self.weight_decay = weight_decay
-        self.clip_grad = clip_grad
         self.seed = seed
         self.ema = ema
-        self.scaler = runtime.scaler()
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        task.model = runtime.wrap(task.model)
+        task.model = strategy.trained
 
     def run(self, global_step: int, micro_batches: list[Batch], votes: Mapping[str, float]) -> StepResult:
         """Step `global_step` on this rank's micro-batches.
@@ -78,25 +75,24 @@ class TrainingStep:
         When a loss or gradient of any rank is not finite, no rank moves its weights.
         """
         rates = self._set_rates(global_step)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.strategy.start_step()
         losses, metrics = self._gradients(global_step, micro_batches)
-        self.scaler.unscale_(self.optimizer)
-        limit = self.clip_grad if self.clip_grad is not None else float("inf")
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        grad_norm = self.strategy.gradient_norm()
 
         sums, means = self._agree(losses, grad_norm, metrics, votes)
         bad_loss, bad_norm = sums.pop("bad_loss") > 0, sums.pop("bad_norm") > 0
-        scaled = self.scaler.is_enabled()
-        overflow = scaled and bad_norm and not bad_loss
+        overflow = self.strategy.loss_scale() is not None and bad_norm and not bad_loss
         updated = not bad_loss and not bad_norm
-        if updated or overflow:
-            self.scaler.step(self.optimizer)  # skips an overflow itself
-            self.scaler.update()
-        if updated and self.ema is not None:
-            self.ema.update(self.model)
+        if overflow:
+            self.strategy.discard()
+        elif updated:
+            self.strategy.update()
+            if self.ema is not None:
+                self.strategy.update_ema(self.ema)
         values = {**means, **rates}
-        if scaled:
-            values["loss_scale"] = self.scaler.get_scale()
+        scale = self.strategy.loss_scale()
+        if scale is not None:
+            values["loss_scale"] = scale
         return StepResult(values, sums, updated, overflow, bad_loss, [] if updated else losses.tolist())
 
     def micro_seed(self, global_step: int, micro: int) -> int:
@@ -105,8 +101,8 @@ class TrainingStep:
 
     def _set_rates(self, global_step: int) -> dict[str, float]:
         decay = None if self.weight_decay is None else _at(self.weight_decay, global_step)
-        apply_schedule(self.optimizer, _at(self.lr, global_step), decay)
-        groups = self.optimizer.param_groups
+        apply_schedule(self.strategy.optimizer, _at(self.lr, global_step), decay)
+        groups = self.strategy.optimizer.param_groups
         rates = [group["lr"] for group in groups]
         return {
             "lr": max(rates),
@@ -122,10 +118,10 @@ class TrainingStep:
             seed = self.micro_seed(global_step, micro)
             self.runtime.seed(seed)  # drop path and dropout
             last = micro + 1 == len(micro_batches)
-            with runtime.without_gradient_sync(self.task.model, skip=not last):
+            with self.strategy.micro_step(last):
                 with self.runtime.autocast():
                     output = self.task.training_step(batch.to(self.runtime.device), seed)
-                self.scaler.scale(output.loss / len(micro_batches)).backward()
+                self.strategy.backward(output.loss / len(micro_batches), last=last)
             losses.append(output.loss.detach().float())
             metrics.append({name: value.detach().float() for name, value in output.metrics.items()})
         means = {name: torch.stack([m[name] for m in metrics]).mean() for name in sorted(metrics[0])}
@@ -153,31 +149,23 @@ class TrainingStep:
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, their moving average, the optimiser's and the scaler's state, under the keys of a checkpoint."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+        """Collective. Weights, their moving average, optimiser and loss scale, under the keys of a checkpoint."""
+        state = self.strategy.state_dict()
         if self.ema is not None:
-            state["model_ema"] = self.ema.state_dict()
+            state["model_ema"] = self.strategy.ema_state(self.ema)
         return state
 
-    def load_optimizer(self, content: Mapping[str, Any], source: str) -> None:
-        """Takes the optimiser's and the scaler's state from a checkpoint.
+    def load_state_dict(self, content: Mapping[str, Any], source: str) -> None:
+        """Collective. Takes up what a checkpoint holds.
 
         Raises:
-            CheckpointError: the optimiser has other parameter groups.
+            CheckpointError: another architecture, or other optimiser groups.
         """
-        try:
-            self.optimizer.load_state_dict(content["optimizer"])
-        except ValueError as error:
-            raise CheckpointError(
-                f"{source} was trained with other optimiser groups ({error}). "
-                "Use its --opt, --layer_decay and --weight_decay, or start from its weights with --finetune."
-            ) from error
-        if content["scaler"]:  # empty when it was not fp16
-            self.scaler.load_state_dict(content["scaler"])
+        self.strategy.load_state_dict(content, source)
+        if self.ema is not None:
+            if "model_ema" not in content:
+                log.warning("%s has no moving average of the weights; it starts anew from the resumed ones", source)
+            self.strategy.load_ema(self.ema, content, source)
 
 
 def _at(schedule: Schedule, step: int) -> float:

@@ -26,6 +26,7 @@ from umt.engine.logs import RunLog
 from umt.engine.meters import Meters
 from umt.engine.runtime import Runtime
 from umt.engine.step import Schedule, StepResult, TrainingStep
+from umt.engine.strategies.base import Strategy
 from umt.errors import CheckpointError, UserError, VideoError
 from umt.tasks.base import Task
 
@@ -50,7 +51,6 @@ class TrainerOptions:
     epochs: int
     steps_per_epoch: int
     accumulation: int = 1
-    clip_grad: float | None = None  # None: the norm is measured and logged only
     seed: int = 0
     output_dir: Path | None = None  # None: nothing is saved
     save_ckpt: bool = True
@@ -81,7 +81,7 @@ class Trainer:
     def __init__(
         self,
         task: Task,
-        optimizer: torch.optim.Optimizer,
+        strategy: Strategy,
         data: BatchSource,
         *,
         options: TrainerOptions,
@@ -93,10 +93,11 @@ class Trainer:
         ema: Ema | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """The task must be on the runtime's device already; its model is wrapped here if there are several processes.
+        """The task must be on the runtime's device already.
 
         Args:
-            task: what is trained; `optimizer` was built on the parameters of its model.
+            task: what is trained.
+            strategy: holds the task's model and its optimiser.
             data: the rank's micro-batches.
             options: see `TrainerOptions`.
             lr: rate by global step, scaled by each group's `lr_scale`.
@@ -125,15 +126,15 @@ class Trainer:
             checkpoints.check_writable(options.output_dir)
         self.training_step = TrainingStep(
             task,
-            optimizer,
+            strategy,
             runtime=self.runtime,
             lr=lr,
             weight_decay=weight_decay,
-            clip_grad=options.clip_grad,
             seed=options.seed,
             ema=ema,
         )
-        self.model = self.training_step.model
+        self.strategy = strategy
+        self.model = strategy.model
 
     # ---- running
 
@@ -295,14 +296,15 @@ class Trainer:
     def evaluating(self, *, ema: bool = False) -> Iterator[None]:
         """`task.model` is the bare model (or its moving average) in evaluation mode, under no_grad and autocast."""
         wrapped, was_training = self.task.model, self.model.training
-        self.task.model = self.ema.module if ema and self.ema is not None else self.model
-        self.task.model.eval()
-        try:
-            with torch.no_grad(), self.runtime.autocast():
-                yield
-        finally:
-            self.task.model = wrapped
-            self.model.train(was_training)
+        average = self.ema.module if ema and self.ema is not None else None
+        with self.strategy.whole_model() if average is None else contextlib.nullcontext(average) as model:
+            self.task.model = model.eval()
+            try:
+                with torch.no_grad(), self.runtime.autocast():
+                    yield
+            finally:
+                self.task.model = wrapped
+                self.model.train(was_training)
 
     # ---- state
 
@@ -316,18 +318,21 @@ class Trainer:
         return options.save_every_minutes > 0 and minutes >= options.save_every_minutes
 
     def save(self, names: list[str]) -> None:
-        """Writes the present state under each of `names` in the output folder (rank 0; all ranks may call).
+        """Writes the present state under each of `names` in the output folder. All ranks call it, rank 0 writes.
 
         Raises:
             OutputError: the disk is full or the folder cannot be written; what was there before still is.
         """
         folder = self.options.output_dir
-        if folder is not None and self.options.save_ckpt and self.runtime.is_main:
-            checkpoints.save_as(self.state(), folder, names)
+        if folder is None or not self.options.save_ckpt:
+            return
+        state = self.state()  # on all ranks: each may hold a part of it
+        if self.runtime.is_main:
+            checkpoints.save_as(state, folder, names)
             self._saved_at = time.monotonic()
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on; plain containers, numbers, strings and tensors only."""
+        """Collective. Everything that the next step depends on; plain containers, numbers, strings and tensors only."""
         return {
             "format": checkpoints.FORMAT,
             **self.training_step.state_dict(),
@@ -361,13 +366,8 @@ class Trainer:
                 f"{path} stands in step {progress.step} of {then['steps_per_epoch']} of an epoch, but an epoch of "
                 f"this run has {now['steps_per_epoch']}. Resume with the same list and --global_batch_size."
             )
-        checkpoints.load_model(self.model, content, str(path))
-        self.training_step.load_optimizer(content, str(path))
+        self.training_step.load_state_dict(content, str(path))
         self.task.load_state_dict(content["task"])
-        if self.ema is not None:
-            if "model_ema" not in content:
-                log.warning("%s has no moving average of the weights; it starts anew from the resumed ones", path)
-            checkpoints.load_model(self.ema.module, content, str(path), ema="model_ema" in content)
         self.progress = progress
         self.meters.load_state_dict(content["meters"])
         log.info("resumed %s after %d epochs and %d steps", path, progress.epoch, progress.step)
