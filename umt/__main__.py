@@ -1,7 +1,8 @@
 """Console entry: `umt pretrain | finetune | test | replay ...`, also `python -m umt`.
 
-Exit codes: 0 it went well; 2 something that the user can mend, said in one sentence; 130 interrupted. A recipe is
-parsed, checked and printed (`--dry_run`) before torch is imported.
+Exit codes: 0 it went well; 2 something that the user can mend, said in one sentence; 75 stopped by a signal or
+--max_hours, all saved; 69 another process of the run is lost; 130 interrupted. After 75, 69 and 130 the same command
+goes on. A recipe is parsed, checked and printed (`--dry_run`) before torch is imported.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 
 from umt import __version__
 from umt.config.cli import parse, render_dry_run
-from umt.errors import ConfigError, UserError
+from umt.engine.preemption import Preemption
+from umt.errors import EXIT_PEER_LOST, EXIT_PREEMPTED, ConfigError, PeerLostError, PreemptedError, UserError
 
 USAGE = f"""umt {__version__}: video transformers by masked distillation from an image teacher
 
@@ -43,9 +45,11 @@ def run(argv: Sequence[str]) -> None:
         if config.runtime.dry_run:
             print(render_dry_run(config))
         else:
-            from umt.assemble import execute
+            # The handlers come before torch, whose import takes seconds.
+            with Preemption(max_hours=config.runtime.max_hours) as preemption:
+                from umt.assemble import execute
 
-            execute(config)
+                execute(config, preemption)
     else:
         raise ConfigError(
             f"'{command}' is not a command. Choose one of {', '.join(_COMMANDS)}, e.g. umt finetune --help."
@@ -70,6 +74,10 @@ def main() -> int:
         run(sys.argv[1:])
     except UserError as error:
         return _say(str(error))
+    except PreemptedError as error:
+        return _say(str(error), EXIT_PREEMPTED)
+    except PeerLostError as error:
+        return _say(str(error), EXIT_PEER_LOST)
     except KeyboardInterrupt:
         return _say("interrupted; the run goes on from its last checkpoint when it is started again", 130)
     except BrokenPipeError:  # the reader of our output has gone, as in `umt finetune --help | head`
@@ -88,7 +96,8 @@ def main() -> int:
 
 def _say(sentence: str, code: int = 2) -> int:
     rank = os.environ.get("RANK", "")
-    print(f"umt{f' (rank {rank})' if rank else ''}: {sentence}", file=sys.stderr)
+    if sentence:
+        print(f"umt{f' (rank {rank})' if rank else ''}: {sentence}", file=sys.stderr)
     return code
 
 

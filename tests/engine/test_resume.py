@@ -39,7 +39,7 @@ CHAINS = {
     # between checkpoints, in the last step.
     "in_steps": [["--die_at", *at.split()] for at in ("0 1", "0 4", "1 0", "1 7", "2 9")],
     # When the log has the epoch's line and the checkpoint not yet: the first epoch's end, then the last's.
-    "between_log_and_save": [["--die_in_state", "3"], ["--die_in_state", "7"]],
+    "between_log_and_save": [["--die_in_state", "4"], ["--die_in_state", "10"]],
 }
 
 

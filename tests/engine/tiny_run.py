@@ -20,10 +20,12 @@ from umt.data.batch import Batch
 from umt.engine import checkpoints, runtime
 from umt.engine.ema import Ema
 from umt.engine.logs import RunLog, setup_console
+from umt.engine.preemption import Preemption
 from umt.engine.record import save_record
 from umt.engine.runtime import Runtime
 from umt.engine.strategies.replicated import Replicated
 from umt.engine.trainer import Trainer, TrainerOptions
+from umt.errors import EXIT_PREEMPTED, PreemptedError
 from umt.tasks.base import StepOutput, Task
 
 CLASSES = 3
@@ -87,15 +89,23 @@ class TinyData:
     """An endless list, dealt as the real loader does: micro-batch b of rank r takes rows from (b * W + r) * size on."""
 
     def __init__(
-        self, batch_size: int = 4, *, rank: int = 0, size: int = 1, die_at: tuple[int, int] | None = None
+        self,
+        batch_size: int = 4,
+        *,
+        rank: int = 0,
+        size: int = 1,
+        die_at: tuple[int, int] | None = None,
+        signal_name: str = "SIGKILL",
     ) -> None:
+        """Before micro-batch `die_at` (epoch, number) the process sends itself the signal."""
         self.batch_size, self.rank, self.size, self.die_at = batch_size, rank, size, die_at
+        self.signal = signal.Signals[signal_name]
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         micro = start
         while True:
             if self.die_at == (epoch, micro):
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self.signal)
             first = (micro * self.size + self.rank) * self.batch_size
             yield clips(epoch, list(range(first, first + self.batch_size)))
             micro += 1
@@ -111,6 +121,7 @@ def build(
     lr: float = 0.05,
     clip_grad: float | None = None,
     run_log: RunLog | None = None,
+    preemption: Preemption | None = None,
 ) -> Trainer:
     """A trainer of the tiny task with AdamW, cosine-like rates, EMA and a validation on fixed clips."""
     place = place or Runtime()
@@ -141,6 +152,7 @@ def build(
         validate=validate,
         ema=average,
         config={"width": 8},
+        preemption=preemption,
     )
 
 
@@ -152,8 +164,8 @@ def die_in_write(folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(words: list[str]) -> None:
-    """One run, resumed if its folder has a checkpoint."""
+def run(words: list[str]) -> int:
+    """One run, resumed if its folder has a checkpoint -> its exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("--epochs", type=int, default=3)
@@ -168,6 +180,12 @@ def run(words: list[str]) -> None:
     parser.add_argument(
         "--die_at", type=int, nargs=2, help="epoch and micro-batch before which the process kills itself"
     )
+    parser.add_argument("--by", default="SIGKILL", help="the signal of --die_at")
+    parser.add_argument("--die_on_rank", type=int, help="where --die_at happens; default: everywhere")
+    parser.add_argument("--max_hours", type=float)
+    parser.add_argument("--on_nan", default="stop")
+    parser.add_argument("--keep_last", type=int)
+    parser.add_argument("--save_in_background", action="store_true")
     parser.add_argument("--poison", type=int, default=-1, help="row of the list whose loss is no number")
     parser.add_argument("--die_in_state", type=int, default=0, help="the process kills itself in the Nth checkpoint")
     parser.add_argument(
@@ -178,6 +196,18 @@ def run(words: list[str]) -> None:
         threading.Thread(target=die_in_write, args=(arguments.output_dir,), daemon=True).start()
     place = runtime.start(device=arguments.device, precision=arguments.precision, threads=1)
     setup_console(main=place.is_main)
+    with Preemption(max_hours=arguments.max_hours) as preemption:
+        try:
+            train(arguments, place, preemption)
+        except PreemptedError as error:
+            logging.getLogger("umt").info("%s", error)
+            return EXIT_PREEMPTED
+        finally:
+            runtime.stop()
+    return 0
+
+
+def train(arguments: argparse.Namespace, place: Runtime, preemption: Preemption) -> None:
     options = TrainerOptions(
         epochs=arguments.epochs,
         steps_per_epoch=arguments.steps,
@@ -185,14 +215,21 @@ def run(words: list[str]) -> None:
         output_dir=arguments.output_dir,
         save_every_steps=arguments.save_every_steps,
         save_ckpt_freq=2,
+        keep_last=arguments.keep_last,
+        save_in_background=arguments.save_in_background,
+        on_nan=arguments.on_nan,
     )
     world = place.world
-    die_at = tuple(arguments.die_at) if arguments.die_at else None
+    here = arguments.die_on_rank in (None, world.rank)
+    die_at = tuple(arguments.die_at) if arguments.die_at and here else None
     trainer = build(
         options,
         task=TinyTask(arguments.width, arguments.dropout, arguments.die_in_state, arguments.poison),
-        data=TinyData(arguments.batch_size, rank=world.rank, size=world.size, die_at=die_at),
+        data=TinyData(
+            arguments.batch_size, rank=world.rank, size=world.size, die_at=die_at, signal_name=arguments.by
+        ),
         place=place,
+        preemption=preemption,
         clip_grad=1.0,
     )
     if place.is_main:
@@ -201,14 +238,12 @@ def run(words: list[str]) -> None:
     if found is not None:
         trainer.resume(found)
     logging.getLogger("umt").info("%s", json.dumps(trainer.fit()))
-    runtime.stop()
 
 
 def main() -> None:
     """Arguments of one run, or a file of JSON lines with the arguments of several, each of which is a process."""
     if not sys.argv[1].endswith(".jsonl"):
-        run(sys.argv[1:])
-        return
+        sys.exit(run(sys.argv[1:]))
     importlib.import_module(
         "torch._inductor.config"
     )  # what the first optimiser would import, 3 s of it, in every child
@@ -216,8 +251,7 @@ def main() -> None:
         # A fork of a process that has only imported torch: as clean as a new one, without the seconds of the import.
         child = os.fork()
         if child == 0:
-            run(json.loads(line))
-            os._exit(0)
+            os._exit(run(json.loads(line)))
         status = os.waitpid(child, 0)[1]
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
 

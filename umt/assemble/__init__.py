@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from umt.config.plan import Plan, describe, plan
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
 from umt.data.loaders import TrainLoader
 from umt.engine import checkpoints, logs, record, replay, runtime
+from umt.engine import preemption as preemption_of
 from umt.engine.ema import Ema
+from umt.engine.preemption import Preemption
 from umt.engine.runtime import Runtime
 from umt.engine.strategies.replicated import Replicated
 from umt.engine.trainer import Trainer, TrainerOptions
+from umt.errors import PreemptedError
 from umt.optim.build import create_optimizer
 from umt.optim.param_groups import param_groups
 from umt.optim.schedule import lr_schedule, weight_decay_schedule
@@ -30,18 +34,36 @@ from umt.tasks.base import Task
 log = logging.getLogger(__name__)
 
 
-def execute(config: Config) -> None:
-    """Runs what `config` asks for, from wherever an earlier start of it stopped."""
-    settings = config.runtime
+def execute(config: Config, preemption: Preemption | None = None) -> None:
+    """Runs what `config` asks for, from wherever an earlier start of it stopped.
+
+    Raises:
+        PreemptedError: `preemption` asked for it; what was done is saved, and on SLURM the job is requeued.
+    """
+    settings, preemption = config.runtime, preemption or Preemption()
     run = runtime.start(device=settings.device, precision=settings.precision, threads=settings.threads or 0)
     logs.setup_console(main=run.is_main)
     try:
         if isinstance(config, PretrainConfig):
-            _pretrain(config, run)
+            _pretrain(config, run, preemption)
         else:
-            _finetune(config, run)
+            _finetune(config, run, preemption)
+    except PreemptedError as error:
+        sentence = f"{error}. {_next_start(config)}" if run.is_main else ""
+        runtime.barrier()  # a process that leaves may take the others with it, and the main one has had things to do
+        raise PreemptedError(sentence) from None
     finally:
         runtime.stop()
+
+
+def _next_start(config: Config) -> str:
+    """Asks SLURM to start this job again, where there is one; a sentence on who is to do what now."""
+    job = preemption_of.job_of(os.environ)
+    if job is None or not config.runtime.requeue:
+        return "The same command goes on from here."
+    if not config.checkpoint.save_ckpt:
+        return f"SLURM job {job} is not requeued: without checkpoints it would start from the beginning each time."
+    return preemption_of.requeue(job)
 
 
 def replay_step(path: Path) -> Iterator[str]:
@@ -54,20 +76,20 @@ def replay_step(path: Path) -> Iterator[str]:
 # ---- runs
 
 
-def _pretrain(config: PretrainConfig, run: Runtime) -> None:
+def _pretrain(config: PretrainConfig, run: Runtime, preemption: Preemption) -> None:
     videos = training_list(config)
     made = plan(config, world_size=run.world.size, videos=len(videos))
     task = build_task(config, run)
     train = train_loader(config, videos, run, made)
-    _trainer(config, made, task, train, run, _resume_from(config, run)).fit()
+    _trainer(config, made, task, train, run, preemption, _resume_from(config, run)).fit()
     train.close()
 
 
-def _finetune(config: FinetuneConfig, run: Runtime) -> None:
+def _finetune(config: FinetuneConfig, run: Runtime, preemption: Preemption) -> None:
     evaluation = config.evaluation
     if evaluation.eval:
         task = build_task(config, run, weights=False)
-        run_test(config, task, run, source=load_for_test(config, task))
+        run_test(config, task, run, preemption, source=load_for_test(config, task))
         return
     videos = training_list(config)
     made = plan(config, world_size=run.world.size, videos=len(videos))
@@ -75,8 +97,8 @@ def _finetune(config: FinetuneConfig, run: Runtime) -> None:
     task = build_task(config, run, weights=start is None)
     test_list = evaluation_list(config, "test", run)  # a faulty list is found before the training, not after it
     train = train_loader(config, videos, run, made)
-    validate = None if evaluation.disable_eval_during_finetuning else validation(config, task, run)
-    trainer = _trainer(config, made, task, train, run, start, validate)
+    validate = None if evaluation.disable_eval_during_finetuning else validation(config, task, run, preemption)
+    trainer = _trainer(config, made, task, train, run, preemption, start, validate)
     trainer.fit()
     train.close()
     runtime.barrier()  # what rank 0 has written last is what all ranks now read
@@ -84,7 +106,7 @@ def _finetune(config: FinetuneConfig, run: Runtime) -> None:
         source = "the last epoch"
         if evaluation.test_best and validate is not None:
             source = load_best(config, task)
-        run_test(config, task, run, source=source, videos=test_list)
+        run_test(config, task, run, preemption, source=source, videos=test_list)
 
 
 def _trainer(
@@ -93,6 +115,7 @@ def _trainer(
     task: Task,
     train: TrainLoader,
     run: Runtime,
+    preemption: Preemption,
     start: Path | None,
     validate: Callable[[], Mapping[str, float]] | None = None,
 ) -> Trainer:
@@ -140,6 +163,9 @@ def _trainer(
             save_ckpt_freq=saving.save_ckpt_freq,
             save_every_minutes=saving.save_every_minutes,
             save_every_steps=saving.save_every_steps,
+            keep_last=saving.keep_last,
+            save_in_background=saving.save_in_background,
+            on_nan=config.runtime.on_nan,
             failure_budget=max(1, len(train.clips) // 100),
         ),
         lr=rates,
@@ -154,6 +180,7 @@ def _trainer(
         validate=validate,
         ema=Ema(model, decay=config.model.model_ema_decay) if averaged else None,  # type: ignore[union-attr]
         config=content,
+        preemption=preemption,
     )
     if start is not None:
         trainer.resume(start)

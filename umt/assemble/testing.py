@@ -16,6 +16,7 @@ from umt.assemble.tasks import load_finetuned
 from umt.config.schema import FinetuneConfig
 from umt.data.annotations import VideoList
 from umt.engine import checkpoints, evaluator, logs, runtime
+from umt.engine.preemption import Preemption
 from umt.engine.runtime import Runtime
 from umt.errors import CheckpointError
 from umt.evaluation.scores import ViewScores
@@ -24,7 +25,15 @@ from umt.tasks.base import Task
 log = logging.getLogger(__name__)
 
 
-def run_test(config: FinetuneConfig, task: Task, run: Runtime, *, source: str, videos: VideoList | None = None) -> None:
+def run_test(
+    config: FinetuneConfig,
+    task: Task,
+    run: Runtime,
+    preemption: Preemption,
+    *,
+    source: str,
+    videos: VideoList | None = None,
+) -> None:
     """Scores every view of the test list once, writes scores.npz and test.json, and prints the table."""
     evaluation, output = config.evaluation, Path(config.checkpoint.output_dir)
     videos = videos or evaluation_list(config, "test", run)
@@ -61,6 +70,7 @@ def run_test(config: FinetuneConfig, task: Task, run: Runtime, *, source: str, v
             autocast=run.autocast,
             unreadable_is_wrong=evaluation.count_unreadable_as_wrong,
             progress=functools.partial(_advance, bar),
+            stop=lambda: preemption.reason,
         )
     if run.is_main:
         summary = result.summary
@@ -100,7 +110,9 @@ def load_best(config: FinetuneConfig, task: Task) -> str:
     return str(best)
 
 
-def validation(config: FinetuneConfig, task: Task, run: Runtime) -> Callable[[], Mapping[str, float]]:
+def validation(
+    config: FinetuneConfig, task: Task, run: Runtime, preemption: Preemption
+) -> Callable[[], Mapping[str, float]]:
     """Metrics of the task on the validation list, one view a video."""
     videos = evaluation_list(config, "val", run)
     loader = validation_loader(config, videos, run)
@@ -114,6 +126,7 @@ def validation(config: FinetuneConfig, task: Task, run: Runtime) -> Callable[[],
                 autocast=run.autocast,
                 videos=len(videos),
                 progress=functools.partial(_advance, bar),
+                stop=lambda: preemption.reason,
             )
         unreadable = {"unreadable": result.unreadable} if result.unreadable else {}
         return {"loss": result.loss, "acc1": result.acc1, "acc5": result.acc5, **unreadable}

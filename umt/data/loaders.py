@@ -6,6 +6,9 @@ starting at a later number: what was skipped is never decoded.
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -83,10 +86,30 @@ class _Batches(Dataset[Any]):
         return collate(samples, failures)
 
 
-def _one_thread(worker: int) -> None:
-    """Workers are the parallelism; threads within them would fight for the same cores."""
+def _start_worker(worker: int) -> None:
+    """One thread: workers are the parallelism, and threads within them would fight for the same cores."""
     torch.set_num_threads(1)
     _opencv_alone()
+    _leave_signals_to_the_parent()
+
+
+def _leave_signals_to_the_parent() -> None:
+    """A scheduler signals every process of a job, and a run that is to stop still needs the batches of its last step.
+
+    So a worker ends by SIGTERM only when its parent sends it, and takes no notice of SIGUSR1 and SIGUSR2.
+    """
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads made later inherit this
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _opencv_alone() -> None:
@@ -125,7 +148,7 @@ class Workers:
                 parallel = {
                     "persistent_workers": True,
                     "prefetch_factor": self.prefetch,
-                    "worker_init_fn": _one_thread,
+                    "worker_init_fn": _start_worker,
                     "multiprocessing_context": self.start_method,
                 }
             self._loader = DataLoader(

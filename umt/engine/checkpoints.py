@@ -163,6 +163,14 @@ def save_as(content: Mapping[str, Any], folder: Path, names: list[str]) -> None:
     _sync_folder(folder)
 
 
+def keep_newest(folder: Path, count: int, *, epoch: int) -> None:
+    """Removes numbered checkpoints but the `count` newest of those below `epoch`, which is the run's next one."""
+    names = [(_NUMBERED.fullmatch(path.name), path) for path in folder.glob("checkpoint-*.pth")]
+    found = {int(match[1]): path for match, path in names if match and int(match[1]) < max(epoch, 1)}
+    for number in sorted(found)[:-count]:
+        found[number].unlink(missing_ok=True)
+
+
 # ---- reading
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from umt.data.batch import Batch
 from umt.engine.runtime import broadcast_object, gather_objects, rank, unwrap, world_size
-from umt.errors import UserError
+from umt.errors import PreemptedError, UserError
 from umt.evaluation.metrics import top_k
 from umt.evaluation.partial import PartialWriter, partial_path, partial_ranks, read_partial
 from umt.evaluation.scores import ScoresError, ViewScores
@@ -32,6 +32,7 @@ from umt.tasks.base import Task
 log = logging.getLogger(__name__)
 Autocast = Callable[[], AbstractContextManager[object]]
 Progress = Callable[[int, int], None]  # (done, of how many): videos in a test, clips in a validation, of this process
+Stop = Callable[[], str | None]  # why this process is to stop; None while it is not
 SCORES_FILE = "scores.npz"
 
 
@@ -76,6 +77,7 @@ def validate(
     autocast: Autocast = nullcontext,
     videos: int | None = None,
     progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> Validation:
     """Evaluates `task` on single views; the same result on every process.
 
@@ -85,8 +87,10 @@ def validate(
         autocast: makes the context of a forward pass.
         videos: rows of the whole list, if known: fewer or more results than that are an error.
         progress: told (clips done, clips of the whole list or 0) after each batch.
+        stop: asked after each batch whether to give up, and why.
 
-    Raises ScoresError for a row without a label, or when rows are missing.
+    Raises ScoresError for a row without a label, or when rows are missing; PreemptedError when some process's `stop`
+    has a reason.
     """
     rows, losses, ranks = [], [], []
     unread: list[int] = []
@@ -105,6 +109,9 @@ def validate(
             done += len(batch) + len(batch.failures)
             if progress is not None:
                 progress(done, videos or 0)
+            if stop is not None and stop():
+                break
+    _agree_to_go_on(stop, "validation is not finished and starts anew")
     share = tuple(
         torch.cat(part).cpu().numpy() if part else np.empty(0, kind)
         for part, kind in ((rows, np.int64), (losses, np.float32), (ranks, np.int64))
@@ -146,6 +153,7 @@ def run_test(
     autocast: Autocast = nullcontext,
     unreadable_is_wrong: bool = False,
     progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> TestResult:
     """Scores every view of every video, writes `folder/scores.npz` and summarises it.
 
@@ -161,9 +169,10 @@ def run_test(
         batch_size: views in one forward pass, at most.
         unreadable_is_wrong: count unreadable videos as wrong and report them; otherwise they are an error.
         progress: told (videos done by this process in this run, videos still to do by all) after each batch.
+        stop: asked after each batch whether to give up, and why.
 
     Raises ScoresError when a view is missing at the end, UserError for an unreadable video, OutputError for a full
-    disk.
+    disk, PreemptedError when some process's `stop` has a reason.
     """
     folder = Path(folder)
     me, processes = rank(), world_size()
@@ -188,6 +197,9 @@ def run_test(
                 done += 1
             if progress is not None:
                 progress(done, to_do)
+            if stop is not None and stop():
+                break
+    _agree_to_go_on(stop, "the videos tested so far are kept")
     unreadable = sorted({failure for part in gather_objects(failures) for failure in part})
     if unreadable and not unreadable_is_wrong:
         row, path, cause = unreadable[0]
@@ -244,6 +256,13 @@ def _score(
     for row, new in fresh.items():
         if new and scores.seen[scores.place(row)].all():
             yield row
+
+
+def _agree_to_go_on(stop: Stop | None, so_far: str) -> None:
+    """Collective. Raises PreemptedError on all ranks when one of them has a reason to stop."""
+    reasons = [reason for reason in gather_objects(stop() if stop is not None else None) if reason]
+    if reasons:
+        raise PreemptedError(f"{reasons[0]}: {so_far}")
 
 
 def _collect(scores: ViewScores, device: torch.device | str) -> None:

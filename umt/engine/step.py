@@ -95,6 +95,11 @@ class TrainingStep:
             values["loss_scale"] = scale
         return StepResult(values, sums, updated, overflow, bad_loss, [] if updated else losses.tolist())
 
+    def agree(self, votes: Mapping[str, float]) -> dict[str, float]:
+        """Sums of `votes` over ranks, for a step that is not taken."""
+        mine = torch.tensor(list(votes.values()), device=self.runtime.device)
+        return dict(zip(votes, runtime.reduce_sum(mine).tolist(), strict=True))
+
     def micro_seed(self, global_step: int, micro: int) -> int:
         """Seed of one micro-step on this rank: mixup, drop path, dropout."""
         return randomness.key(self.seed, "step", global_step, micro, self.runtime.world.rank)

@@ -2,7 +2,8 @@
 
 Reading order: `Trainer.fit` (epochs), `_train_epoch` (steps), `_finish_epoch` (validation, log, checkpoint), `state`
 and `resume`. A step is one update of the weights, made of `accumulation` micro-batches on each rank (step.py). It is
-known by (epoch, step in the epoch), and global_step = epoch * steps_per_epoch + step.
+known by (epoch, step in the epoch), and global_step = epoch * steps_per_epoch + step. What can go wrong in a step is
+judged in faults.py, and all ranks agree on it; saving.py writes what `state` collects.
 """
 
 from __future__ import annotations
@@ -13,28 +14,28 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from umt.data.batch import Batch
-from umt.engine import checkpoints, replay, runtime
+from umt.engine import checkpoints, runtime
 from umt.engine.ema import Ema
+from umt.engine.faults import Faults, NonFiniteError
 from umt.engine.logs import RunLog
 from umt.engine.meters import Meters
+from umt.engine.preemption import Preemption
+from umt.engine.progress import Progress, TrainerOptions
 from umt.engine.runtime import Runtime
-from umt.engine.step import Schedule, StepResult, TrainingStep
+from umt.engine.saving import Saver
+from umt.engine.step import Schedule, TrainingStep
 from umt.engine.strategies.base import Strategy
-from umt.errors import CheckpointError, UserError, VideoError
+from umt.errors import CheckpointError, ConfigError, PreemptedError
 from umt.tasks.base import Task
 
+__all__ = ["BatchSource", "NonFiniteError", "Progress", "Trainer", "TrainerOptions"]
 log = logging.getLogger(__name__)
-
-
-class NonFiniteError(UserError):
-    """A loss or gradient that is no number; names the samples and the file that replays the step."""
 
 
 class BatchSource(Protocol):
@@ -42,37 +43,6 @@ class BatchSource(Protocol):
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's micro-batches of `epoch` from number `start` on, without decoding those before it."""
-
-
-@dataclass(frozen=True)
-class TrainerOptions:
-    """How a run proceeds. `steps_per_epoch` counts optimiser steps, each of `accumulation` micro-batches a rank."""
-
-    epochs: int
-    steps_per_epoch: int
-    accumulation: int = 1
-    seed: int = 0
-    output_dir: Path | None = None  # None: nothing is saved
-    save_ckpt: bool = True
-    save_ckpt_freq: int = 50  # epochs between numbered checkpoints; the last epoch always has one
-    save_every_minutes: float = 15  # 0: at the end of epochs only
-    save_every_steps: int = 0  # 0: by the clock only
-    best_metric: str = "acc1"  # of what `validate` returns, the higher the better
-    max_overflows: int = 25  # fp16 overflows in a row; each halves the loss scale, so 25 take it from 2^16 to 2^-9
-    failure_budget: int | None = None  # distinct unreadable training videos that are still accepted; None: any number
-
-
-@dataclass
-class Progress:
-    """Where a run stands: the next step to take, and what has been seen on the way."""
-
-    epoch: int = 0
-    step: int = 0
-    best: float | None = None
-    best_epoch: int | None = None
-    overflows: int = 0  # in this epoch
-    overflows_in_a_row: int = 0
-    failed_rows: list[int] = field(default_factory=list)  # distinct rows of the list that could not be read
 
 
 class Trainer:
@@ -92,6 +62,7 @@ class Trainer:
         validate: Callable[[], Mapping[str, float]] | None = None,
         ema: Ema | None = None,
         config: Mapping[str, Any] | None = None,
+        preemption: Preemption | None = None,
     ) -> None:
         """The task must be on the runtime's device already.
 
@@ -107,10 +78,14 @@ class Trainer:
             validate: metrics of the present `task.model`, which is in evaluation mode. None: no validation.
             ema: a moving average of the task's model; validated too, as ema_<metric>.
             config: the resolved configuration, plain values only; stored in checkpoints and needed by a replay.
+            preemption: is asked once a step whether this run is to stop; one rank's yes is all ranks'.
 
         Raises:
             OutputError: the output folder cannot be written.
+            ConfigError: rollbacks are wanted and checkpoints are not.
         """
+        if options.on_nan == "rollback" and (options.output_dir is None or not options.save_ckpt):
+            raise ConfigError("--on_nan rollback goes back to a checkpoint, so it needs --save_ckpt and --output_dir.")
         self.task = task
         self.data = data
         self.options = options
@@ -121,9 +96,14 @@ class Trainer:
         self.config = dict(config or {})
         self.meters = Meters()
         self.progress = Progress()
-        self._saved_at = time.monotonic()
-        if options.output_dir is not None and self.runtime.is_main:
-            checkpoints.check_writable(options.output_dir)
+        self.preemption = preemption or Preemption()
+        self.saver = Saver(
+            options.output_dir,
+            main=self.runtime.is_main,
+            keep_last=options.keep_last,
+            background=options.save_in_background,
+        )
+        self._saved: tuple[int, int] | None = None  # epoch and step of the last save, on every rank
         self.training_step = TrainingStep(
             task,
             strategy,
@@ -135,6 +115,9 @@ class Trainer:
         )
         self.strategy = strategy
         self.model = strategy.model
+        self.faults = Faults(
+            self.training_step, options, runtime=self.runtime, run_log=self.run_log, config=self.config
+        )
 
     # ---- running
 
@@ -144,16 +127,25 @@ class Trainer:
         Raises:
             NonFiniteError: a loss or gradient is no number.
             OutputError: a checkpoint or log could not be written; the previous checkpoint is intact.
+            PreemptedError: the run was asked to stop, and everything is saved.
             VideoError: more training videos than `failure_budget` could not be read.
         """
         line: dict[str, Any] = {}
-        self.run_log.rewind(epoch=self.progress.epoch, global_step=self._global_step(self.progress.step))
+        self._rewind_log()
         runtime.barrier()
         try:
+            if self.options.on_nan == "rollback" and self.progress.epoch < self.options.epochs:
+                self.save([checkpoints.LATEST])  # there is always something to go back to
             while self.progress.epoch < self.options.epochs:
-                line = self._finish_epoch(self._train_epoch())
+                try:
+                    clock = self._train_epoch()
+                except NonFiniteError as error:
+                    self._roll_back(error)
+                else:
+                    line = self._finish_epoch(clock)
         finally:
             self.run_log.close()
+            self.saver.wait()
         return line
 
     def _train_epoch(self) -> dict[str, float]:
@@ -167,87 +159,72 @@ class Trainer:
                 began = time.perf_counter()
                 micro_batches = feed.take(options.accumulation, f"step {step + 1} of {steps} of epoch {progress.epoch}")
                 waited = time.perf_counter() - began
-                result = self._train_step(step, micro_batches)
-                progress.step = step + 1
-                samples = sum(map(len, micro_batches)) * self.runtime.world.size
-                self.run_log.step(progress.epoch, step, result.values, waited=waited, samples=samples)
-                if result.votes["save"]:
+                votes = self._train_step(step, micro_batches, waited)
+                if votes["save"] or votes["stop"]:
                     self.save([checkpoints.LATEST])
+                if votes["stop"]:
+                    self._stop()
         return self.run_log.end_steps()
 
-    def _train_step(self, step: int, micro_batches: list[Batch]) -> StepResult:
-        global_step = self._global_step(step)
-        votes = {"save": float(self._save_is_due(step)), "failures": float(sum(len(b.failures) for b in micro_batches))}
-        result = self.training_step.run(global_step, micro_batches, votes)
-        if result.votes["failures"]:
-            self._record_failures(global_step, micro_batches)
-        if result.overflow:
-            self._count_overflow(global_step, micro_batches, result)
-        elif not result.updated:
-            self._stop_non_finite(global_step, micro_batches, result)
+    def _train_step(self, step: int, micro_batches: list[Batch], waited: float) -> dict[str, float]:
+        """Step `step` of the epoch -> what the ranks want done after it, summed over them."""
+        progress, global_step = self.progress, self._global_step(step)
+        mine = {
+            "save": float(self._save_is_due(step)),
+            "stop": float(self.preemption.reason is not None),
+            "failures": float(sum(len(batch.failures) for batch in micro_batches)),
+        }
+        if global_step in progress.skips:
+            log.info("step %d: skipped, its batch gave no number when it was tried", global_step)
+            result, votes = None, self.training_step.agree(mine)
         else:
-            self.progress.overflows_in_a_row = 0
-        self.meters.add(result.values)
-        return result
+            result = self.training_step.run(global_step, micro_batches, mine)
+            votes = result.votes
+        if votes["failures"]:
+            self.faults.record_failures(global_step, progress.epoch, micro_batches, progress)
+        if result is not None:
+            self.faults.judge(global_step, micro_batches, result, progress)
+            self.meters.add(result.values)
+            samples = sum(map(len, micro_batches)) * self.runtime.world.size
+            self.run_log.step(progress.epoch, step, result.values, waited=waited, samples=samples)
+        progress.step = step + 1
+        return votes
 
-    # ---- what can go wrong in a step
+    def _stop(self) -> None:
+        """On all ranks, after they have agreed to stop and saved."""
+        self.saver.wait()
+        progress, path = self.progress, (self.options.output_dir or Path()) / checkpoints.LATEST
+        where = f"epoch {progress.epoch + 1}, after step {progress.step} of {self.options.steps_per_epoch}"
+        saved = f"all of it is in {path}" if self._saves else "nothing is saved"
+        raise PreemptedError(f"{self.preemption.reason or 'Another rank was asked to stop'}: {where}; {saved}")
 
-    def _count_overflow(self, global_step: int, micro_batches: list[Batch], result: StepResult) -> None:
-        self.progress.overflows += 1
-        self.progress.overflows_in_a_row += 1
-        log.info("step %d: fp16 overflow, step skipped, loss scale now %g", global_step, result.values["loss_scale"])
-        if self.progress.overflows_in_a_row >= self.options.max_overflows:
-            log.error("%d fp16 overflows in a row are no accident", self.progress.overflows_in_a_row)
-            self._stop_non_finite(global_step, micro_batches, result)
+    def _roll_back(self, error: NonFiniteError) -> None:
+        """Goes back to the last checkpoint and leaves out the batch at fault when its turn comes again.
 
-    def _stop_non_finite(self, global_step: int, micro_batches: list[Batch], result: StepResult) -> None:
-        """Saves what replays the step, on every rank that saw it, and stops the run on all of them."""
-        rank, losses = self.runtime.world.rank, torch.tensor(result.micro_losses)
-        guilty = (~losses.isfinite()).nonzero().flatten().tolist()
-        if not result.bad_loss:
-            guilty = list(range(len(micro_batches)))  # only the gradient is bad: any of them may have made it
-        text = "another rank names its samples"
-        if guilty:
-            names = [name for micro in guilty for name in _names(micro_batches[micro])]
-            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-            what = f"loss {[round(v, 4) for v in result.micro_losses]}" if result.bad_loss else "the gradient"
-            text = f"{what} is not finite on rank {rank}, from {', '.join(names[:8])}{more}"
-            if self.options.output_dir is not None:
-                path = self.options.output_dir / f"nonfinite-{global_step}-rank{rank}.pth"
-                replay.save(
-                    path,
-                    task=self.task,
-                    model=self.model,
-                    batches={m: micro_batches[m] for m in guilty},
-                    seeds={m: self.training_step.micro_seed(global_step, m) for m in guilty},
-                    global_step=global_step,
-                    precision=self.runtime.precision,
-                    scale=result.values.get("loss_scale", 1.0),
-                    config=self.config,
-                )
-                text += f". To replay it: umt replay {path}"
-        runtime.barrier()  # no rank leaves while another still writes
-        raise NonFiniteError(
-            f"Training stopped in epoch {self.progress.epoch}, step {global_step % self.options.steps_per_epoch}, "
-            f"before the weights changed: {text}. Common cures: --precision bf16 or fp32, a lower --lr, --clip_grad 1."
-        )
+        What is left out is saved at once, and every step before it is taken as it was, so that a run killed after this
+        ends as one that was not.
+        """
+        if self.options.on_nan != "rollback" or error.skippable is None:
+            raise error
+        skips = sorted({*self.progress.skips, error.skippable})
+        if len(skips) > self.options.max_rollbacks:
+            raise NonFiniteError(f"{error} This came after {len(skips) - 1} rollbacks: no bad luck.") from error
+        assert self.options.output_dir is not None
+        self.saver.wait()
+        path = checkpoints.find_resume(self.options.output_dir) if self.runtime.is_main else None
+        path = runtime.broadcast_object(path)
+        if path is None:
+            raise error
+        log.warning("%s", error)
+        self.resume(path)
+        self.progress.skips = sorted({*self.progress.skips, *skips})
+        log.warning("went back to %s; step %d will be left out", path.name, error.skippable)
+        self.run_log.close()
+        self._rewind_log()
+        self.save([checkpoints.LATEST])
 
-    def _record_failures(self, global_step: int, micro_batches: list[Batch]) -> None:
-        """Ledger of training videos that were replaced, from all ranks, and the budget that stops the run."""
-        mine = [failure for batch in micro_batches for failure in batch.failures]
-        rows = set(self.progress.failed_rows)
-        for failure in [f for found in runtime.gather_objects(mine) for f in found]:
-            rows.add(int(failure["row"]))
-            log.warning("row %s %s could not be read and was replaced: %s", *map(failure.get, ("row", "path", "cause")))
-            self.run_log.failure({"step": global_step, "epoch": self.progress.epoch, **failure})
-        self.progress.failed_rows = sorted(rows)
-        budget = self.options.failure_budget
-        if budget is not None and len(rows) > budget:
-            where = self.options.output_dir / "failures.jsonl" if self.options.output_dir else "the messages above"
-            raise VideoError(
-                f"{len(rows)} training videos could not be read, more than the {budget} allowed (see {where}). "
-                "Mend them or take them off the list."
-            )
+    def _rewind_log(self) -> None:
+        self.run_log.rewind(epoch=self.progress.epoch, global_step=self._global_step(self.progress.step))
 
     # ---- ends of epochs
 
@@ -257,6 +234,10 @@ class Trainer:
         line: dict[str, Any] = {f"train_{name}": mean for name, mean in self.meters.means().items()}
         if self.runtime.precision == "fp16":
             line["train_overflows"] = progress.overflows
+        here = range(self._global_step(0), self._global_step(self.options.steps_per_epoch))
+        skipped = [step - here.start for step in progress.skips if step in here]
+        if skipped:
+            line["train_skipped_steps"] = skipped
         line |= clock
         metrics = self._validate(line)
         names = []
@@ -281,6 +262,8 @@ class Trainer:
         """Metrics of the weights and of their moving average; they go into `line` as val_*."""
         if self.validate is None:
             return {}
+        if self._saved != (self.progress.epoch, self.progress.step):
+            self.save([checkpoints.LATEST])  # a validation that fails does not cost the epoch
         began = time.perf_counter()
         with self.evaluating():
             metrics = dict(self.validate())
@@ -308,14 +291,18 @@ class Trainer:
 
     # ---- state
 
+    @property
+    def _saves(self) -> bool:
+        return self.options.output_dir is not None and self.options.save_ckpt
+
     def _save_is_due(self, step: int) -> bool:
         options = self.options
-        if options.output_dir is None or not options.save_ckpt or not self.runtime.is_main:
+        if not self._saves or not self.runtime.is_main:
             return False
+        self.saver.check()
         if options.save_every_steps and (step + 1) % options.save_every_steps == 0:
             return True
-        minutes = (time.monotonic() - self._saved_at) / 60
-        return options.save_every_minutes > 0 and minutes >= options.save_every_minutes
+        return 0 < options.save_every_minutes <= self.saver.minutes_since_last()
 
     def save(self, names: list[str]) -> None:
         """Writes the present state under each of `names` in the output folder. All ranks call it, rank 0 writes.
@@ -323,13 +310,11 @@ class Trainer:
         Raises:
             OutputError: the disk is full or the folder cannot be written; what was there before still is.
         """
-        folder = self.options.output_dir
-        if folder is None or not self.options.save_ckpt:
+        if not self._saves:
             return
         state = self.state()  # on all ranks: each may hold a part of it
-        if self.runtime.is_main:
-            checkpoints.save_as(state, folder, names)
-            self._saved_at = time.monotonic()
+        self.saver.write(state, names, epoch=self.progress.epoch)
+        self._saved = self.progress.epoch, self.progress.step
 
     def state(self) -> dict[str, Any]:
         """Collective. Everything that the next step depends on; plain containers, numbers, strings and tensors only."""
@@ -402,10 +387,3 @@ class _Feed:
         close = getattr(self._batches, "close", None)  # generators have it, plain iterators do not
         if close is not None:
             close()
-
-
-def _names(batch: Batch) -> list[str]:
-    """Rows and paths of a batch's clips, each video once."""
-    rows = batch.row.tolist()
-    paths = batch.paths or [""] * len(rows)
-    return list(dict.fromkeys(f"row {row} {path}".rstrip() for row, path in zip(rows, paths, strict=True)))
