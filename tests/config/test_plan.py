@@ -108,7 +108,8 @@ def test_a_changed_batch_is_said() -> None:
         ({"GPUS": "8"}, 8),
         ({"WORLD_SIZE": "4", "GPUS": "8"}, 4),
         ({"OMPI_COMM_WORLD_SIZE": "6"}, 6),
-        ({"SLURM_NTASKS": "16", "SLURM_PROCID": "0"}, 16),
+        ({"SLURM_STEP_NUM_TASKS": "16", "SLURM_NTASKS": "8"}, 16),
+        ({"SLURM_NTASKS": "16", "SLURM_PROCID": "0", "GPUS": "4"}, 4),  # a batch script
         ({"SLURM_NTASKS": "16"}, 1),
     ],
 )

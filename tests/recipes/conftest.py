@@ -16,8 +16,9 @@ GOLDEN = ROOT / "tests" / "golden"
 SCRIPTS = {str(path.relative_to(ROOT / "exp"))[:-3]: path for path in sorted((ROOT / "exp").rglob("*.sh"))}
 OWN_VARIABLES = (
     *("DATA_PATH", "PREFIX", "MODEL_PATH", "TEACHER_PATH", "OUTPUT_DIR", "DATA_ROOT", "OUTPUT_ROOT", "GPUS"),
-    *("PYTHON", "PYTHONPATH", "WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"),
-    "CUDA_VISIBLE_DEVICES",
+    *("PYTHON", "PYTHONPATH", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES"),
+    *("SUBMIT", "PARTITION", "NODES", "GPUS_PER_NODE", "CPUS_PER_TASK", "TIME_LIMIT", "SIGNAL", "ACCOUNT", "QOS"),
+    *("JOB_NAME", "LOG_DIR", "REQUEUE", "ARRAY", "SRUN_ARGS", "SBATCH_ARGS"),
 )
 
 
@@ -41,9 +42,15 @@ class DryRun:
         return next((line for line in self.output.splitlines() if line.startswith("  NOTE")), "")
 
 
+def clean_environment() -> dict[str, str]:
+    """The environment without what chooses a launcher or a path."""
+    launchers = ("SLURM_", "OMPI_")
+    return {k: v for k, v in os.environ.items() if k not in OWN_VARIABLES and not k.startswith(launchers)}
+
+
 def run_script(script: str, *flags: str, cwd: Path | None = None, **environ: str) -> DryRun:
     """Runs an experiment with further flags and variables, as a user would: `bash exp/<script>.sh FLAGS`."""
-    clean = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+    clean = clean_environment()
     process = subprocess.Popen(
         ["bash", str(SCRIPTS[script]), *flags],
         cwd=cwd or ROOT,

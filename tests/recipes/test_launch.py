@@ -110,12 +110,13 @@ def test_visible_devices_are_the_gpus() -> None:
 def test_a_senseless_number_of_gpus_is_refused() -> None:
     run = run_script(K400, "--dry_run", GPUS="two")
     assert run.returncode == 2
-    assert run.errors == "GPUS (two) must be a whole number above 0. Unset it to use every GPU of this machine.\n"
+    assert run.errors == "umt: GPUS (two) must be a whole number above 0. Unset it for the default.\n"
 
 
 def test_the_command_shown_is_the_command_run() -> None:
     shown = run_script(K400, "--epochs", "2", "--dry_run", GPUS="3").facts["command"]
-    started = run_script(K400, "--epochs", "2", GPUS="3", PYTHON="echo")  # says its arguments instead of running them
+    nothing = {"GPUS": "3", "CUDA_VISIBLE_DEVICES": ""}
+    started = run_script(K400, "--epochs", "2", **nothing, PYTHON="echo")  # says its arguments instead of running them
     assert started.returncode == 0
     assert " ".join(shlex.split(shown)[1:]) == started.output.splitlines()[-1]
 
@@ -132,7 +133,7 @@ def test_dry_run_false_is_no_dry_run() -> None:
 
 @pytest.mark.parametrize("gpus", ["1", "2"])
 def test_a_missing_list_stops_before_anything_starts(gpus: str, tmp_path: Path) -> None:
-    run = run_script(K400, DATA_PATH="nowhere", GPUS=gpus, cwd=tmp_path)
+    run = run_script(K400, DATA_PATH="nowhere", GPUS=gpus, CUDA_VISIBLE_DEVICES="", cwd=tmp_path)
     assert run.returncode == 2
     assert run.errors.startswith("umt: --data_path (nowhere) does not exist.")
     assert run.errors.count("\n") == 1

@@ -164,7 +164,8 @@ def _recipe_batch(argv: list[str], values: dict[str, Any]) -> dict[str, Any]:
 
 def _say(text: str) -> None:
     """Once, not once a process."""
-    if os.environ.get("RANK", "0") in ("", "0"):
+    ranks = [os.environ.get(name) for name in ("RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")]
+    if next((rank for rank in ranks if rank), "0") == "0":
         log.warning(text)
 
 

@@ -104,8 +104,12 @@ def accumulation(optim: OptimConfig, world_size: int) -> int:
 
 
 def loader_processes(config: Config) -> int:
-    """Processes per GPU that load data: --num_workers, else 10, or the CPU cores if they are fewer."""
-    return min(10, os.cpu_count() or 1) if config.data.num_workers is None else config.data.num_workers
+    """Processes per GPU that load data: --num_workers, else 10, or the CPU cores that this process may use if fewer."""
+    if config.data.num_workers is not None:
+        return config.data.num_workers
+    # SLURM binds a task to the cores that it was given, which may be far fewer than the node has.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(10, cores)
 
 
 def _notice(optim: OptimConfig, world_size: int, accumulated: int) -> str | None:
@@ -148,10 +152,12 @@ def training_videos(config: Config) -> tuple[int | None, str]:
 
 
 def world_size_from(environ: Mapping[str, str]) -> int:
-    """Processes that the environment announces: torchrun's, Open MPI's or SLURM's number, else GPUS, else 1."""
-    for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS" if "SLURM_PROCID" in environ else "", "GPUS"):
-        word = environ.get(name, "") if name else ""
-        if word:
+    """Processes that the environment announces: torchrun's, Open MPI's or srun's number, else GPUS, else 1.
+
+    A batch script has SLURM_NTASKS without being one of the tasks; what `srun` starts has the number of its own step.
+    """
+    for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "GPUS"):
+        if word := environ.get(name, ""):
             if not word.isdigit() or int(word) < 1:
                 raise ConfigError(f"The environment variable {name} ({word}) must be a whole number above 0. Unset it.")
             return int(word)
