@@ -1,5 +1,7 @@
 """Device, precision, threads and processes are settled from flags and environment, and refused in a sentence."""
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +37,9 @@ def test_open_mpi_is_read() -> None:
 
 
 def test_srun_is_read() -> None:
-    environ = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "1", "SLURM_NTASKS_PER_NODE": "4"}
-    assert runtime.find_world(environ) == World(5, 16, 1, 4, "slurm")
+    environ = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "11", "SLURM_LOCALID": "1"}
+    assert runtime.find_world({**environ, "SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}) == World(5, 11, 1, 4, "slurm")
+    assert runtime.find_world({**environ, "SLURM_STEP_TASKS_PER_NODE": "11"}) == World(5, 11, 1, 11, "slurm")
 
 
 def test_a_batch_script_without_srun_is_one_process() -> None:
@@ -62,6 +65,21 @@ def test_slurm_processes_meet_on_the_first_node_of_the_step(nodes: str, first: s
 def test_processes_without_a_meeting_point_are_refused() -> None:
     with pytest.raises(ConfigError, match="2 processes were started by openmpi but MASTER_ADDR or MASTER_PORT is not"):
         runtime.rendezvous(World(0, 2, launcher="openmpi"), {})
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        script = "from umt.engine import runtime; runtime.start(device='cpu', threads=1)"
+        launcher = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **launcher, **where},
+            check=False,
+        )  # fmt: skip
+    assert f"ConfigError: Port {port} of 127.0.0.1, where the processes were to meet, is in use." in done.stderr
 
 
 def test_an_unknown_device_is_refused() -> None:

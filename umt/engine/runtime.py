@@ -52,7 +52,7 @@ def find_world(environ: Mapping[str, str]) -> World:
             "OMPI_COMM_WORLD_LOCAL_RANK",
             "OMPI_COMM_WORLD_LOCAL_SIZE",
         ),
-        "slurm": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+        "slurm": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
     }
     for launcher, (rank, size, local_rank, local_size) in names.items():
         if rank in environ and size in environ:
@@ -61,7 +61,8 @@ def find_world(environ: Mapping[str, str]) -> World:
                     int(environ[rank]),
                     int(environ[size]),
                     int(environ.get(local_rank, "0")),
-                    int(environ.get(local_size, "1")),
+                    # SLURM writes 4(x2),3 for nodes of 4, 4 and 3 tasks; the first is the greatest.
+                    int(re.split(r"[(,]", environ.get(local_size, "1"))[0]),
                 )
             except ValueError as error:
                 raise ConfigError(
@@ -243,14 +244,22 @@ def start(
     if world.size > 1 and not dist.is_initialized():
         address, port = rendezvous(world, environ)
         log.debug("rank %d of %d meets the others at %s:%d", world.rank, world.size, address, port)
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo",
-            init_method=f"tcp://{address}:{port}" if world.launcher != "torchrun" else "env://",
-            rank=world.rank,
-            world_size=world.size,
-            timeout=datetime.timedelta(minutes=timeout_minutes),
-            device_id=chosen if chosen.type == "cuda" else None,
-        )
+        try:
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo",
+                init_method=f"tcp://{address}:{port}" if world.launcher != "torchrun" else "env://",
+                rank=world.rank,
+                world_size=world.size,
+                timeout=datetime.timedelta(minutes=timeout_minutes),
+                device_id=chosen if chosen.type == "cuda" else None,
+            )
+        except dist.DistNetworkError as error:
+            if "EADDRINUSE" not in str(error):
+                raise
+            raise ConfigError(
+                f"Port {port} of {address}, where the processes were to meet, is in use. "
+                "Export another MASTER_PORT, or unset it where scripts/launch.sh chooses a free one."
+            ) from error
     return Runtime(chosen, settled, world, count, deterministic)
 
 
