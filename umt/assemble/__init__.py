@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from umt.assemble.data import evaluation_list, train_loader, training_list
+from umt.assemble.strategies import build_strategy
 from umt.assemble.tasks import build_task, record_of, task_from_record
 from umt.assemble.testing import load_best, load_for_test, run_test, validation
 from umt.config.plan import Plan, describe, plan
@@ -20,10 +21,8 @@ from umt.config.schema import Config, FinetuneConfig, PretrainConfig
 from umt.data.loaders import TrainLoader
 from umt.engine import checkpoints, logs, record, replay, runtime
 from umt.engine import preemption as preemption_of
-from umt.engine.ema import Ema
 from umt.engine.preemption import Preemption
 from umt.engine.runtime import Runtime
-from umt.engine.strategies.replicated import Replicated
 from umt.engine.trainer import Trainer, TrainerOptions
 from umt.errors import PreemptedError
 from umt.optim.build import create_optimizer
@@ -149,9 +148,10 @@ def _trainer(
     optimizer = create_optimizer(
         groups, name=optim.opt, lr=made.lr, eps=optim.opt_eps, betas=optim.opt_betas, momentum=optim.momentum
     )
+    strategy = build_strategy(config, model, optimizer, run)
     trainer = Trainer(
         task,
-        Replicated(model, optimizer, runtime=run, clip_grad=optim.clip_grad),
+        strategy,
         train,
         options=TrainerOptions(
             epochs=optim.epochs,
@@ -178,7 +178,7 @@ def _trainer(
             main=run.is_main,
         ),
         validate=validate,
-        ema=Ema(model, decay=config.model.model_ema_decay) if averaged else None,  # type: ignore[union-attr]
+        ema=strategy.make_ema(config.model.model_ema_decay) if averaged else None,  # type: ignore[union-attr]
         config=content,
         preemption=preemption,
     )

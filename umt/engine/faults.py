@@ -67,26 +67,27 @@ class Faults:
         if not result.bad_loss:
             guilty = list(range(len(micro_batches)))  # only the gradient is bad: any of them may have made it
         text = "another rank names its samples"
-        if guilty:
-            names = [name for micro in guilty for name in names_of(micro_batches[micro])]
-            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-            what = f"loss {[round(v, 4) for v in result.micro_losses]}" if result.bad_loss else "the gradient"
-            text = f"{what} is not finite on rank {rank}, from {', '.join(names[:8])}{more}"
-            if self.options.output_dir is not None:
-                path = self.options.output_dir / f"nonfinite-{global_step}-rank{rank}.pth"
-                step = self.training_step
-                replay.save(
-                    path,
-                    task=step.task,
-                    model=step.strategy.model,
-                    batches={m: micro_batches[m] for m in guilty},
-                    seeds={m: step.micro_seed(global_step, m) for m in guilty},
-                    global_step=global_step,
-                    precision=self.runtime.precision,
-                    scale=result.values.get("loss_scale", 1.0),
-                    config=self.config,
-                )
-                text += f". To replay it: umt replay {path}"
+        with self.training_step.strategy.whole_model() as model:  # all ranks, the guilty one may hold a part only
+            if guilty:
+                names = [name for micro in guilty for name in names_of(micro_batches[micro])]
+                more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+                what = f"loss {[round(v, 4) for v in result.micro_losses]}" if result.bad_loss else "the gradient"
+                text = f"{what} is not finite on rank {rank}, from {', '.join(names[:8])}{more}"
+                if self.options.output_dir is not None:
+                    path = self.options.output_dir / f"nonfinite-{global_step}-rank{rank}.pth"
+                    step = self.training_step
+                    replay.save(
+                        path,
+                        task=step.task,
+                        model=model,
+                        batches={m: micro_batches[m] for m in guilty},
+                        seeds={m: step.micro_seed(global_step, m) for m in guilty},
+                        global_step=global_step,
+                        precision=self.runtime.precision,
+                        scale=result.values.get("loss_scale", 1.0),
+                        config=self.config,
+                    )
+                    text += f". To replay it: umt replay {path}"
         runtime.barrier()  # no rank leaves while another still writes
         epoch, step_of_epoch = divmod(global_step, self.options.steps_per_epoch)
         return NonFiniteError(

@@ -279,8 +279,8 @@ class Trainer:
     def evaluating(self, *, ema: bool = False) -> Iterator[None]:
         """`task.model` is the bare model (or its moving average) in evaluation mode, under no_grad and autocast."""
         wrapped, was_training = self.task.model, self.model.training
-        average = self.ema.module if ema and self.ema is not None else None
-        with self.strategy.whole_model() if average is None else contextlib.nullcontext(average) as model:
+        average = self.ema if ema else None
+        with self.strategy.whole_model() if average is None else self.strategy.whole_ema(average) as model:
             self.task.model = model.eval()
             try:
                 with torch.no_grad(), self.runtime.autocast():

@@ -82,9 +82,18 @@ class Strategy(ABC):
 
     # ---- the moving average, which follows wherever the weights are held
 
+    def make_ema(self, decay: float) -> Ema:
+        """A moving average that starts from the present weights."""
+        return Ema(self.model, decay=decay)
+
     def update_ema(self, ema: Ema) -> None:
         """Moves the average towards the present weights."""
         ema.update(self.model)
+
+    @contextlib.contextmanager
+    def whole_ema(self, ema: Ema) -> Iterator[nn.Module]:
+        """Collective. The averaged model with all its weights, for evaluation, on this process's device."""
+        yield ema.module
 
     def ema_state(self, ema: Ema) -> dict[str, Any]:
         """Collective. The averaged weights, whole."""
