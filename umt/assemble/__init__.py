@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from umt.assemble.data import evaluation_list, train_loader, training_list
-from umt.assemble.strategies import build_strategy
+from umt.assemble.strategies import build_strategy, check_strategy
 from umt.assemble.tasks import build_task, record_of, task_from_record
 from umt.assemble.testing import load_best, load_for_test, run_test, validation
 from umt.config.plan import Plan, describe, plan
@@ -43,6 +43,7 @@ def execute(config: Config, preemption: Preemption | None = None) -> None:
     run = runtime.start(device=settings.device, precision=settings.precision, threads=settings.threads or 0)
     logs.setup_console(main=run.is_main)
     try:
+        check_strategy(config, run)
         if isinstance(config, PretrainConfig):
             _pretrain(config, run, preemption)
         else:
@@ -125,7 +126,7 @@ def _trainer(
     if run.is_main:
         output.mkdir(parents=True, exist_ok=True)
         record.save_record(output, {**content, "derived": dataclasses.asdict(made)}, run.facts())
-        log.info(describe(config, made))
+        log.info(describe(config, made, precision=run.precision))
         log.info(
             "running on %s in %s, %d threads a process, %d trained parameters",
             run.device, run.precision, run.threads, sum(p.numel() for p in model.parameters() if p.requires_grad),

@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
+from umt.config.deepspeed import check_compiler, check_installed, deepspeed_json
+from umt.config.plan import accumulation
 from umt.config.schema import Config
+from umt.engine.checkpoints import replacing
 from umt.engine.runtime import Runtime
 from umt.engine.strategies.base import Strategy
 from umt.engine.strategies.replicated import Replicated
+from umt.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+
+def check_strategy(config: Config, run: Runtime) -> None:
+    """Before anything is built: raises ConfigError where DeepSpeed cannot run here, or its file contradicts a flag."""
+    if not config.parallel.enable_deepspeed:
+        return
+    check_installed()
+    if run.device.type == "cpu":
+        check_compiler()
+        if run.precision == "fp16" and config.parallel.zero_stage:
+            raise ConfigError(
+                "--precision (fp16): DeepSpeed has no fp16 on a CPU. Use --precision bf16 or fp32, or --zero_stage 0."
+            )
+    _deepspeed_json(config, run)
+
+
+def _deepspeed_json(config: Config, run: Runtime) -> dict[str, Any]:
+    size = run.world.size
+    accumulated = accumulation(config.optim, size)
+    return deepspeed_json(config, precision=run.precision, world_size=size, accumulation=accumulated)
 
 
 def build_strategy(config: Config, model: nn.Module, optimizer: Optimizer, run: Runtime) -> Strategy:
     """`model`, on the run's device, and `optimizer` over its parameters, in the way that the flags ask for."""
     clip_grad = config.optim.clip_grad
+    if config.parallel.enable_deepspeed:
+        from umt.engine.strategies.deepspeed import DeepSpeed
+
+        entries = _deepspeed_json(config, run)
+        if run.is_main and config.checkpoint.output_dir:
+            with replacing(Path(config.checkpoint.output_dir) / "deepspeed_config.json") as file:
+                file.write(f"{json.dumps(entries, indent=2)}\n".encode())
+        return DeepSpeed(model, optimizer, config=entries, runtime=run)
     if config.parallel.fsdp:
         if run.world.size > 1:
             from umt.engine.strategies.sharded import Sharded

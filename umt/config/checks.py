@@ -12,6 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from umt.config import deepspeed
 from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
 from umt.data import catalog
 from umt.errors import AnnotationError, CheckpointError, ConfigError, OutputError
@@ -32,6 +33,7 @@ def check(config: Config) -> None:
         _check_testing(config)
     _check_data_set(config)
     _check_schedule(config.optim)
+    _check_parallel(config)
     if config.model.checkpoint_num and not config.model.use_checkpoint:
         log.warning("--checkpoint_num (%d) has no effect without --use_checkpoint.", config.model.checkpoint_num)
 
@@ -181,8 +183,30 @@ def _check_schedule(optim: OptimConfig) -> None:
             )
 
 
+def _check_parallel(config: Config) -> None:
+    parallel, opt = config.parallel, config.optim.opt
+    if parallel.enable_deepspeed and parallel.fsdp:
+        raise ConfigError("--enable_deepspeed and --fsdp both say how weights are held. Leave out one of them.")
+    if not parallel.enable_deepspeed:
+        for flag, value in (("zero_stage", parallel.zero_stage), ("deepspeed_config", parallel.deepspeed_config)):
+            if value:
+                raise ConfigError(f"--{flag} ({value}) needs --enable_deepspeed. Add it, or leave out --{flag}.")
+    elif parallel.zero_stage and opt.lower() not in deepspeed.BY_ELEMENT:
+        raise ConfigError(
+            f"--opt ({opt}) looks at whole weights, of which ZeRO stage {parallel.zero_stage} gives it parts. "
+            f"Use --opt {', '.join(deepspeed.BY_ELEMENT[:-1])} or {deepspeed.BY_ELEMENT[-1]}, or --zero_stage 0."
+        )
+
+
 def check_files(config: Config) -> None:
-    """Raises AnnotationError, CheckpointError or OutputError for lists, weights or output that do not serve."""
+    """Raises AnnotationError, CheckpointError or OutputError for lists, weights or output that do not serve.
+
+    And ConfigError where DeepSpeed is asked for and cannot run.
+    """
+    if config.parallel.enable_deepspeed:
+        deepspeed.check_installed()
+        if config.runtime.device == "cpu":
+            deepspeed.check_compiler()
     _check_lists(config)
     weights = {"resume": config.checkpoint.resume}
     if isinstance(config, PretrainConfig):

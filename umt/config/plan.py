@@ -6,12 +6,14 @@ it is there, and is otherwise taken from the official size of the data set.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from umt.config.checks import list_files, model_spec, token_grid
+from umt.config.deepspeed import deepspeed_json
 from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
 from umt.data import catalog
 from umt.errors import ConfigError
@@ -173,13 +175,25 @@ def render_dry_run(config: Config, environ: Mapping[str, str] | None = None) -> 
     return "\n".join([title, f"  {'command':<12} {command}", *facts])
 
 
-def describe(config: Config, made: Plan) -> str:
-    """What a run is going to do, one fact a line: `name  value`; how it differs from its recipe comes last."""
+def describe(config: Config, made: Plan, *, precision: str | None = None) -> str:
+    """What a run is going to do, one fact a line: `name  value`; how it differs from its recipe comes last.
+
+    `precision`: bf16, fp16 or fp32 where the machine has settled it.
+    """
     facts = {**_model_facts(config, made), **_data_facts(config, made), **_run_facts(config, made)}
+    if config.parallel.enable_deepspeed:
+        facts["deepspeed"] = _deepspeed_fact(config, made, precision or config.runtime.precision)
     lines = [f"umt {config.task} {job_name(config)}", *(f"  {name:<12} {value}" for name, value in facts.items())]
     if made.notice:
         lines.append(f"  NOTE: {made.notice}")
     return "\n".join(lines)
+
+
+def _deepspeed_fact(config: Config, made: Plan, precision: str) -> str:
+    settled = "bf16" if precision == "auto" else precision
+    entries = deepspeed_json(config, precision=settled, world_size=made.world_size, accumulation=made.accumulation)
+    note = " (with --precision auto settled as bf16)" if precision == "auto" else ""
+    return f"{json.dumps(entries)}{note}"
 
 
 def job_name(config: Config) -> str:

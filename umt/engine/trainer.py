@@ -249,7 +249,7 @@ class Trainer:
             names.append(checkpoints.BEST)
         if progress.best is not None:
             line |= {"best": progress.best, "best_epoch": progress.best_epoch}
-        line |= {"epoch": epoch, "n_parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad)}
+        line |= {"epoch": epoch, "n_parameters": self.strategy.trained_parameters()}
 
         progress.epoch, progress.step, progress.overflows = epoch + 1, 0, 0
         self.meters.clear()

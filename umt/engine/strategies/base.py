@@ -80,6 +80,10 @@ class Strategy(ABC):
         """Collective. The bare model with all its weights, for evaluation, on this process's device."""
         yield self.model
 
+    def trained_parameters(self) -> int:
+        """How many numbers are trained, in the whole model."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
     # ---- the moving average, which follows wherever the weights are held
 
     def make_ema(self, decay: float) -> Ema:

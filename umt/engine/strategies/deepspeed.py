@@ -158,16 +158,22 @@ class DeepSpeed(Strategy):
         finally:
             self.plain.to("cpu")
 
+    def trained_parameters(self) -> int:
+        return sum(p.numel() for p in self.plain.parameters() if p.requires_grad)
+
+    def make_ema(self, decay: float) -> Ema:
+        """A whole copy on every rank, fp32."""
+        with self.whole_model() as model:
+            return Ema(model, decay=decay)
+
     def update_ema(self, ema: Ema) -> None:
         """Moves the average towards the fp32 weights. Where they are in parts this gathers all of them, every step."""
         if self._is_whole():
             ema.update(self.model)
             return
-        with torch.no_grad():
-            for mine, theirs in zip(ema.module.parameters(), self._whole_parameters(), strict=True):
-                mine.lerp_(theirs.to(mine.device), 1 - ema.decay)
-            for held, current in zip(ema.module.buffers(), self.model.buffers(), strict=True):
-                held.copy_(current)
+        for mine, theirs in zip(ema.module.parameters(), self._whole_parameters(), strict=True):
+            ema.follow([mine], [theirs])
+        ema.copy_buffers(self.model)
 
     def _is_whole(self) -> bool:
         return self.stage < 3 and not self.half
