@@ -23,13 +23,15 @@ log = logging.getLogger(__name__)
 
 def build_task(config: Config, run: Runtime, *, weights: bool = True) -> Task:
     """The task on the run's device; initial weights are a function of --seed. `weights`: load those that flags name."""
-    torch.manual_seed(randomness.key(config.runtime.seed, "weights"))
-    if isinstance(config, PretrainConfig):
-        task: Task = _distill(config, weights)
-    else:
-        task = _classify(config, weights)
+    task = make_task(config, weights=weights)
     task.to(run.device)
     return task
+
+
+def make_task(config: Config, *, weights: bool = True) -> Task:
+    """The same where torch makes tensors by default; under a fake mode, without memory."""
+    torch.manual_seed(randomness.key(config.runtime.seed, "weights"))
+    return _distill(config, weights) if isinstance(config, PretrainConfig) else _classify(config, weights)
 
 
 def task_from_record(content: Mapping[str, Any]) -> Task:
