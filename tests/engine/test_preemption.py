@@ -14,6 +14,7 @@ from tests.engine.test_resume import ENVIRONMENT, SCRIPT, assert_same_run, run_s
 from umt.engine import checkpoints, preemption
 from umt.engine.preemption import Preemption, job_of, requeue
 from umt.engine.trainer import TrainerOptions
+from umt.engine.watch import Watch
 from umt.errors import EXIT_PREEMPTED, PreemptedError
 
 # 3 epochs of 5 steps of 2 micro-batches, and no checkpoint by itself but at the ends of epochs.
@@ -44,8 +45,8 @@ def test_the_step_that_runs_when_the_signal_comes_is_finished_and_saved(tmp_path
 
 
 def test_max_hours_stop_the_run_after_a_step_and_say_so(tmp_path: Path) -> None:
-    over = Preemption(max_hours=1e-9)
-    trainer = tiny_run.build(TrainerOptions(epochs=1, steps_per_epoch=3, output_dir=tmp_path), preemption=over)
+    watch = Watch(preemption=Preemption(max_hours=1e-9))
+    trainer = tiny_run.build(TrainerOptions(epochs=1, steps_per_epoch=3, output_dir=tmp_path), watch=watch)
     with pytest.raises(
         PreemptedError, match=r"--max_hours \(1e-09\) are over: epoch 1, after step 1 of 3; all of it is"
     ):
@@ -56,7 +57,7 @@ def test_max_hours_stop_the_run_after_a_step_and_say_so(tmp_path: Path) -> None:
 def test_without_checkpoints_it_says_that_nothing_is_saved(tmp_path: Path) -> None:
     options = TrainerOptions(epochs=1, steps_per_epoch=3, output_dir=tmp_path, save_ckpt=False)
     with pytest.raises(PreemptedError, match="nothing is saved"):
-        tiny_run.build(options, preemption=Preemption(max_hours=1e-9)).fit()
+        tiny_run.build(options, watch=Watch(preemption=Preemption(max_hours=1e-9))).fit()
 
 
 def test_the_handlers_are_there_in_the_block_only() -> None:
@@ -137,5 +138,5 @@ def test_a_run_that_is_told_to_stop_does_so_within_a_step() -> None:
         asked.ask("another rank")
         began = time.monotonic()
         with pytest.raises(PreemptedError, match="another rank: epoch 1, after step 1"):
-            tiny_run.build(TrainerOptions(epochs=1, steps_per_epoch=10**6), preemption=asked).fit()
+            tiny_run.build(TrainerOptions(epochs=1, steps_per_epoch=10**6), watch=Watch(preemption=asked)).fit()
     assert time.monotonic() - began < 30

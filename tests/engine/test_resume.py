@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,11 @@ def run_several(folder: Path, runs: list[list[str]]) -> list[int]:
     return [int(code) for code in done.stdout.split()]
 
 
-def assert_same_run(whole: Path, cut: Path) -> None:
-    for name in ("checkpoint-latest.pth", "checkpoint-best.pth", "checkpoint-1.pth", "checkpoint-2.pth"):
+NAMES = ("checkpoint-latest.pth", "checkpoint-best.pth", "checkpoint-1.pth", "checkpoint-2.pth")
+
+
+def assert_same_run(whole: Path, cut: Path, names: Sequence[str] = NAMES) -> None:
+    for name in names:
         assert differences(checkpoints.load(whole / name), checkpoints.load(cut / name)) == [], name
     assert log_lines(whole) == log_lines(cut)
     assert (whole / "steps.jsonl").read_bytes() == (cut / "steps.jsonl").read_bytes()
@@ -38,6 +42,8 @@ CHAINS = {
     # (epoch, micro-batch) before which the process dies: before any checkpoint, right after one, between epochs,
     # between checkpoints, in the last step.
     "in_steps": [["--die_at", *at.split()] for at in ("0 1", "0 4", "1 0", "1 7", "2 9")],
+    # Before the validation, at the first epoch's end.
+    "before_validation": [["--die_in_state", "3"]],
     # When the log has the epoch's line and the checkpoint not yet: the first epoch's end, then the last's.
     "between_log_and_save": [["--die_in_state", "4"], ["--die_in_state", "10"]],
 }

@@ -25,7 +25,8 @@ from umt.engine.record import save_record
 from umt.engine.runtime import Runtime
 from umt.engine.strategies.replicated import Replicated
 from umt.engine.trainer import Trainer, TrainerOptions
-from umt.errors import EXIT_PREEMPTED, PreemptedError
+from umt.engine.watch import Watch
+from umt.errors import EXIT_PEER_LOST, EXIT_PREEMPTED, PeerLostError, PreemptedError
 from umt.tasks.base import StepOutput, Task
 
 CLASSES = 3
@@ -96,14 +97,18 @@ class TinyData:
         size: int = 1,
         die_at: tuple[int, int] | None = None,
         signal_name: str = "SIGKILL",
+        hang: bool = False,
     ) -> None:
-        """Before micro-batch `die_at` (epoch, number) the process sends itself the signal."""
+        """Before micro-batch `die_at` (epoch, number) the process sends itself the signal, or hangs."""
+        self.hang = hang
         self.batch_size, self.rank, self.size, self.die_at = batch_size, rank, size, die_at
         self.signal = signal.Signals[signal_name]
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         micro = start
         while True:
+            if self.die_at == (epoch, micro) and self.hang:
+                time.sleep(10_000)
             if self.die_at == (epoch, micro):
                 os.kill(os.getpid(), self.signal)
             first = (micro * self.size + self.rank) * self.batch_size
@@ -121,7 +126,7 @@ def build(
     lr: float = 0.05,
     clip_grad: float | None = None,
     run_log: RunLog | None = None,
-    preemption: Preemption | None = None,
+    watch: Watch | None = None,
 ) -> Trainer:
     """A trainer of the tiny task with AdamW, cosine-like rates, EMA and a validation on fixed clips."""
     place = place or Runtime()
@@ -152,7 +157,7 @@ def build(
         validate=validate,
         ema=average,
         config={"width": 8},
-        preemption=preemption,
+        watch=watch,
     )
 
 
@@ -183,6 +188,8 @@ def run(words: list[str]) -> int:
     parser.add_argument("--by", default="SIGKILL", help="the signal of --die_at")
     parser.add_argument("--die_on_rank", type=int, help="where --die_at happens; default: everywhere")
     parser.add_argument("--max_hours", type=float)
+    parser.add_argument("--timeout_minutes", type=float, default=30)
+    parser.add_argument("--hang", action="store_true", help="--die_at sleeps for ever instead")
     parser.add_argument("--on_nan", default="stop")
     parser.add_argument("--keep_last", type=int)
     parser.add_argument("--save_in_background", action="store_true")
@@ -198,16 +205,20 @@ def run(words: list[str]) -> int:
     setup_console(main=place.is_main)
     with Preemption(max_hours=arguments.max_hours) as preemption:
         try:
-            train(arguments, place, preemption)
+            with Watch.over(place, timeout_minutes=arguments.timeout_minutes, preemption=preemption) as watch:
+                train(arguments, place, watch)
         except PreemptedError as error:
             logging.getLogger("umt").info("%s", error)
             return EXIT_PREEMPTED
+        except PeerLostError as error:
+            logging.getLogger("umt").error("%s", error)
+            return EXIT_PEER_LOST
         finally:
             runtime.stop()
     return 0
 
 
-def train(arguments: argparse.Namespace, place: Runtime, preemption: Preemption) -> None:
+def train(arguments: argparse.Namespace, place: Runtime, watch: Watch) -> None:
     options = TrainerOptions(
         epochs=arguments.epochs,
         steps_per_epoch=arguments.steps,
@@ -226,10 +237,15 @@ def train(arguments: argparse.Namespace, place: Runtime, preemption: Preemption)
         options,
         task=TinyTask(arguments.width, arguments.dropout, arguments.die_in_state, arguments.poison),
         data=TinyData(
-            arguments.batch_size, rank=world.rank, size=world.size, die_at=die_at, signal_name=arguments.by
+            arguments.batch_size,
+            rank=world.rank,
+            size=world.size,
+            die_at=die_at,
+            signal_name=arguments.by,
+            hang=arguments.hang,
         ),
         place=place,
-        preemption=preemption,
+        watch=watch,
         clip_grad=1.0,
     )
     if place.is_main:

@@ -16,6 +16,7 @@ from umt.assemble.data import evaluation_list, train_loader, training_list
 from umt.assemble.strategies import build_strategy, check_strategy
 from umt.assemble.tasks import build_task, record_of, task_from_record
 from umt.assemble.testing import load_best, load_for_test, run_test, validation
+from umt.config import recipe
 from umt.config.plan import Plan, describe, plan
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
 from umt.data.loaders import TrainLoader
@@ -24,7 +25,8 @@ from umt.engine import preemption as preemption_of
 from umt.engine.preemption import Preemption
 from umt.engine.runtime import Runtime
 from umt.engine.trainer import Trainer, TrainerOptions
-from umt.errors import PreemptedError
+from umt.engine.watch import Watch
+from umt.errors import CheckpointError, PreemptedError, UserError
 from umt.optim.build import create_optimizer
 from umt.optim.param_groups import param_groups
 from umt.optim.schedule import lr_schedule, weight_decay_schedule
@@ -38,22 +40,31 @@ def execute(config: Config, preemption: Preemption | None = None) -> None:
 
     Raises:
         PreemptedError: `preemption` asked for it; what was done is saved, and on SLURM the job is requeued.
+        PeerLostError: another process of the run is dead; one that hangs ends this process from a thread (watch.py).
     """
-    settings, preemption = config.runtime, preemption or Preemption()
-    run = runtime.start(device=settings.device, precision=settings.precision, threads=settings.threads or 0)
+    settings, minutes = config.runtime, config.parallel.timeout_minutes
+    run = runtime.start(
+        device=settings.device, precision=settings.precision, threads=settings.threads or 0, timeout_minutes=minutes
+    )
     logs.setup_console(main=run.is_main)
+    try:
+        with Watch.over(run, timeout_minutes=minutes, preemption=preemption) as watch:
+            _run(config, run, watch)
+    finally:
+        runtime.stop()
+
+
+def _run(config: Config, run: Runtime, watch: Watch) -> None:
     try:
         check_strategy(config, run)
         if isinstance(config, PretrainConfig):
-            _pretrain(config, run, preemption)
+            _pretrain(config, run, watch)
         else:
-            _finetune(config, run, preemption)
+            _finetune(config, run, watch)
     except PreemptedError as error:
         sentence = f"{error}. {_next_start(config)}" if run.is_main else ""
         runtime.barrier()  # a process that leaves may take the others with it, and the main one has had things to do
         raise PreemptedError(sentence) from None
-    finally:
-        runtime.stop()
 
 
 def _next_start(config: Config) -> str:
@@ -76,20 +87,20 @@ def replay_step(path: Path) -> Iterator[str]:
 # ---- runs
 
 
-def _pretrain(config: PretrainConfig, run: Runtime, preemption: Preemption) -> None:
+def _pretrain(config: PretrainConfig, run: Runtime, watch: Watch) -> None:
     videos = training_list(config)
     made = plan(config, world_size=run.world.size, videos=len(videos))
     task = build_task(config, run)
     train = train_loader(config, videos, run, made)
-    _trainer(config, made, task, train, run, preemption, _resume_from(config, run)).fit()
+    _trainer(config, made, task, train, run, watch, _resume_from(config, run)).fit()
     train.close()
 
 
-def _finetune(config: FinetuneConfig, run: Runtime, preemption: Preemption) -> None:
+def _finetune(config: FinetuneConfig, run: Runtime, watch: Watch) -> None:
     evaluation = config.evaluation
     if evaluation.eval:
         task = build_task(config, run, weights=False)
-        run_test(config, task, run, preemption, source=load_for_test(config, task))
+        run_test(config, task, run, watch, source=load_for_test(config, task))
         return
     videos = training_list(config)
     made = plan(config, world_size=run.world.size, videos=len(videos))
@@ -97,8 +108,8 @@ def _finetune(config: FinetuneConfig, run: Runtime, preemption: Preemption) -> N
     task = build_task(config, run, weights=start is None)
     test_list = evaluation_list(config, "test", run)  # a faulty list is found before the training, not after it
     train = train_loader(config, videos, run, made)
-    validate = None if evaluation.disable_eval_during_finetuning else validation(config, task, run, preemption)
-    trainer = _trainer(config, made, task, train, run, preemption, start, validate)
+    validate = None if evaluation.disable_eval_during_finetuning else validation(config, task, run, watch)
+    trainer = _trainer(config, made, task, train, run, watch, start, validate)
     trainer.fit()
     train.close()
     runtime.barrier()  # what rank 0 has written last is what all ranks now read
@@ -106,7 +117,7 @@ def _finetune(config: FinetuneConfig, run: Runtime, preemption: Preemption) -> N
         source = "the last epoch"
         if evaluation.test_best and validate is not None:
             source = load_best(config, task)
-        run_test(config, task, run, preemption, source=source, videos=test_list)
+        run_test(config, task, run, watch, source=source, videos=test_list)
 
 
 def _trainer(
@@ -115,7 +126,7 @@ def _trainer(
     task: Task,
     train: TrainLoader,
     run: Runtime,
-    preemption: Preemption,
+    watch: Watch,
     start: Path | None,
     validate: Callable[[], Mapping[str, float]] | None = None,
 ) -> Trainer:
@@ -181,7 +192,7 @@ def _trainer(
         validate=validate,
         ema=strategy.make_ema(config.model.model_ema_decay) if averaged else None,  # type: ignore[union-attr]
         config=content,
-        preemption=preemption,
+        watch=watch,
     )
     if start is not None:
         trainer.resume(start)
@@ -190,8 +201,32 @@ def _trainer(
 
 def _resume_from(config: Config, run: Runtime) -> Path | None:
     """The checkpoint to go on from; rank 0 decides, so that no rank sees another one while files change."""
-    saving = config.checkpoint
-    found = None
+    outcome: Path | UserError | None = None
     if run.is_main:
-        found = checkpoints.find_resume(Path(saving.output_dir), resume=saving.resume, auto_resume=saving.auto_resume)
-    return runtime.broadcast_object(found)
+        try:
+            outcome = _find_start(config)
+        except UserError as error:  # the other ranks wait for this one: they raise the same
+            outcome = error
+    outcome = runtime.broadcast_object(outcome)
+    if isinstance(outcome, UserError):
+        raise outcome
+    return outcome
+
+
+def _find_start(config: Config) -> Path | None:
+    saving = config.checkpoint
+    found = checkpoints.find_resume(Path(saving.output_dir), resume=saving.resume, auto_resume=saving.auto_resume)
+    if found is None:
+        return None
+    content = checkpoints.load(found, lazily=True)
+    named = bool(saving.resume)
+    changed = recipe.require_same(str(found), config.task, content["config"], record_of(config), named=named)
+    if changed:
+        log.warning("changed since %s was made: %s", found, ", ".join(changed))
+    done = content["progress"]["epoch"]
+    if done > config.optim.epochs:
+        raise CheckpointError(
+            f"{found} stands after {done} epochs, but --epochs is {config.optim.epochs}. "
+            "Give the --epochs of that run, another --output_dir, or --no_auto_resume to start anew."
+        )
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from umt.assemble.tasks import load_finetuned
 from umt.config.schema import FinetuneConfig
 from umt.data.annotations import VideoList
 from umt.engine import checkpoints, evaluator, logs, runtime
-from umt.engine.preemption import Preemption
 from umt.engine.runtime import Runtime
+from umt.engine.watch import VALIDATION, Watch
 from umt.errors import CheckpointError
 from umt.evaluation.scores import ViewScores
 from umt.tasks.base import Task
@@ -29,7 +30,7 @@ def run_test(
     config: FinetuneConfig,
     task: Task,
     run: Runtime,
-    preemption: Preemption,
+    watch: Watch,
     *,
     source: str,
     videos: VideoList | None = None,
@@ -37,6 +38,7 @@ def run_test(
     """Scores every view of the test list once, writes scores.npz and test.json, and prints the table."""
     evaluation, output = config.evaluation, Path(config.checkpoint.output_dir)
     videos = videos or evaluation_list(config, "test", run)
+    watch.at(sys.maxsize, VALIDATION, "the test")
     log.info(
         "testing %s on %d videos, %d clips x %d crops",
         source, len(videos), evaluation.test_num_segment, evaluation.test_num_crop,
@@ -69,8 +71,8 @@ def run_test(
             device=run.device,
             autocast=run.autocast,
             unreadable_is_wrong=evaluation.count_unreadable_as_wrong,
-            progress=functools.partial(_advance, bar),
-            stop=lambda: preemption.reason,
+            progress=functools.partial(_advance, bar, watch),
+            stop=lambda: watch.preemption.reason,
         )
     if run.is_main:
         summary = result.summary
@@ -110,9 +112,7 @@ def load_best(config: FinetuneConfig, task: Task) -> str:
     return str(best)
 
 
-def validation(
-    config: FinetuneConfig, task: Task, run: Runtime, preemption: Preemption
-) -> Callable[[], Mapping[str, float]]:
+def validation(config: FinetuneConfig, task: Task, run: Runtime, watch: Watch) -> Callable[[], Mapping[str, float]]:
     """Metrics of the task on the validation list, one view a video."""
     videos = evaluation_list(config, "val", run)
     loader = validation_loader(config, videos, run)
@@ -125,8 +125,8 @@ def validation(
                 device=run.device,
                 autocast=run.autocast,
                 videos=len(videos),
-                progress=functools.partial(_advance, bar),
-                stop=lambda: preemption.reason,
+                progress=functools.partial(_advance, bar, watch),
+                stop=lambda: watch.preemption.reason,
             )
         unreadable = {"unreadable": result.unreadable} if result.unreadable else {}
         return {"loss": result.loss, "acc1": result.acc1, "acc5": result.acc5, **unreadable}
@@ -138,7 +138,8 @@ def _bar(run: Runtime, what: str, unit: str) -> Any:
     return tqdm(desc=what, unit=unit, disable=None if run.is_main else True, leave=False, dynamic_ncols=True)
 
 
-def _advance(bar: Any, done: int, total: int) -> None:
+def _advance(bar: Any, watch: Watch, done: int, total: int) -> None:
+    watch.tick()
     # Progress counts this process's share; every process has about the same.
     bar.total = -(-total // runtime.world_size()) or None
     bar.update(done - bar.n)

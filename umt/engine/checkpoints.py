@@ -183,8 +183,8 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def load(path: Path, *, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """A training checkpoint of this library.
+def load(path: Path, *, map_location: torch.device | str = "cpu", lazily: bool = False) -> dict[str, Any]:
+    """A training checkpoint of this library. `lazily`: tensors are read from the disk when they are used.
 
     Raises:
         CheckpointError: missing, truncated, written by a newer version, or not a training checkpoint.
@@ -192,7 +192,7 @@ def load(path: Path, *, map_location: torch.device | str = "cpu") -> dict[str, A
     if not path.is_file():
         raise CheckpointError(f"--resume ({path}) does not exist.{_neighbours(path.parent)}")
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        content = torch.load(path, map_location=map_location, weights_only=True, mmap=lazily)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         if not is_whole(path):
             raise CheckpointError(

@@ -11,6 +11,7 @@ import datetime
 import logging
 import os
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from umt.errors import ConfigError
+from umt.errors import ConfigError, PeerLostError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -220,11 +221,12 @@ def start(
         precision: auto | bf16 | fp16 | fp32.
         threads: CPU threads of this process; 0 decides (`choose_threads`). Sums depend on it, so checkpoints record it.
         deterministic: kernels whose results do not vary from run to run, which a bit-exact resume needs on a GPU.
-        timeout_minutes: how long a rank waits for another before the job ends.
+        timeout_minutes: how long a rank waits for another before the job ends, at the least.
         environ: the environment to read instead of the process's own.
 
     Raises:
         ConfigError: a device that is missing, an unknown precision, an incomplete launcher environment.
+        PeerLostError: some of the processes did not come.
     """
     environ = os.environ if environ is None else environ
     world = find_world(environ)
@@ -250,12 +252,17 @@ def start(
                 init_method=f"tcp://{address}:{port}" if world.launcher != "torchrun" else "env://",
                 rank=world.rank,
                 world_size=world.size,
-                timeout=datetime.timedelta(minutes=timeout_minutes),
+                # watch.py ends the job at the timeout and names the rank; the group's own is only the last resort.
+                timeout=datetime.timedelta(minutes=1.25 * timeout_minutes + 1),
                 device_id=chosen if chosen.type == "cuda" else None,
             )
-        except dist.DistNetworkError as error:
+        except RuntimeError as error:  # DistError is one, and gloo has no type of its own
             if "EADDRINUSE" not in str(error):
-                raise
+                cause = str(error).splitlines()[0]
+                raise PeerLostError(
+                    f"Rank {world.rank} on {socket.gethostname()} did not meet all of the {world.size} processes at "
+                    f"{address}:{port}: {cause}. See what the others said, then start the same command again."
+                ) from error
             raise ConfigError(
                 f"Port {port} of {address}, where the processes were to meet, is in use. "
                 "Export another MASTER_PORT, or unset it where scripts/launch.sh chooses a free one."

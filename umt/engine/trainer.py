@@ -25,12 +25,12 @@ from umt.engine.ema import Ema
 from umt.engine.faults import Faults, NonFiniteError
 from umt.engine.logs import RunLog
 from umt.engine.meters import Meters
-from umt.engine.preemption import Preemption
 from umt.engine.progress import Progress, TrainerOptions
 from umt.engine.runtime import Runtime
 from umt.engine.saving import Saver
 from umt.engine.step import Schedule, TrainingStep
 from umt.engine.strategies.base import Strategy
+from umt.engine.watch import DATA, SAVING, STEP, VALIDATION, Watch
 from umt.errors import CheckpointError, ConfigError, PreemptedError
 from umt.tasks.base import Task
 
@@ -62,7 +62,7 @@ class Trainer:
         validate: Callable[[], Mapping[str, float]] | None = None,
         ema: Ema | None = None,
         config: Mapping[str, Any] | None = None,
-        preemption: Preemption | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """The task must be on the runtime's device already.
 
@@ -78,7 +78,7 @@ class Trainer:
             validate: metrics of the present `task.model`, which is in evaluation mode. None: no validation.
             ema: a moving average of the task's model; validated too, as ema_<metric>.
             config: the resolved configuration, plain values only; stored in checkpoints and needed by a replay.
-            preemption: is asked once a step whether this run is to stop; one rank's yes is all ranks'.
+            watch: is told how far the run is, and says whether it is to stop; one rank's yes is all ranks'.
 
         Raises:
             OutputError: the output folder cannot be written.
@@ -96,7 +96,8 @@ class Trainer:
         self.config = dict(config or {})
         self.meters = Meters()
         self.progress = Progress()
-        self.preemption = preemption or Preemption()
+        self.watch = watch or Watch()
+        self.preemption = self.watch.preemption
         self.saver = Saver(
             options.output_dir,
             main=self.runtime.is_main,
@@ -156,9 +157,12 @@ class Trainer:
         self.run_log.start_epoch(progress.epoch, epochs=options.epochs, first_step=progress.step, steps=steps)
         with contextlib.closing(_Feed(self.data.batches(progress.epoch, progress.step * options.accumulation))) as feed:
             for step in range(progress.step, steps):
+                here = f"step {step + 1} of {steps} of epoch {progress.epoch + 1}"
+                self.watch.at(self._global_step(step), DATA, f"{here} (reading its videos)")
                 began = time.perf_counter()
                 micro_batches = feed.take(options.accumulation, f"step {step + 1} of {steps} of epoch {progress.epoch}")
                 waited = time.perf_counter() - began
+                self.watch.at(self._global_step(step), STEP, here)
                 votes = self._train_step(step, micro_batches, waited)
                 if votes["save"] or votes["stop"]:
                     self.save([checkpoints.LATEST])
@@ -193,6 +197,7 @@ class Trainer:
     def _stop(self) -> None:
         """On all ranks, after they have agreed to stop and saved."""
         self.saver.wait()
+        runtime.barrier()  # a process that leaves may take the others with it, and the main one has been writing
         progress, path = self.progress, (self.options.output_dir or Path()) / checkpoints.LATEST
         where = f"epoch {progress.epoch + 1}, after step {progress.step} of {self.options.steps_per_epoch}"
         saved = f"all of it is in {path}" if self._saves else "nothing is saved"
@@ -265,6 +270,8 @@ class Trainer:
         if self._saved != (self.progress.epoch, self.progress.step):
             self.save([checkpoints.LATEST])  # a validation that fails does not cost the epoch
         began = time.perf_counter()
+        at = f"the validation after epoch {self.progress.epoch + 1}"
+        self.watch.at(self._global_step(self.progress.step) - 1, VALIDATION, at)
         with self.evaluating():
             metrics = dict(self.validate())
         if self.ema is not None:
@@ -312,6 +319,8 @@ class Trainer:
         """
         if not self._saves:
             return
+        at = f"the checkpoint after step {self.progress.step} of epoch {self.progress.epoch + 1}"
+        self.watch.at(self._global_step(self.progress.step) - 1, SAVING, at)
         state = self.state()  # on all ranks: each may hold a part of it
         self.saver.write(state, names, epoch=self.progress.epoch)
         self._saved = self.progress.epoch, self.progress.step
