@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import logging
 import os
 import sys
@@ -36,6 +37,8 @@ from umt.engine.strategies.base import Strategy
 from umt.engine.strategies.replicated import load_optimizer
 from umt.engine.strategies.zero import Zero, open_zero
 from umt.errors import CheckpointError, ConfigError
+
+log = logging.getLogger(__name__)
 
 
 class DeepSpeed(Strategy):
@@ -179,16 +182,10 @@ class DeepSpeed(Strategy):
         return self.stage < 3 and not self.half
 
     def _whole_parameters(self) -> Iterator[Tensor]:
-        """Collective, one parameter at a time, in the model's order: fp32, on the device."""
-        from deepspeed import zero
-
+        """Collective, one parameter at a time, in the model's order: fp32, frozen ones from the plain copy."""
         assert self.zero is not None
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                yield self.zero.read(parameter)
-            else:  # frozen: no fp32 twin
-                with zero.GatheredParameters([parameter], enabled=self.stage == 3):
-                    yield parameter.detach().float()
+        for parameter, plain in zip(self.model.parameters(), self.plain.parameters(), strict=True):
+            yield self.zero.read(parameter) if parameter.requires_grad else plain.detach()
 
     def _fill_plain(self) -> None:
         """Collective. Puts the present weights and buffers into the plain copy."""
@@ -322,7 +319,10 @@ def _initialize(model: nn.Module, optimizer: Optimizer, config: dict[str, Any], 
     # What DeepSpeed takes for the number of its GPU, and insists on whatever launched it.
     os.environ["LOCAL_RANK"] = str(runtime.device.index or 0 if runtime.device.type == "cuda" else 0)
     try:
-        return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+        with contextlib.redirect_stdout(io.StringIO()) as said:  # memory tables, and that the op was built
+            engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+        log.debug("DeepSpeed says: %s", said.getvalue())
+        return engine
     except (ValueError, AssertionError, deepspeed.runtime.config.DeepSpeedConfigError) as error:
         sentence = " ".join(str(error).split())
         raise ConfigError(
