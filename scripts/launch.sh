@@ -334,12 +334,16 @@ launch() {
             mkdir -p "$logs"
             file="$logs/${JOB_NAME:-$name}.sbatch"
             _sbatch_file "$script" "$(cd "$logs" && pwd)" "${JOB_NAME:-$name}" "${start[@]}" >"$file"
+            # Without this, many a SLURM takes a job that it can never start. Nodes that are away just now are worth a wait.
+            said="$(sbatch --test-only "$file" 2>&1)" || [[ $said =~ busy|down|drained|reserved ]] || _refused_by_slurm "$said"
             said="$(sbatch "$file" 2>&1)" || _refused_by_slurm "$said"
             echo "$said"
             echo "File: $file"
             exit 0
             ;;
-        srun) said="$("${wide[@]}" --test-only true 2>&1)" || _refused_by_slurm "$said" ;;
+        srun)
+            said="$("${wide[@]}" --test-only true 2>&1)" || [[ $said =~ busy|down|drained|reserved ]] || _refused_by_slurm "$said"
+            ;;
         # A step that does nothing: every node answers, and the allocation has what the run wants.
         step) said="$("${wide[@]}" --overlap true 2>&1)" || _refused_by_slurm "$said" ;;
     esac

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -80,10 +79,14 @@ def requeue(job: str) -> str:
     """Puts the SLURM job back into the queue, unless someone has cancelled it; a sentence on what came of it.
 
     `scontrol requeue` would bring a cancelled job back to life, and a cancelled job gets the same SIGTERM as a
-    preempted one: the state of the job tells them apart.
+    preempted one. A job that was warned still runs. One that SLURM is ending is COMPLETING: at its time limit it wants
+    the requeue, preempted it is about to start again anyway, and cancelled it stays so.
     """
-    state = re.search(r"JobState=(\w+)", _scontrol("show", "job", "--oneliner", job)[1])
-    if state is not None and state[1] == "CANCELLED":
+    said = _scontrol("show", "job", "--oneliner", job)[1]
+    facts = dict(word.split("=", 1) for word in said.split() if "=" in word)
+    if facts.get("JobState") in ("COMPLETING", "CANCELLED") and facts.get("Reason") != "TimeLimit":
+        if facts.get("Restarts", "0") != os.environ.get("SLURM_RESTART_COUNT", "0"):
+            return f"SLURM is requeueing job {job}, which goes on by itself."
         return f"SLURM job {job} was cancelled, so it is not requeued: the same command goes on from here."
     code, said = _scontrol("requeue", job)
     if code == 0:
