@@ -25,7 +25,7 @@ from umt.engine.strategies.deepspeed import DeepSpeed
 from umt.engine.strategies.replicated import Replicated
 from umt.optim.build import create_optimizer
 
-STEPS, KEPT, ACCUMULATION, CLIP = 5, 3, 2, 0.3
+STEPS, KEPT, ACCUMULATION, CLIP = 5, 3, 2, 0.05
 LR, BETAS, EPS = 0.02, (0.8, 0.9), 1e-6
 
 

@@ -177,8 +177,11 @@ def check_installed() -> None:
         )
 
 
-def check_compiler(environ: Mapping[str, str] | None = None) -> None:
-    """Raises ConfigError unless a C++ compiler and ninja are there, with which DeepSpeed builds an op on a CPU."""
+def check_compiler(environ: Mapping[str, str] | None = None, *, beside: Path | None = None) -> None:
+    """Raises ConfigError unless a C++ compiler and ninja are there, with which DeepSpeed builds an op on a CPU.
+
+    ninja is looked for on PATH and in `beside`, by default the folder of the interpreter, which a run adds to PATH.
+    """
     environ = os.environ if environ is None else environ
     search = environ.get("PATH", os.defpath)
     compiler = environ.get("CXX", "").split()[0] if environ.get("CXX", "").split() else "c++"
@@ -187,7 +190,7 @@ def check_compiler(environ: Mapping[str, str] | None = None) -> None:
             f"--enable_deepspeed needs a C++ compiler, which DeepSpeed calls at its first use, and '{compiler}' is not "
             "on PATH. Install one, e.g. apt-get install g++, or name yours with CXX."
         )
-    if shutil.which("ninja", path=os.pathsep.join([search, str(Path(sys.executable).parent)])) is None:
+    if shutil.which("ninja", path=os.pathsep.join([search, str(beside or Path(sys.executable).parent)])) is None:
         raise ConfigError(
             "--enable_deepspeed needs ninja, with which DeepSpeed builds an op at its first use, and it is not on "
             "PATH. Install it with pip install ninja."

@@ -34,6 +34,7 @@ from umt.engine import checkpoints
 from umt.engine.ema import Ema
 from umt.engine.runtime import Runtime
 from umt.engine.strategies.base import Strategy
+from umt.engine.strategies.loss_scale import LossScale
 from umt.engine.strategies.replicated import load_optimizer
 from umt.engine.strategies.zero import Zero, open_zero
 from umt.errors import CheckpointError, ConfigError
@@ -66,7 +67,7 @@ class DeepSpeed(Strategy):
         self.parameters = [p for group in self.groups for p in group]
         # Whole and fp32 on the CPU: what DeepSpeed's parts are gathered into and taken from.
         self.plain = copy.deepcopy(model).cpu() if self.stage else model
-        self.scaler = runtime.scaler() if self.stage == 0 else torch.amp.GradScaler("cpu", enabled=False)
+        self.scale = LossScale(enabled=runtime.precision == "fp16" and not self.stage)  # DeepSpeed has its own else
         self.engine = _initialize(_Autocast(model, runtime), optimizer, dict(config), runtime)
         self.trained = self.engine
         self.optimizer = optimizer
@@ -92,12 +93,14 @@ class DeepSpeed(Strategy):
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         # Divided by the micro-batches already; DeepSpeed would do it again.
-        self.engine.backward(self.scaler.scale(loss), scale_wrt_gas=False)
+        self.engine.backward(self.scale(loss), scale_wrt_gas=False)
 
     def gradient_norm(self) -> Tensor:
         """The norm before clipping; DeepSpeed clips in `update`, by the same formula as torch."""
         if self.zero is None:
-            self.scaler.unscale_(self.optimizer)
+            if self.scale.enabled:
+                grads = [p.grad for p in self.parameters if p.grad is not None]
+                torch._foreach_mul_(grads, 1 / self.scale.value)
             return nn.utils.clip_grad_norm_(self.parameters, float("inf"))
         return self.zero.norm() / self.zero.loss_scale
 
@@ -105,11 +108,11 @@ class DeepSpeed(Strategy):
         self.engine.step()
         if not self.engine.was_step_applied():
             raise RuntimeError("DeepSpeed left out a step whose gradient is finite")
-        self.scaler.update()
+        self.scale.succeeded()
 
     def discard(self) -> None:
         if self.zero is None:
-            self.scaler.update()  # has seen the overflow when the gradient was unscaled
+            self.scale.overflowed()
         else:
             self.zero.wrapper.loss_scaler.update_scale(True)
         self.start_step()
@@ -117,7 +120,7 @@ class DeepSpeed(Strategy):
     def loss_scale(self) -> float | None:
         if self.runtime.precision != "fp16":
             return None
-        return self.scaler.get_scale() if self.zero is None else self.zero.loss_scale
+        return self.scale.value if self.zero is None else self.zero.loss_scale
 
     # ---- whole weights
 
@@ -126,7 +129,7 @@ class DeepSpeed(Strategy):
             return {
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
+                "scaler": self.scale.state_dict(),
             }
         self._fill_plain()
         return {
@@ -139,14 +142,12 @@ class DeepSpeed(Strategy):
         checkpoints.load_model(self.plain, content, source)
         if self.zero is None:
             load_optimizer(self.optimizer, content["optimizer"], source)
-            if content["scaler"] and self.scaler.is_enabled():
-                self.scaler.load_state_dict(content["scaler"])
+            self.scale.load_state_dict(content["scaler"])
             return
         self._take_plain()
         self._take_optimizer(self.zero, content["optimizer"], source)
         self.zero.forget()
-        if content["scaler"] and self.runtime.precision == "fp16":
-            self._take_scaler(self.zero, content["scaler"])
+        self._take_scaler(self.zero, content["scaler"])
 
     @contextlib.contextmanager
     def whole_model(self) -> Iterator[nn.Module]:
@@ -271,25 +272,20 @@ class DeepSpeed(Strategy):
             zero.relink()
 
     def _scaler_state(self, zero: Zero) -> dict[str, Any]:
-        """DeepSpeed's loss scale as torch's GradScaler saves it."""
-        if self.runtime.precision != "fp16":
-            return {}
-        theirs = zero.wrapper.loss_scaler
-        stable = getattr(theirs, "cur_iter", 0) - getattr(theirs, "last_overflow_iter", -1) - 1
-        window = getattr(theirs, "scale_window", 2000)
-        return {
-            "scale": float(theirs.cur_scale),
-            "growth_factor": 2.0,
-            "backoff_factor": 0.5,
-            "growth_interval": window,
-            "_growth_tracker": stable % window,
-        }
+        """DeepSpeed's loss scale as the other strategies save theirs."""
+        scale, theirs = LossScale(enabled=self.runtime.precision == "fp16"), zero.wrapper
+        if scale.enabled and theirs.loss_scaler.dynamic:
+            scale.value = zero.loss_scale
+            stable = theirs.loss_scaler.cur_iter - theirs.loss_scaler.last_overflow_iter - 1
+            scale.good_steps = stable % theirs.loss_scaler.scale_window
+        return scale.state_dict()
 
     def _take_scaler(self, zero: Zero, content: Mapping[str, Any]) -> None:
-        theirs = zero.wrapper.loss_scaler
-        if theirs.dynamic:
-            theirs.cur_scale = content["scale"]
-            theirs.last_overflow_iter, theirs.cur_iter = -1, content["_growth_tracker"]
+        scale, theirs = LossScale(enabled=self.runtime.precision == "fp16"), zero.wrapper
+        if scale.enabled and content and theirs.loss_scaler.dynamic:
+            scale.load_state_dict(content)
+            theirs.loss_scaler.cur_scale = scale.value
+            theirs.loss_scaler.last_overflow_iter, theirs.loss_scaler.cur_iter = -1, scale.good_steps
 
 
 class _Autocast(nn.Module):
