@@ -27,6 +27,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from umt import randomness
+from umt.config.deepspeed import deepspeed_json
+from umt.config.schema import build
 from umt.data.batch import Batch
 from umt.data.clips import Failure, Sample
 from umt.data.loaders import TrainLoader
@@ -80,7 +82,7 @@ class Data:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         for micro, batch in enumerate(self.loader.batches(epoch, start), start):
-            if micro == KEPT * self.accumulation and self.rank == 0:
+            if micro == KEPT * self.accumulation != start and self.rank == 0:
                 shutil.copy(self.folder / "checkpoint-latest.pth", self.folder / "after3.pth")
             self.rows[micro] = batch.row.tolist()
             yield batch
@@ -106,18 +108,13 @@ def hold(
         return Sharded(model, optimizer, runtime=place, clip_grad=clip)
     from umt.engine.strategies.deepspeed import DeepSpeed
 
-    stage = int(strategy.removeprefix("zero"))
-    content: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": MICRO_BATCH,
-        "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": clip,
-        "zero_optimization": {"stage": stage},
-        "zero_allow_untested_optimizer": True,
-    }
-    if stage and place.precision != "fp32":
-        content[place.precision] = {"enabled": True}
-        content["data_types"] = {"grad_accum_dtype": "fp32"}
-        content["communication_data_type"] = "fp32"
+    flags = {"batch_size": MICRO_BATCH, "clip_grad": clip, "enable_deepspeed": True, "zero_stage": int(strategy[-1])}
+    content = deepspeed_json(
+        build("finetune", flags),
+        precision=place.precision,
+        world_size=place.world.size,
+        accumulation=accumulation,
+    )
     return DeepSpeed(model, optimizer, config=content, runtime=place)
 
 

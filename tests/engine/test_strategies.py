@@ -63,9 +63,10 @@ def run_cases(groups: list[tuple[int, list[dict[str, str]]]], folder: Path) -> N
     plan.write_text(json.dumps([{"size": size, "cases": cases} for size, cases in groups]))
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(plan), str(folder)],
-        env=ENVIRONMENT, capture_output=True, text=True, timeout=280,
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=580,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    first = done.stderr.find("Traceback")  # the other process's, which misses its peer, comes later
+    assert done.returncode == 0, done.stderr[first : first + 6000]
 
 
 @dataclass(frozen=True)
@@ -175,14 +176,14 @@ every_strategy = pytest.mark.parametrize(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("task", TASKS)
 @every_strategy
 def test_every_strategy_computes_what_a_plain_process_does(
-    all_runs: Path, held: Held, task: str, precision: str, record_property: Any
+    all_runs: Path, held: Held, task: str, precision: str
 ) -> None:
     seen, plain = outcome(all_runs, task, held, precision), outcome(all_runs, task, PLAIN, precision)
-    record_property("difference", difference(task, seen, plain))
     assert_same(task, seen, plain, tolerance(task, held[0], precision))
 
 
@@ -234,6 +235,7 @@ def crossed(all_runs: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("source", "target"), [*CROSSED, *ALONE], ids=lambda held: f"{held[0]}x{held[1]}")
 def test_any_strategy_takes_up_the_checkpoint_of_any_other(crossed: Path, source: Held, target: Held) -> None:
     seen = Outcome(crossed / crossing(source, target), target[1])

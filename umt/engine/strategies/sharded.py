@@ -96,7 +96,15 @@ class Sharded(Strategy):
         return norm
 
     def update(self) -> None:
-        self.optimizer.step()
+        try:
+            self.optimizer.step()
+        except RuntimeError as error:
+            if "DTensor" not in str(error) and "sharding strategy" not in str(error):
+                raise
+            raise ConfigError(
+                f"--opt: {type(self.optimizer).__name__} cannot work on weights in parts "
+                f"({' '.join(str(error).split())}). Use --opt adamw, or leave --fsdp out."
+            ) from error
         self.scale.succeeded()
 
     def discard(self) -> None:
