@@ -8,6 +8,7 @@ goes on. A recipe is parsed, checked and printed (`--dry_run`) before torch is i
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -24,10 +25,12 @@ USAGE = f"""umt {__version__}: video transformers by masked distillation from an
   umt finetune  --flag value ...   train, validate and test a classifier
   umt test      --flag value ...   test a classifier from many views (finetune --eval)
   umt replay    FILE               recompute the step that a run stopped at because it was not finite
+  umt plan      SCRIPT             parameters, memory and hours of an experiment, before it is started
+  umt doctor                       what this machine has, and what is missing for what
 
 umt COMMAND --help lists the flags; --dry_run prints the resolved run. Experiments: exp/, results: MODEL_ZOO.md."""
 
-_COMMANDS = ("pretrain", "finetune", "test", "replay")
+_COMMANDS = ("pretrain", "finetune", "test", "replay", "plan", "doctor")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -39,17 +42,38 @@ def run(argv: Sequence[str]) -> None:
         print(__version__)
     elif command == "replay":
         _replay(rest)
+    elif command == "plan":
+        from umt.sizing.command import plan_command
+
+        print(plan_command(rest))
+    elif command == "doctor":
+        from umt.doctor import examine
+
+        text, healthy = examine(rest)
+        print(text)
+        if not healthy:
+            raise SystemExit(1)
     elif command in _COMMANDS:
         task = "pretrain" if command == "pretrain" else "finetune"
         config = parse(task, [*rest, "--eval"] if command == "test" else rest)
-        if config.runtime.dry_run:
+        if config.runtime.dry_run and os.environ.get("UMT_PRINT_FLAGS"):  # `umt plan SCRIPT` asks
+            print(f"UMT_FLAGS {json.dumps([task, *rest])}")
+        elif config.runtime.dry_run:
             print(render_dry_run(config))
         else:
             # The handlers come before torch, whose import takes seconds.
             with Preemption(max_hours=config.runtime.max_hours) as preemption:
                 from umt.assemble import execute
 
-                execute(config, preemption)
+                try:
+                    execute(config, preemption)
+                except (RuntimeError, MemoryError) as error:
+                    from umt.sizing.out_of_memory import explain, is_out_of_memory
+
+                    if not is_out_of_memory(error):
+                        raise
+                    cause, error.__traceback__ = str(error), None  # lets go of the model
+                    raise explain(config, cause) from None
     else:
         raise ConfigError(
             f"'{command}' is not a command. Choose one of {', '.join(_COMMANDS)}, e.g. umt finetune --help."

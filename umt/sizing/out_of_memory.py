@@ -1,0 +1,148 @@
+"""Memory that ends in the middle of a run becomes a sentence: the device, the batch, what would fit, by how much."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from umt.config.plan import accumulation, world_size_from
+from umt.config.schema import Config, FinetuneConfig
+from umt.errors import ConfigError, UserError
+from umt.sizing.command import replaced
+from umt.sizing.memory import FLAGS, GIB, parts
+
+if TYPE_CHECKING:
+    from umt.sizing.trace import Step
+
+log = logging.getLogger(__name__)
+
+
+class OutOfMemoryError(UserError):
+    """The device, or the memory of the machine, is too small for what the run holds at once."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, on a GPU or a CPU, or Python itself could not get memory."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and ("can't allocate memory" in text or "CUDA out of memory" in text))
+    )
+
+
+def explain(config: Config, cause: str) -> OutOfMemoryError:
+    """The sentence. `cause` is the first line of the error that ended the run."""
+    optim = config.optim
+    clips = optim.batch_size * config.data.num_sample
+    device, limit = _device(config)
+    where = (
+        f"{device} is out of memory at --batch_size {optim.batch_size} ({clips} clips of {config.data.num_frames} x "
+    )
+    where += f"{config.model.input_size} x {config.model.input_size} at once): {_first_line(cause)}"
+    if isinstance(config, FinetuneConfig) and config.evaluation.eval:
+        return OutOfMemoryError(f"{where}. Test with a smaller --batch_size, e.g. {max(1, optim.batch_size // 2)}.")
+    try:
+        now, measures = _measures(config, limit)
+    except (RuntimeError, MemoryError, ConfigError) as error:  # the trace itself wants some memory
+        log.debug("no model of the memory: %s", error)
+        return OutOfMemoryError(
+            f"{where}. Of least cost first, these help: --enable_deepspeed --zero_stage 1 or --fsdp on several GPUs, a "
+            "smaller --batch_size with --global_batch_size, --use_checkpoint --checkpoint_num N; umt plan says how much."
+        )
+    return OutOfMemoryError(
+        f"{where}. A step needs {now / GIB:.3g} GiB as modelled{_of(limit)}; with the least cost first: "
+        f"{'; '.join(measures)}."
+    )
+
+
+def _measures(config: Config, limit: float | None) -> tuple[float, list[str]]:
+    from umt.engine.runtime import choose_precision
+    from umt.sizing.trace import depth, recomputing, torch, trace
+
+    gpu = config.runtime.device != "cpu" and torch.cuda.is_available()
+    precision = choose_precision(config.runtime.precision, torch.device("cuda" if gpu else "cpu"))
+    count = world_size_from(os.environ)
+    accumulated = accumulation(config.optim, count)
+    averaged = isinstance(config, FinetuneConfig) and config.model.model_ema
+
+    def peak(tried: Config, strategy: str, accumulated: int) -> float:
+        step = steps[tried] if tried in steps else steps.setdefault(tried, trace(tried, precision=precision, gpu=gpu))
+        return parts(
+            step, strategy, gpus=count, precision=precision, accumulation=accumulated, ema=averaged, overhead=gpu
+        ).total
+
+    def options() -> Iterator[tuple[str, float]]:
+        for strategy in ("zero1", "zero2", "fsdp", "zero3") if count > 1 else ():
+            if strategy != own:
+                yield FLAGS[strategy], peak(config, strategy, accumulated)
+        total = config.optim.batch_size * count * accumulated
+        for size in _smaller(config, total, count):
+            smaller = replaced(config, batch_size=size, update_freq=1, global_batch_size=total)
+            yield f"--batch_size {size} --global_batch_size {total}", peak(smaller, own, total // (size * count))
+        blocks = depth(config)
+        done = config.model.checkpoint_num if config.model.use_checkpoint else 0
+        for number in sorted({blocks // 2, blocks}):
+            if number > done:
+                tried = recomputing(config, number)
+                value = peak(tried, own, accumulated)
+                slower = 100 * (steps[tried].flops / steps[config].flops - 1)
+                yield f"--use_checkpoint --checkpoint_num {number} (+{slower:.0f} % FLOPs)", value
+
+    steps: dict[Config, Step] = {}
+    parallel = config.parallel
+    zero = f"zero{parallel.zero_stage}" if parallel.enable_deepspeed and parallel.zero_stage else "ddp"
+    own = "fsdp" if parallel.fsdp and count > 1 else zero
+    now = peak(config, own, accumulated)
+    told = []
+    for words, value in options():
+        verdict = "" if limit is None else " (fits)" if value <= limit else " (still too large)"
+        told.append(f"{words}: {value / GIB:.3g} GiB{verdict}")
+    if count == 1:
+        told.append("several GPUs with --fsdp or --enable_deepspeed --zero_stage 1 share the optimiser's state out")
+    return now, told
+
+
+def _smaller(config: Config, total: int, count: int) -> list[int]:
+    """Half, a quarter and an eighth of the batch, or what near them keeps the step's videos and mixup's pairs."""
+    now, copies = config.optim.batch_size, config.data.num_sample
+    mixes = isinstance(config, FinetuneConfig) and (config.augment.mixup > 0 or config.augment.cutmix > 0)
+    fit = [n for n in range(1, now) if total % (n * count) == 0 and not (mixes and n * copies % 2)]
+    return sorted({max(m) for part in (2, 4, 8) if (m := [n for n in fit if n <= now / part])}, reverse=True)
+
+
+def _device(config: Config) -> tuple[str, float | None]:
+    """Its name, and the bytes that a process may have there."""
+    import torch
+
+    if config.runtime.device != "cpu" and torch.cuda.is_available():
+        facts = torch.cuda.get_device_properties(torch.cuda.current_device())
+        return f"{facts.name} ({facts.total_memory / GIB:.1f} GiB)", float(facts.total_memory)
+    return "This machine's memory", _cpu_limit()
+
+
+def _cpu_limit() -> float | None:
+    """The smallest of the process's own limit and what the machine has in all; None where neither is known."""
+    limits = []
+    try:
+        import resource
+
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if soft != resource.RLIM_INFINITY:
+            limits.append(float(soft))
+        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    except (ImportError, ValueError, OSError):  # not a Unix
+        pass
+    return min(limits, default=None)
+
+
+def _of(limit: float | None) -> str:
+    return "" if limit is None else f", of {limit / GIB:.3g} GiB"
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().splitlines()[0] if text.strip() else "an allocation failed"
+    line = line.split("DefaultCPUAllocator: ")[-1].split(" Error code")[0]
+    return line.split(" GPU ")[0].rstrip(". ")
