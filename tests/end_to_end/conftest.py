@@ -53,7 +53,11 @@ class Data:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    folder = tmp_path_factory.mktemp("videos")
+    return make_data(tmp_path_factory.mktemp("videos"))
+
+
+def make_data(folder: Path) -> Data:
+    """Renders the videos and writes the lists and the teacher."""
     for split, count in (("train", 24), ("val", 6), ("test", 6)):
         lines = []
         for i in range(count):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from tests.end_to_end.conftest import Command, Data, environment, with_flags
-from tests.same_run import differences, log_lines
+from tests.same_run import differences, log_lines, run_differences
 from umt.engine import checkpoints, evaluator
+from umt.errors import EXIT_PREEMPTED
 from umt.evaluation.partial import partial_path
 from umt.evaluation.scores import ViewScores
 from umt.models import create_model
@@ -94,16 +95,7 @@ def kill_when(moment: Moment, words: Sequence[str], folder: Path) -> str:
 
 def assert_same_run(whole: Path, cut: Path) -> None:
     """Every checkpoint with all that is in it, the log but for the clock, and the scores of the test."""
-    names = sorted(path.name for path in whole.glob("checkpoint-*.pth"))
-    assert names == sorted(path.name for path in cut.glob("checkpoint-*.pth"))
-    for name in names:
-        assert differences(checkpoints.load(whole / name), checkpoints.load(cut / name)) == [], name
-    assert log_lines(whole) == log_lines(cut)
-    if (whole / "scores.npz").exists():
-        with np.load(whole / "scores.npz") as one, np.load(cut / "scores.npz") as two:
-            assert one.files == two.files
-            assert [name for name in one.files if one[name].tobytes() != two[name].tobytes()] == []
-        assert (whole / "test.json").read_bytes() == (cut / "test.json").read_bytes()
+    assert run_differences(whole, cut) == []
 
 
 # Both run in a folder of their own, so that their commands, which checkpoints record, are the same.
@@ -263,3 +255,62 @@ def test_poisoned_weights_stop_a_finetuning_at_its_first_step(data: Data, umt: C
     assert "epoch 0, step 0" in stopped.stderr
     replayed = umt("replay", str(next((tmp_path / "out").glob("nonfinite-0-rank0.pth"))), cwd=tmp_path).stdout
     assert len(re.findall(r"nan +row \d+ copy [01] \S*train_\d+\.mp4", replayed)) == 8
+
+
+# ---- what people do in the same folder
+
+
+@pytest.mark.slow
+def test_another_recipes_checkpoint_is_refused_before_the_training(
+    finished: Path, data: Data, umt: Command, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    log_before = (tmp_path / "out" / "log.txt").read_bytes()
+    words = words_of(data.pretrain, epochs=3, save_ckpt_freq=1)
+    refused = umt(*words, "--mask_ratio", "0.6", cwd=tmp_path, code=2).stderr
+    assert "out/checkpoint-latest.pth is of another recipe (--mask_ratio 0.8 -> 0.6)" in refused
+    assert "Traceback" not in refused
+    assert "--resume out/checkpoint-latest.pth to go on from it all the same" in refused
+    assert "stands after 3 epochs, but --epochs is 2" in umt(*words, "--epochs", "2", cwd=tmp_path, code=2).stderr
+    assert (tmp_path / "out" / "log.txt").read_bytes() == log_before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_signals_stop_a_finetuning_anywhere_without_a_trace(
+    workers: int, data: Data, umt: Command, tmp_path: Path
+) -> None:
+    """As a scheduler does: every process of the job gets the signal, those that load data too."""
+    words = words_of(data.finetune, num_workers=workers)
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    umt(*words, cwd=tmp_path / "whole")
+    moments = [
+        ("SIGTERM", said("running on")),  # before the first step
+        ("SIGUSR1", said("epoch 1/2 step 2/6")),
+        ("SIGUSR2", said("epoch 1/2 step 6/6")),  # in the validation or before it
+        ("SIGTERM", said("epoch 2/2 step 3/6")),
+        ("SIGTERM", said("testing ")),
+    ]
+    for name, moment in moments:
+        console = signal_when(moment, signal.Signals[name], words, tmp_path / "cut")
+        assert f"{name} was received" in console, console
+        assert "The same command goes on from here." in console
+        assert "Traceback" not in console
+    umt(*words, cwd=tmp_path / "cut")
+    assert_same_run(tmp_path / "whole" / "out", tmp_path / "cut" / "out")
+
+
+def signal_when(moment: Moment, number: signal.Signals, words: Sequence[str], folder: Path) -> str:
+    """Runs `umt words` in `folder` until the moment, then signals its whole group; what it said until it ended."""
+    console = folder / "console.txt"
+    with open(console, "w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "umt", *words], cwd=folder, stderr=file, stdout=file, env=environment(),
+            start_new_session=True,
+        )  # fmt: skip
+    while process.poll() is None and not moment(folder / "out", console.read_text()):
+        time.sleep(0.001)
+    os.killpg(process.pid, number)
+    assert process.wait(timeout=100) == EXIT_PREEMPTED, console.read_text()
+    return console.read_text()

@@ -246,14 +246,15 @@ def start(
     if world.size > 1 and not dist.is_initialized():
         address, port = rendezvous(world, environ)
         log.debug("rank %d of %d meets the others at %s:%d", world.rank, world.size, address, port)
+        # watch.py ends the job at the timeout and names the rank; the group's own is only the last resort.
+        timeout = datetime.timedelta(minutes=1.25 * timeout_minutes + 1)
         try:
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo",
-                init_method=f"tcp://{address}:{port}" if world.launcher != "torchrun" else "env://",
+                store=_meet(address, port, world, timeout, environ),
                 rank=world.rank,
                 world_size=world.size,
-                # watch.py ends the job at the timeout and names the rank; the group's own is only the last resort.
-                timeout=datetime.timedelta(minutes=1.25 * timeout_minutes + 1),
+                timeout=timeout,
                 device_id=chosen if chosen.type == "cuda" else None,
             )
         except RuntimeError as error:  # DistError is one, and gloo has no type of its own
@@ -268,6 +269,19 @@ def start(
                 "Export another MASTER_PORT, or unset it where scripts/launch.sh chooses a free one."
             ) from error
     return Runtime(chosen, settled, world, count, deterministic)
+
+
+def _meet(address: str, port: int, world: World, timeout: datetime.timedelta, environ: Mapping[str, str]) -> dist.Store:
+    """The store through which the processes find each other: torchrun's own, else rank 0's.
+
+    torchrun keeps its store when it starts the processes again, with the addresses of those that died in it: each
+    attempt gets names of its own.
+    """
+    launchers = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(
+        address, port, world.size, is_master=world.rank == 0 and not launchers, timeout=timeout, multi_tenant=True
+    )
+    return dist.PrefixStore(f"umt/attempt{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def stop() -> None:
