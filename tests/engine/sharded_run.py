@@ -103,6 +103,25 @@ def gathered_types(place: Runtime) -> dict[str, list[str]]:
     return {name: sorted(types) for name, types in seen.items()}
 
 
+def kept_for_backward(place: Runtime) -> int:
+    """Bytes of blocks' weights that the backward pass keeps under bf16, after the forward pass."""
+    place = dataclasses.replace(place, precision="bf16")
+    task, _ = make(place)
+    shapes = {tuple(p.shape) for p in task.model.blocks.parameters() if p.ndim == 2}  # type: ignore[union-attr]
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tuple(tensor.shape) in shapes or tuple(tensor.shape[::-1]) in shapes:
+            kept.append(tensor)
+        return tensor
+
+    batch = next(iter(Data(place, Path(), 1).batches(0)))
+    with place.autocast(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        task.training_step(batch, 0)
+    assert len(kept) >= 12, len(kept)  # four weights in each block but the first, which recomputes
+    return sum(tensor.untyped_storage().size() for tensor in kept)
+
+
 def bad_gradient(place: Runtime) -> dict[str, Any]:
     """A loss that is no number on rank 1 alone: whether a step was taken, and whether a weight moved."""
     result, strategy = trained_once(place, lambda rank: float("nan") if rank else 1.0)
@@ -165,8 +184,8 @@ def replay_file(place: Runtime) -> list[str]:
 
 
 CHECKS = [
-    shares, starting_weights, copy_after_use, gathered_types, bad_gradient, overflow, fp16_step, foreign_checkpoint,
-    unfit_optimizer, replay_file,
+    shares, starting_weights, copy_after_use, gathered_types, kept_for_backward, bad_gradient, overflow, fp16_step,
+    foreign_checkpoint, unfit_optimizer, replay_file,
 ]  # fmt: skip
 
 

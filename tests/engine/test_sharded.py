@@ -70,6 +70,11 @@ def test_what_autocast_would_cast_is_gathered_in_bf16_and_the_rest_in_fp32(seen:
 
 
 @pytest.mark.slow
+def test_no_block_s_weights_are_kept_from_the_forward_to_the_backward_pass(seen: list[dict[str, Any]]) -> None:
+    assert [rank["kept_for_backward"] for rank in seen] == [0, 0]
+
+
+@pytest.mark.slow
 def test_a_loss_of_one_process_that_is_no_number_moves_no_weight_of_any(seen: list[dict[str, Any]]) -> None:
     for rank in seen:
         assert rank["bad_gradient"] == {"updated": False, "bad_loss": True, "moved": False}
