@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,6 +95,9 @@ def _replay(rest: list[str]) -> None:
 
 def main() -> int:
     """Runs the command line of this process; returns its exit code."""
+    # SLURM's warning must not kill a run that has just ended, or not begun: while one is on, Preemption listens.
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     try:
         run(sys.argv[1:])
     except UserError as error:

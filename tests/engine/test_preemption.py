@@ -140,3 +140,9 @@ def test_a_run_that_is_told_to_stop_does_so_within_a_step() -> None:
         with pytest.raises(PreemptedError, match="another rank: epoch 1, after step 1"):
             tiny_run.build(TrainerOptions(epochs=1, steps_per_epoch=10**6), watch=Watch(preemption=asked)).fit()
     assert time.monotonic() - began < 30
+
+
+def test_a_warning_that_comes_while_the_process_ends_changes_nothing() -> None:
+    late = "import atexit, os, signal, sys; atexit.register(os.kill, os.getpid(), signal.SIGUSR1)"
+    command = f"{late}; import umt.__main__ as m; sys.argv = ['umt', '--version']; sys.exit(m.main())"
+    assert subprocess.run([sys.executable, "-c", command], capture_output=True, check=False).returncode == 0
