@@ -7,10 +7,12 @@ claims four cores, whatever the machine has, so that two runs of two processes f
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +60,11 @@ NodeName={node} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000 State=UNKNOWN
 PartitionName=video Nodes={node} Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes={node} MaxTime=INFINITE State=UP PriorityTier=2
 """
+
+
+def end_with_the_tests() -> None:
+    """In a daemon before it starts: it gets SIGTERM when the tests end, even if they are killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def free_ports(count: int) -> list[int]:
@@ -145,7 +152,12 @@ def cluster() -> Iterator[Cluster]:
                 ["slurmctld", "-D"],
                 ["slurmd", "-D"],
             ):
-                daemons.append(subprocess.Popen(words, env=environ, stdout=log, stderr=log, start_new_session=True))
+                daemons.append(
+                    subprocess.Popen(
+                        words, env=environ, stdout=log, stderr=log, start_new_session=True,
+                        preexec_fn=end_with_the_tests,
+                    )
+                )  # fmt: skip
                 if words[0] == "munged":
                     wait_for((folder / "munge.socket").exists, "munge's socket", 20)
         idle = ("sinfo", "--noheader", "--format=%T", "--partition=video")
