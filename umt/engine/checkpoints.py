@@ -81,8 +81,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OutputError: the disk is full or the folder cannot be written; what `path` held before is still there.
     """
-    # One fixed name, so that what a killed process left is overwritten rather than piled up.
-    temporary = path.with_name("." + path.name.lstrip(".") + ".writing")
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -102,6 +101,38 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _temporary(path: Path) -> Path:
+    """One fixed name, so that what a killed process left is overwritten rather than piled up."""
+    return path.with_name("." + path.name.lstrip(".") + ".writing")
+
+
+def size_of(content: Any) -> int:
+    """Bytes of the tensors in a nested content; what a checkpoint of it takes on the disk, but for a few kB."""
+    storages: dict[int, int] = {}  # by address: tensors that share one are written once
+
+    def collect(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, Mapping | list | tuple):
+            for entry in value.values() if isinstance(value, Mapping) else value:
+                collect(entry)
+
+    collect(content)
+    return sum(storages.values())
+
+
+def check_space(content: Mapping[str, Any], folder: Path) -> None:
+    """Raises OutputError if `content` is larger than what the disk of `folder` has free, before a byte is written."""
+    needed, free = size_of(content), shutil.disk_usage(folder).free
+    if needed > free:
+        kept = "The previous one is intact." if (folder / LATEST).exists() else "There is none yet."
+        raise OutputError(
+            f"A checkpoint of {needed / 1e9:.3g} GB does not fit into {folder}, which has {free / 1e9:.3g} GB free. "
+            f"{kept} Free some space, or give --keep_last N to keep fewer numbered ones, then start the same command "
+            "again: it resumes."
+        )
 
 
 def _sync_folder(folder: Path) -> None:
@@ -156,6 +187,10 @@ def save_as(content: Mapping[str, Any], folder: Path, names: list[str]) -> None:
     rewrites the others alike, never one that believes in a best checkpoint that is not there.
     """
     fresh = folder / ".checkpoint-new.pth"
+    for left in (_temporary(fresh), fresh):  # of a killed process, and as large as what is to be written
+        with contextlib.suppress(OSError):
+            left.unlink()
+    check_space(content, folder)
     save(content, fresh)
     for name in names[:-1]:
         publish(fresh, folder / name)
