@@ -114,8 +114,8 @@ class Cluster:
 
     def end_of(self, job: str, seconds: float = 200) -> dict[str, str]:
         """Waits until the job is over for good; its facts."""
-        running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "SUSPENDED")
-        wait_for(lambda: self.facts(job)["JobState"] not in running, f"the end of job {job}", seconds)
+        over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
+        wait_for(lambda: self.facts(job)["JobState"] in over, f"the end of job {job}", seconds)
         return self.facts(job)
 
 

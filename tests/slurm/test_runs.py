@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -171,3 +173,16 @@ def test_a_task_of_an_array_that_is_signalled_is_requeued_alone(cluster: Cluster
     ends = {task: cluster.end_of(f"{job}_{task}") for task in ("0", "1")}
     assert {task: facts["JobState"] for task, facts in ends.items()} == {"0": "COMPLETED", "1": "COMPLETED"}
     assert {task: facts["Restarts"] for task, facts in ends.items()} == {"0": "0", "1": "1"}
+
+
+def test_a_killed_process_ends_the_job_and_is_named(cluster: Cluster, data: Data, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = cluster.submit(PRETRAIN, *pretrain_flags(data), **TWO, cwd=tmp_path)
+    wait_for(lambda: "epoch 3/14 step" in console(out), f"epoch 3 of job {job}")
+    # PID, job, step, number on the node and in the step, as `scontrol listpids` prints them.
+    pids = [line.split() for line in cluster.call("scontrol", "listpids", f"{job}.0").stdout.splitlines()]
+    os.kill(next(int(words[0]) for words in pids if words[4] == "1"), signal.SIGKILL)
+    facts = cluster.end_of(job, 60)
+    assert facts["JobState"] == "FAILED"
+    assert int(facts["ExitCode"].split(":")[0]) in (137, 143)  # srun's word for killed processes
+    assert "rank 1" in console(out)
