@@ -54,6 +54,14 @@ def test_no_weight_decay_keeps_the_groups() -> None:
     assert [group["lr_scale"] for group in without] == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("layer_decay", [1.0, 0.75])
+def test_parameters_of_one_rate_and_decay_are_one_group(layer_decay: float) -> None:
+    groups = param_groups(tiny(), weight_decay=0.05, layer_decay=layer_decay)
+    kinds = [(group["lr_scale"], group["weight_decay"]) for group in groups]
+    assert len(kinds) == len(set(kinds))
+    assert len(kinds) == 2 or layer_decay < 1
+
+
 def test_a_frozen_parameter_is_in_no_group() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
