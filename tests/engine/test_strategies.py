@@ -47,10 +47,12 @@ BF16 = {
     ("zero2", "distill"): 6e-2, ("zero2", "classify"): 3e-2,
     ("zero3", "distill"): 1e-1, ("zero3", "classify"): 3e-2,
 }  # fmt: skip
+# fp16: where a sum turns the last bit of a half-precision weight or gradient, AdamW's division shows it; 2e-3 was seen.
+FP16 = 1e-2
 
 
 def tolerance(task: str, strategy: str, precision: str) -> float:
-    return FP32 if precision == "fp32" else BF16[strategy, task]
+    return {"fp32": FP32, "fp16": FP16}.get(precision) or BF16[strategy, task]
 
 
 def case(task: str, held: Held, precision: str, resume: Path | None = None, name: str = "") -> dict[str, str]:
@@ -164,9 +166,15 @@ def test_validations_with_other_numbers_of_batches_see_the_whole_model_and_its_a
 @pytest.fixture(scope="module")
 def all_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("all")
-    settings = [(task, precision) for task in TASKS for precision in ("fp32", "bf16")]
+    settings = [(task, precision) for task in TASKS for precision in ("fp32", "bf16", "fp16")]
     alone = [case(task, PLAIN, precision) for task, precision in settings]
-    run_cases([(1, alone), (2, [case(t, held, p) for held in HELD for t, p in settings])], folder)
+    run_cases(
+        [
+            (1, alone),
+            (2, [case(t, held, p) for held in HELD for t, p in settings if p != "fp16" or held not in ZERO[1:]]),
+        ],
+        folder,
+    )
     return folder
 
 
@@ -177,12 +185,14 @@ every_strategy = pytest.mark.parametrize(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("task", TASKS)
 @every_strategy
 def test_every_strategy_computes_what_a_plain_process_does(
     all_runs: Path, held: Held, task: str, precision: str
 ) -> None:
+    if precision == "fp16" and held in ZERO[1:]:
+        pytest.skip("DeepSpeed has no fp16 on a CPU")
     seen, plain = outcome(all_runs, task, held, precision), outcome(all_runs, task, PLAIN, precision)
     assert_same(task, seen, plain, tolerance(task, held[0], precision))
 
