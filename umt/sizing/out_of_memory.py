@@ -124,16 +124,18 @@ def _device(config: Config) -> tuple[str, float | None]:
 
 
 def _cpu_limit() -> float | None:
-    """The smallest of the process's own limit and what the machine has in all; None where neither is known."""
+    """What a step may take beside what this process holds already, now that the run has let go; None if unknown."""
     limits = []
     try:
         import resource
 
+        page = os.sysconf("SC_PAGE_SIZE")
+        virtual, resident = (int(n) * page for n in Path("/proc/self/statm").read_text().split()[:2])
         soft = resource.getrlimit(resource.RLIMIT_AS)[0]
         if soft != resource.RLIM_INFINITY:
-            limits.append(float(soft))
-        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    except (ImportError, ValueError, OSError):  # not a Unix
+            limits.append(float(soft - virtual))
+        limits.append(float(page * os.sysconf("SC_PHYS_PAGES") - resident))
+    except (ImportError, ValueError, OSError):  # not a Linux
         pass
     return min(limits, default=None)
 
