@@ -18,7 +18,7 @@ from pathlib import Path
 from umt import __version__
 from umt.config.cli import parse, render_dry_run
 from umt.engine.preemption import Preemption
-from umt.errors import EXIT_PEER_LOST, EXIT_PREEMPTED, ConfigError, PeerLostError, PreemptedError, UserError
+from umt.errors import EXIT_PREEMPTED, ConfigError, PeerLostError, PreemptedError, UserError
 
 USAGE = f"""umt {__version__}: video transformers by masked distillation from an image teacher
 
@@ -105,7 +105,7 @@ def main() -> int:
     except PreemptedError as error:
         return _say(str(error), EXIT_PREEMPTED)
     except PeerLostError as error:
-        return _say(str(error), EXIT_PEER_LOST)
+        return _say(str(error), error.code)
     except KeyboardInterrupt:
         return _say("interrupted; the run goes on from its last checkpoint when it is started again", 130)
     except BrokenPipeError:  # the reader of our output has gone, as in `umt finetune --help | head`

@@ -38,4 +38,11 @@ class PreemptedError(Exception):
 
 
 class PeerLostError(Exception):
-    """Another process of this run is dead or hangs; names rank, host and step: `EXIT_PEER_LOST`."""
+    """Another process of this run is dead or hangs, or stopped by an error of its own; names rank, host and step.
+
+    `code` is what this process exits with: `EXIT_PEER_LOST`, or 2 where the other one stopped by a UserError.
+    """
+
+    def __init__(self, text: str, code: int = EXIT_PEER_LOST) -> None:
+        super().__init__(text)
+        self.code = code

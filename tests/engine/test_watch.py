@@ -105,6 +105,30 @@ def test_an_error_of_one_rank_ends_the_other_with_its_sentence(tmp_path: Path) -
     assert "config.json could not be written" in said
 
 
+def test_a_collective_that_fails_because_a_peer_stopped_ends_with_the_code_of_the_peer(tmp_path: Path) -> None:
+    program = """if True:
+        import datetime, sys
+        import torch.distributed as dist
+        from umt.engine.watch import Watch
+        from umt.errors import ConfigError, PeerLostError
+        where = {"size": 2, "address": "127.0.0.1", "port": int(sys.argv[1])}
+        store = dist.TCPStore("127.0.0.1", where["port"], is_master=True, wait_for_workers=False)
+        try:
+            with Watch(rank=1, **where):
+                try:
+                    with Watch(rank=0, **where):
+                        raise ConfigError("the mistake.")
+                except ConfigError:
+                    raise RuntimeError("[gloo] Connection closed by peer") from None
+        except PeerLostError as error:
+            print(error.code, error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program, free_port()], env=ENVIRONMENT, capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout == f"2 rank 0 on {socket.gethostname()} stopped: the mistake.\n", done.stderr
+
+
 def test_a_rank_that_never_comes_is_said(tmp_path: Path) -> None:
     meet = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     program = (

@@ -26,7 +26,7 @@ from umt.engine.runtime import Runtime
 from umt.engine.strategies.replicated import Replicated
 from umt.engine.trainer import Trainer, TrainerOptions
 from umt.engine.watch import Watch
-from umt.errors import EXIT_PEER_LOST, EXIT_PREEMPTED, PeerLostError, PreemptedError
+from umt.errors import EXIT_PREEMPTED, PeerLostError, PreemptedError
 from umt.tasks.base import StepOutput, Task
 
 CLASSES = 3
@@ -212,7 +212,7 @@ def run(words: list[str]) -> int:
             return EXIT_PREEMPTED
         except PeerLostError as error:
             logging.getLogger("umt").error("%s", error)
-            return EXIT_PEER_LOST
+            return error.code
         finally:
             runtime.stop()
     return 0

@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 
 import torch.distributed as dist
@@ -32,6 +32,15 @@ PERIOD = 1.0  # seconds between beats
 SILENT = 5.0  # seconds without a beat that tell a dead peer from a living one once a collective has failed
 NEXT = "The job ends; the same command goes on from the last checkpoint."
 STARTING, DATA, STEP, SAVING, VALIDATION = range(5)  # parts of a step, in their order
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """Why the run ends, what its processes exit with, and the rank that shows where it hangs (-1: none)."""
+
+    text: str
+    code: int = EXIT_PEER_LOST
+    hung: int = -1
 
 
 @dataclass
@@ -68,7 +77,7 @@ class Watch:
         self._where = address, port, attempt
         self._own = _Heard(host=socket.gethostname(), tick=0, beat=0)
         self._heard = {peer: _Heard() for peer in (range(size) if rank == 0 else (0,))}
-        self._verdict: dict[str, str | int] | None = None
+        self._verdict: _Verdict | None = None
         self._store: dist.Store | None = None
         self._answered = time.monotonic()  # when the store last did
         self._lost = False  # whether the connection to the store has ended
@@ -128,34 +137,34 @@ class Watch:
         try:
             # Those who stop because they were asked to have agreed on it, and met since.
             if isinstance(error, Exception) and not isinstance(error, PreemptedError):
-                text = self._find_dead_peer() if _is_of_a_collective(error) else None
-                self._tell(text, error)
-                if text is not None:
-                    raise PeerLostError(text) from error
+                found = self._find_dead_peer() if _is_of_a_collective(error) else None
+                self._tell(found, error)
+                if found is not None:
+                    raise PeerLostError(found.text, found.code) from error
         finally:
             self._quiet.set()
             for thread in self._threads:  # one that outlives the interpreter may crash it
                 thread.join(timeout=2 * PERIOD)
 
-    def _tell(self, text: str | None, error: Exception) -> None:
-        """Tells the others why this rank stops, and waits until they know."""
-        if text is None:
+    def _tell(self, found: _Verdict | None, error: Exception) -> None:
+        """Tells the others why this rank stops, and waits until they know. `found`: the peer that it stops for."""
+        if found is None:
             own, code = self._own, 2 if isinstance(error, UserError) else EXIT_PEER_LOST
             said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error} (at {own.what})"
-            self._sentence(f"rank {self.rank} on {own.host} stopped: {said}", code)
+            found, expected = _Verdict(f"rank {self.rank} on {own.host} stopped: {said}", code), self.size
         else:
-            self._sentence(text)
-        expected = self.size if text is None else self.size - 1
+            expected = self.size - 1
+        self._verdict = self._verdict or found
         end = time.monotonic() + SILENT
         while time.monotonic() < end and self._acknowledged < expected and not self._lost:
             time.sleep(0.1)
 
-    def _find_dead_peer(self) -> str | None:
+    def _find_dead_peer(self) -> _Verdict | None:
         """After a collective has failed: the verdict, or the peer that has been silent since; None if all live."""
         began = time.monotonic()
         while time.monotonic() < began + 2 * SILENT:
             if self._verdict is not None:
-                return str(self._verdict["text"])
+                return self._verdict
             # The last beat of the dead may have been heard a little after the collective failed.
             others = {peer: heard for peer, heard in self._heard.items() if peer != self.rank}
             silent = [peer for peer, heard in others.items() if heard.at < began + 2 * PERIOD]
@@ -183,9 +192,9 @@ class Watch:
                         present.add(peer)
                         self._hear(peer, json.loads(store.get(f"beat/{peer}")))
                 if self._verdict is not None:
-                    store.compare_set("verdict", "", json.dumps(self._verdict))  # the first one stays
+                    store.compare_set("verdict", "", json.dumps(asdict(self._verdict)))  # the first one stays
                 if store.check(["verdict"]):
-                    self._verdict = json.loads(store.get("verdict"))
+                    self._verdict = _Verdict(**json.loads(store.get("verdict")))
                     if not acknowledged:
                         acknowledged = True
                         store.add("acknowledged", 1)
@@ -219,43 +228,39 @@ class Watch:
             before = now
             if self._verdict is None:
                 self._look(now)
-            elif ended_at is None:
-                ended_at = now
+                continue
+            ended_at = ended_at or now
             # The main thread may be on its way out with the same error, and has more to say about it.
-            if ended_at is not None and now - ended_at > 2 * PERIOD:
+            if now - ended_at > 2 * PERIOD:
                 self._end(self._verdict)
 
     def _look(self, now: float) -> None:
-        """Writes the verdict if there is something to find."""
+        """Sets the verdict if there is something to find; `_talk` takes it to the others."""
         for peer, heard in self._heard.items():
             if peer != self.rank and now - heard.at > self.timeout:
-                self._sentence(self._silence(peer))
+                self._verdict = self._silence(peer)
                 return
         if self.rank > 0 and (self._lost or now - self._answered > self.timeout):
             # The store is with rank 0, or with the launcher: without it the run cannot be held together.
-            self._sentence(self._silence(0))
+            self._verdict = self._silence(0)
         if self.rank == 0 and all(now - heard.advanced > self.timeout for heard in self._heard.values()):
             last = min(heard.position for heard in self._heard.values())
             peer, heard = min(
                 ((peer, heard) for peer, heard in self._heard.items() if heard.position == last),
                 key=lambda pair: pair[1].advanced,
             )
-            self._sentence(
+            self._verdict = _Verdict(
                 f"no rank has advanced for {self.timeout:.0f} s (--timeout_minutes), and rank {peer} on {heard.host} "
                 f"is the furthest behind, at {heard.what}. {NEXT}",
                 hung=peer,
             )
 
-    def _silence(self, peer: int) -> str:
+    def _silence(self, peer: int) -> _Verdict:
         heard = self._heard.get(peer, _Heard())
-        return (
+        return _Verdict(
             f"rank {peer} on {heard.host} is gone or stopped: no sign of life for {time.monotonic() - heard.at:.0f} s, "
             f"and the last was at {heard.what}. {NEXT}"
         )
-
-    def _sentence(self, text: str, code: int = EXIT_PEER_LOST, hung: int = -1) -> None:
-        """The verdict; `_talk` takes it to the others, or brings the one that was there before."""
-        self._verdict = {"text": text, "code": code, "hung": hung}
 
     def _forgive(self) -> None:
         now = time.monotonic()
@@ -263,14 +268,13 @@ class Watch:
         for heard in self._heard.values():
             heard.at = heard.advanced = now
 
-    def _end(self, verdict: dict[str, str | int] | None) -> None:
+    def _end(self, verdict: _Verdict) -> None:
         """Ends this process from a thread: the main thread may never come back from where it is."""
-        assert verdict is not None
-        if verdict["hung"] == self.rank:
+        if verdict.hung == self.rank:
             faulthandler.dump_traceback()  # where it hangs
-        sys.stderr.write(f"umt (rank {self.rank}): {verdict['text']}\n")
+        sys.stderr.write(f"umt (rank {self.rank}): {verdict.text}\n")
         sys.stderr.flush()
-        os._exit(int(verdict["code"]))
+        os._exit(verdict.code)
 
 
 def _is_of_a_collective(error: Exception) -> bool:
