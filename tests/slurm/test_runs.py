@@ -145,6 +145,21 @@ def test_the_signal_before_the_time_limit_requeues_the_job_which_ends_as_one_lef
     assert_as_left_alone(left_alone, out, facts)
 
 
+def test_a_job_longer_than_its_time_limit_ends_as_one_left_alone(cluster: Cluster, data: Data, tmp_path: Path) -> None:
+    # SLURM looks for jobs near their limit every 30 seconds: of the 55 before a limit of 60, this sees at least 25.
+    limits = {"limited": {"TIME_LIMIT": "1", "SIGNAL": "USR1@55"}, "left_alone": {}}
+    flags = pretrain_flags(data, "--epochs", "100", "--log_every", "30", "--num_workers", "0")
+    jobs = {}
+    for name, limit in limits.items():
+        (tmp_path / name).mkdir()
+        jobs[name] = cluster.submit(PRETRAIN, *flags, **TWO, **limit, cwd=tmp_path / name)
+    facts = {name: cluster.end_of(job, 280) for name, job in jobs.items()}
+    assert facts["limited"]["TimeLimit"] == "00:01:00"
+    assert int(facts["limited"]["Restarts"]) >= 1, console(tmp_path / "limited" / "out")
+    assert facts["left_alone"]["Restarts"] == "0"
+    assert_as_left_alone((tmp_path / "left_alone" / "out", {}), tmp_path / "limited" / "out", facts["limited"])
+
+
 def test_a_preempted_job_ends_as_one_left_alone(
     cluster: Cluster, data: Data, left_alone: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:
