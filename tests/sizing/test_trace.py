@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -19,8 +20,9 @@ from umt.sizing.trace import random_batch, recomputing, run_step, trace
 TINY = "--model vit_tiny_patch8_64 --input_size 64 --num_frames 4 --tubelet_size 1 --batch_size 2 --nb_classes 16"
 BASE = "--model vit_base_patch16_224 --num_frames 2 --tubelet_size 1 --batch_size 1"
 PRETRAIN = (
-    "--model pretrain_umt_tiny_patch8_64 --input_size 64 --num_frames 4 --clip_teacher clip_tiny_patch8_64 "
-    "--clip_input_resolution 64 --clip_return_layer 2 --batch_size 3 --mask_ratio 0.75"
+    "--model pretrain_umt_tiny_patch8_64 --input_size 64 --num_frames 4 --num_segments 4 "
+    "--clip_teacher clip_tiny_patch8_64 --clip_input_resolution 64 --clip_return_layer 2 --batch_size 3 "
+    "--mask_ratio 0.75"
 )
 
 
@@ -34,7 +36,8 @@ def configured(flags: str, task: str = "finetune") -> Config:
 def test_a_step_without_data_keeps_what_a_real_one_keeps(task: str, flags: str, blocks: int, precision: str) -> None:
     config = recomputing(configured(flags, task), blocks)
     real, traced = run_step(config, precision=precision), trace(config, precision=precision, gpu=False)
-    assert traced.saved_bytes == real.saved_bytes
+    # In bf16 torch says that a norm's mean and deviation are bf16, where the CPU keeps them in fp32.
+    assert traced.saved_bytes == pytest.approx(real.saved_bytes, rel=0 if precision == "fp32" else 0.005)
     assert traced.flops == real.flops
     assert traced.memory.peak(casts=True) == pytest.approx(real.memory.peak(casts=True), rel=0.02)
     assert (traced.weight_bytes, traced.optimizer_bytes) == (real.weight_bytes, real.optimizer_bytes)
@@ -110,9 +113,13 @@ def test_recomputing_all_blocks_keeps_little_more_than_their_inputs() -> None:
 
 
 def test_recomputing_costs_the_forward_pass_of_its_blocks() -> None:
+    """But for the last layer of the first block: without drop path, nothing after it needs its output."""
     config = configured(BASE)
     plain, all_blocks = (trace(recomputing(config, n), precision="fp32") for n in (0, 12))
-    assert all_blocks.flops - plain.flops == pytest.approx(plain.forward_flops, rel=0.03)
+    clips, tokens, width = 2, 2 * 14 * 14, 768
+    embedding, head = 2 * clips * tokens * 3 * 16 * 16 * width, 2 * clips * width * 400
+    last_layer = 2 * clips * tokens * 4 * width * width
+    assert all_blocks.flops - plain.flops == plain.forward_flops - embedding - head - last_layer
 
 
 def test_half_precision_keeps_about_half() -> None:
@@ -129,19 +136,23 @@ def test_copies_count_as_clips() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("blocks", [0, 12])
 def test_a_process_grows_by_the_modelled_peak(blocks: int) -> None:
     """Truth is what the operating system saw: the growth of a process's peak over a real step, in fp32."""
+    flags = BASE.replace("--batch_size 1", "--batch_size 4")
     code = f"""
-        import json, resource
+        import json
         from umt.config.cli import parse
         from umt.engine.runtime import Runtime
         from umt.assemble.tasks import build_task
         from umt.sizing.trace import make_optimizer, random_batch, recomputing
         import torch
         torch.set_num_threads(1)
-        config = recomputing(parse("finetune", {BASE.replace("--batch_size 1", "--batch_size 4").split()!r}, files=False), {blocks})
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        config = recomputing(parse("finetune", {flags.split()!r}, files=False), {blocks})
+        def kib(what):
+            return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(what))
+        before = kib("VmRSS")
         task = build_task(config, Runtime()); task.model.train()
         optimizer = make_optimizer(config, task)
         batch = random_batch(config)
@@ -149,15 +160,15 @@ def test_a_process_grows_by_the_modelled_peak(blocks: int) -> None:
             optimizer.zero_grad()
             task.training_step(batch, 0).loss.backward()
             optimizer.step()
-        print(json.dumps(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)))
+        print(json.dumps(1024 * (kib("VmHWM") - before)))
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=240, check=False,
-        env={**__import__("os").environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     grown = json.loads(done.stdout.splitlines()[-1])
-    config = recomputing(configured(BASE.replace("--batch_size 1", "--batch_size 4")), blocks)
+    config = recomputing(configured(flags), blocks)
     step = trace(config, precision="fp32", gpu=False)
     modelled = parts(step, "ddp", gpus=1, precision="fp32", overhead=False).total
     assert modelled == pytest.approx(grown, rel=0.1), f"{modelled / GIB:.3f} GiB modelled, {grown / GIB:.3f} seen"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umt.config.plan import accumulation, world_size_from
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from umt.sizing.trace import Step
 
 log = logging.getLogger(__name__)
+_HALVINGS = 3  # of the batch that are told where the limit is unknown
+_MANY = 8  # processes for which a single one is told what sharing out would leave
 
 
 class OutOfMemoryError(UserError):
@@ -35,6 +39,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def explain(config: Config, cause: str) -> OutOfMemoryError:
     """The sentence. `cause` is the first line of the error that ended the run."""
+    gc.collect()  # a model has cycles; what it held counts below
     optim = config.optim
     clips = optim.batch_size * config.data.num_sample
     device, limit = _device(config)
@@ -47,10 +52,10 @@ def explain(config: Config, cause: str) -> OutOfMemoryError:
     try:
         now, measures = _measures(config, limit)
     except (RuntimeError, MemoryError, ConfigError) as error:  # the trace itself wants some memory
-        log.debug("no model of the memory: %s", error)
+        log.warning("no model", exc_info=error)
         return OutOfMemoryError(
             f"{where}. Of least cost first, these help: --enable_deepspeed --zero_stage 1 or --fsdp on several GPUs, a "
-            "smaller --batch_size with --global_batch_size, --use_checkpoint --checkpoint_num N; umt plan says how much."
+            "smaller --batch_size with --global_batch_size, --use_checkpoint --checkpoint_num N; see umt plan."
         )
     return OutOfMemoryError(
         f"{where}. A step needs {now / GIB:.3g} GiB as modelled{_of(limit)}; with the least cost first: "
@@ -79,9 +84,12 @@ def _measures(config: Config, limit: float | None) -> tuple[float, list[str]]:
             if strategy != own:
                 yield FLAGS[strategy], peak(config, strategy, accumulated)
         total = config.optim.batch_size * count * accumulated
-        for size in _smaller(config, total, count):
+        for size in _smaller(config, total, count)[: _HALVINGS if limit is None else None]:
             smaller = replaced(config, batch_size=size, update_freq=1, global_batch_size=total)
-            yield f"--batch_size {size} --global_batch_size {total}", peak(smaller, own, total // (size * count))
+            value = peak(smaller, own, total // (size * count))
+            yield f"--batch_size {size} --global_batch_size {total}", value
+            if limit is not None and value <= limit:
+                break
         blocks = depth(config)
         done = config.model.checkpoint_num if config.model.use_checkpoint else 0
         for number in sorted({blocks // 2, blocks}):
@@ -91,6 +99,9 @@ def _measures(config: Config, limit: float | None) -> tuple[float, list[str]]:
                 slower = 100 * (steps[tried].flops / steps[config].flops - 1)
                 yield f"--use_checkpoint --checkpoint_num {number} (+{slower:.0f} % FLOPs)", value
 
+    def verdict(value: float) -> str:
+        return "" if limit is None else " (fits)" if value <= limit else " (still too large)"
+
     steps: dict[Config, Step] = {}
     parallel = config.parallel
     zero = f"zero{parallel.zero_stage}" if parallel.enable_deepspeed and parallel.zero_stage else "ddp"
@@ -98,19 +109,24 @@ def _measures(config: Config, limit: float | None) -> tuple[float, list[str]]:
     now = peak(config, own, accumulated)
     told = []
     for words, value in options():
-        verdict = "" if limit is None else " (fits)" if value <= limit else " (still too large)"
-        told.append(f"{words}: {value / GIB:.3g} GiB{verdict}")
+        told.append(f"{words}: {value / GIB:.3g} GiB{verdict(value)}")
     if count == 1:
-        told.append("several GPUs with --fsdp or --enable_deepspeed --zero_stage 1 share the optimiser's state out")
+        for strategy in ("zero1", "fsdp"):
+            value = parts(
+                steps[config], strategy, gpus=_MANY, precision=precision, accumulation=accumulated, ema=averaged,
+                overhead=gpu,
+            ).total  # fmt: skip
+            told.append(f"{_MANY} processes with {FLAGS[strategy]}: {value / GIB:.3g} GiB each{verdict(value)}")
     return now, told
 
 
 def _smaller(config: Config, total: int, count: int) -> list[int]:
-    """Half, a quarter and an eighth of the batch, or what near them keeps the step's videos and mixup's pairs."""
+    """Half of the batch, a quarter and so on, or what near them keeps the step's videos and mixup's pairs."""
     now, copies = config.optim.batch_size, config.data.num_sample
     mixes = isinstance(config, FinetuneConfig) and (config.augment.mixup > 0 or config.augment.cutmix > 0)
     fit = [n for n in range(1, now) if total % (n * count) == 0 and not (mixes and n * copies % 2)]
-    return sorted({max(m) for part in (2, 4, 8) if (m := [n for n in fit if n <= now / part])}, reverse=True)
+    fractions = (2**n for n in range(1, now.bit_length()))
+    return sorted({max(m) for part in fractions if (m := [n for n in fit if n <= now / part])}, reverse=True)
 
 
 def _device(config: Config) -> tuple[str, float | None]:
@@ -120,7 +136,7 @@ def _device(config: Config) -> tuple[str, float | None]:
     if config.runtime.device != "cpu" and torch.cuda.is_available():
         facts = torch.cuda.get_device_properties(torch.cuda.current_device())
         return f"{facts.name} ({facts.total_memory / GIB:.1f} GiB)", float(facts.total_memory)
-    return "This machine's memory", _cpu_limit()
+    return "This machine", _cpu_limit()
 
 
 def _cpu_limit() -> float | None:
@@ -141,7 +157,7 @@ def _cpu_limit() -> float | None:
 
 
 def _of(limit: float | None) -> str:
-    return "" if limit is None else f", of {limit / GIB:.3g} GiB"
+    return "" if limit is None else f" of the {limit / GIB:.3g} GiB that it can have"
 
 
 def _first_line(text: str) -> str:
