@@ -27,11 +27,12 @@ USAGE = f"""umt {__version__}: video transformers by masked distillation from an
   umt test      --flag value ...   test a classifier from many views (finetune --eval)
   umt replay    FILE               recompute the step that a run stopped at because it was not finite
   umt plan      SCRIPT             parameters, memory and hours of an experiment, before it is started
+  umt data      COMMAND            prepare, check and look at data sets
   umt doctor                       what this machine has, and what is missing for what
 
 umt COMMAND --help lists the flags; --dry_run prints the resolved run. Experiments: exp/, results: MODEL_ZOO.md."""
 
-_COMMANDS = ("pretrain", "finetune", "test", "replay", "plan", "doctor")
+_COMMANDS = ("pretrain", "finetune", "test", "replay", "plan", "data", "doctor")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -47,6 +48,12 @@ def run(argv: Sequence[str]) -> None:
         from umt.sizing.command import plan_command
 
         print(plan_command(rest))
+    elif command == "data":
+        from umt.datasets.command import main as data_command
+
+        code = data_command(rest)
+        if code:
+            raise SystemExit(code)
     elif command == "doctor":
         from umt.doctor import examine
 

@@ -25,6 +25,8 @@ WITHOUT_TORCH = [
     "umt.config.cli",
     "umt.config.schema",
     "umt.data.catalog",
+    "umt.datasets.command",
+    "umt.datasets.prepare",
     "umt.errors",
     "umt.models.specs",
     "umt.optim.schedule",
