@@ -1,4 +1,4 @@
-"""`umt data COMMAND`: finds the tool and starts it; each module, imported when asked for, has `main(argv) -> exit code`.
+"""`umt data COMMAND`: finds the tool and starts it; each is a module with `main(argv) -> exit code`, loaded lazily.
 
 Shared by the tools: `Parser`, an argparse whose complaints are ConfigErrors with the nearest flag.
 """
