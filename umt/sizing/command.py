@@ -132,7 +132,8 @@ def report(
         f"{step.flops / step.clips / 1e9:.0f} G a clip"
         + (f" (+{100 * (step.flops / steps[0].flops - 1):.0f} % for recomputing {blocks} blocks)" if blocks else ""),
         "",
-        "Peak memory of one GPU in GiB (traced from the code for DDP, modelled from the trace for the others):",
+        f"Peak memory of one {'GPU' if gpu else 'process'} in GiB (traced from the code for DDP, modelled from the "
+        "trace for the others):",
         f"  {'':<38}{'recompute':>10}{'weights':>9}{'grads':>7}{'optim':>7}{'EMA':>6}{'teacher':>9}{'activ.':>8}"
         f"{'CUDA':>6}{'total':>8}",
     ]
@@ -146,7 +147,7 @@ def report(
             fits = "" if gpu is None else "  fits" if part.total <= gpu.memory * GIB else "  too large"
             mark = "*" if n == blocks and strategy == _strategy(config) else " "
             lines.append(
-                f"{mark} {FLAGS[strategy] if strategy != 'ddp' else 'DDP' if count > 1 else 'one GPU':<38}{n:>10}"
+                f"{mark} {FLAGS[strategy] if strategy != 'ddp' else 'DDP' if count > 1 else 'alone':<38}{n:>10}"
                 f"{numbers[0]:>9.2f}{numbers[1]:>7.2f}{numbers[2]:>7.2f}{numbers[3]:>6.2f}{numbers[4]:>9.2f}"
                 f"{numbers[5]:>8.2f}{numbers[6]:>6.2f}{sum(numbers):>8.2f}{fits}"
             )
