@@ -12,15 +12,11 @@ Kinetics-710 658,340 (UniFormerV2, https://arxiv.org/abs/2211.09552, which merge
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
+from umt.data import labels
 from umt.errors import ConfigError
-
-LABELS = Path(__file__).parent / "labels"
 
 
 @dataclass(frozen=True)
@@ -37,9 +33,9 @@ class DatasetSpec:
     label_files: dict[int, str] = field(default_factory=dict)  # classes -> file under labels/, one name a line
 
     def class_names(self, classes: int) -> list[str] | None:
-        """Names in label order, None for one's own classes."""
+        """Names in label order, that of the published weights; None for one's own classes."""
         name = self.label_files.get(classes)
-        return None if name is None else (LABELS / name).read_text(encoding="utf-8").splitlines()
+        return None if name is None else list(labels.names_of(name.removesuffix(".txt")))
 
 
 _KINETICS_SIZES = {400: 246_535, 600: 370_582, 700: 542_352, 710: 658_340}
@@ -82,12 +78,6 @@ def official_size(name: str, classes: int | None = None) -> int | None:
     return sizes.get(max(sizes, default=0) if classes is None else classes)
 
 
-@lru_cache(maxsize=1)
-def _k710_index() -> dict[str, list[int]]:
-    index: dict[str, list[int]] = json.loads((LABELS / "k710_index.json").read_text(encoding="utf-8"))
-    return index
-
-
 def k710_head_rows(classes: int) -> list[int] | None:
     """Rows of a 710-class head that serve the classes of another Kinetics set, in label order; None: no such map.
 
@@ -96,4 +86,4 @@ def k710_head_rows(classes: int) -> list[int] | None:
     if classes == 710:
         return list(range(710))
     key = {400: "k400_umt", 600: "k600", 700: "k700"}.get(classes)
-    return None if key is None else list(_k710_index()[key])
+    return None if key is None else list(labels.k710_index()[key])

@@ -1,0 +1,102 @@
+"""Class names, and the orders in which lists and checkpoints number them. No torch, no numpy.
+
+An order is nothing but its list of names, name of class 0 first. `labels.txt` beside a list, and the key `class_names`
+of a checkpoint, say which one is meant; `order_of` finds its name among those that this library knows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+
+from umt.errors import AnnotationError
+
+FOLDER = Path(__file__).parent
+LABELS_FILE = "labels.txt"  # beside a list: one class name a line, in the order of the labels
+# Known orders: file -> how to name it to a person.
+ORDERS = {
+    "k400_umt": "Kinetics-400 in the order of the published UMT weights (--label_order umt)",
+    "k400": "Kinetics-400 in alphabetical order (--label_order alphabetical)",
+    "k600": "Kinetics-600 in the order of the published UMT weights",
+    "k700": "Kinetics-700 in the order of the published UMT weights",
+    "k710": "Kinetics-710",
+    "ssv2": "Something-Something V2",
+    "mitv1": "Moments in Time V1",
+    "ucf101": "UCF101",
+    "hmdb51": "HMDB51",
+}
+
+
+@cache
+def names_of(order: str) -> tuple[str, ...]:
+    """Names of the order `order`, a key of `ORDERS`."""
+    return tuple((FOLDER / f"{order}.txt").read_text(encoding="utf-8").splitlines())
+
+
+def order_of(names: Sequence[str]) -> str | None:
+    """The key of `ORDERS` whose names these are, in this order; None for another one."""
+    wanted = [plain(name) for name in names]
+    return next((order for order in ORDERS if [plain(name) for name in names_of(order)] == wanted), None)
+
+
+def same(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether both number the same classes alike. Of names that this library knows, case and punctuation do not count."""
+    return list(one) == list(other) or (order_of(one) or "one") == (order_of(other) or "other")
+
+
+@lru_cache(maxsize=100_000)
+def plain(name: str) -> str:
+    """A name by which class names compare: `Petting_animal (not cat)` and `petting animal (not cat)` are one."""
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+@lru_cache(maxsize=1)
+def k710_index() -> dict[str, list[int]]:
+    """Set -> Kinetics-710 label of each of its classes; sets are k400, k400_umt, k600, k700."""
+    index: dict[str, list[int]] = json.loads((FOLDER / "k710_index.json").read_text(encoding="utf-8"))
+    return index
+
+
+@cache
+def numbers(order: str) -> dict[str, int]:
+    """`plain` name -> label in `order`, with the names that official annotations have and the order has not."""
+    known = {plain(name): label for label, name in enumerate(names_of(order))}
+    aliases = json.loads((FOLDER / "aliases.json").read_text(encoding="utf-8")).get(order, {})
+    for name, ours in aliases.items():
+        known.setdefault(plain(name), known[plain(ours)])
+    if order == "k400_umt":  # official annotations have the names of `k400`
+        for name, row in zip(names_of("k400"), k710_index()["k400"], strict=True):
+            known.setdefault(plain(name), row)
+    elif order == "k400":
+        for name, row in zip(names_of("k400"), k710_index()["k400"], strict=True):
+            known.setdefault(plain(names_of("k400_umt")[row]), known[plain(name)])
+    return known
+
+
+def read_names(file: Path) -> list[str]:
+    """Class names of a label file, one a line. Raises AnnotationError for one that is empty, or names a class twice."""
+    try:
+        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnnotationError(f"{file} cannot be read as class names, one a line in UTF-8: {error}.") from None
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise AnnotationError(f"{file} is empty; it should hold one class name a line. Mend it or take it away.")
+    seen: dict[str, int] = {}
+    for line, name in enumerate(names, 1):
+        if not name:
+            raise AnnotationError(
+                f"{file}:{line}: an empty line; the line number is the label, so no line may be empty."
+            )
+        if name in seen:
+            raise AnnotationError(f"{file}:{line}: '{name}' stands in line {seen[name]} too; a class has one label.")
+        seen[name] = line
+    return names
+
+
+def text_of(names: Iterable[str]) -> str:
+    """What a label file holds."""
+    return "".join(f"{name}\n" for name in names)
