@@ -43,18 +43,21 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     return {finding["name"]: finding for finding in said["findings"]}
 
 
+@pytest.mark.slow
 def test_versions_are_those_of_the_packages(found: dict[str, dict[str, Any]]) -> None:
     assert found["torch"]["detail"] == torch.__version__.split("+")[0]
     assert found["av"]["detail"] == av.__version__
     assert f"Python {sys.version.split()[0]}" in found["umt"]["detail"]
 
 
+@pytest.mark.slow
 def test_the_reader_that_training_needs_has_decoded_and_names_its_ffmpeg(found: dict[str, dict[str, Any]]) -> None:
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
     assert found["pyav"]["state"] == "ok"
     assert found["pyav"]["detail"] == f"{av.__version__}, its own FFmpeg (libavcodec {codec}); decodes H.264"
 
 
+@pytest.mark.slow
 def test_precision_is_what_a_run_takes(found: dict[str, dict[str, Any]]) -> None:
     from umt.engine.runtime import choose_device, choose_precision, find_world
 
@@ -62,6 +65,7 @@ def test_precision_is_what_a_run_takes(found: dict[str, dict[str, Any]]) -> None
     assert found["precision"]["detail"].endswith(f"--precision auto takes {taken}")
 
 
+@pytest.mark.slow
 def test_every_finding_that_is_not_ok_says_what_to_do_or_is_a_bare_fact(found: dict[str, dict[str, Any]]) -> None:
     silent = [f["name"] for f in found.values() if f["state"] == "missing" and not f["remedy"]]
     assert silent == []

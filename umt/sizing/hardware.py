@@ -56,7 +56,7 @@ def find_gpu(name: str) -> Gpu:
     word = "".join(c for c in name.lower() if c.isalnum()).removesuffix("gb")
     if word in plain:
         return plain[word]
-    near = [plain[n].name for n in difflib.get_close_matches(word, plain, n=3, cutoff=0.5)]
+    near = dict.fromkeys(plain[n].name for n in difflib.get_close_matches(word, plain, n=4, cutoff=0.5))
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(g.name for g in GPUS.values())}."
     raise ConfigError(f"--gpu ({name}) is not in the table. {hint}")
 
