@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umt.config.cli import parse, render_dry_run
 from umt.config.plan import Plan, plan, world_size_from
+from umt.data import parquet_list
+from umt.data.list_lines import Row
 from umt.errors import ConfigError
 
 
@@ -126,3 +130,14 @@ def test_a_dry_run_prints_one_fact_a_line() -> None:
     text = render_dry_run(parse("finetune", ["--dry_run", "--output_dir", "runs/mine"]), {"UMT_LAUNCH_COMMAND": "go"})
     assert text.startswith("umt finetune mine\n  command      go\n  model        vit_base_patch16_224: width 768")
     assert "\n  views        5 clips x 3 crops = 15\n" in text
+
+
+def test_a_folder_of_parquet_lists_is_counted_as_one_of_csv_lists_is(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    rows = [Row(f"{i}.mp4", -1, i % 2) for i in range(8)]
+    for split in ("train", "val", "test"):
+        parquet_list.write(str(tmp_path / f"{split}.parquet"), rows)
+    words = f"--data_path {tmp_path} --nb_classes 2 --batch_size 2 --warmup_epochs 0 --dry_run"
+    shown = render_dry_run(parse("finetune", words.split()))
+    assert f"8 for training (counted in {tmp_path / 'train.parquet'})" in shown
+    assert f"{tmp_path / 'val.parquet'}, " in shown

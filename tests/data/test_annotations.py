@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umt.data.annotations import VideoList, count_rows, read_folders, read_list, require_files
-from umt.errors import AnnotationError
+from umt.errors import AnnotationError, ConfigError
 
 Write = Callable[..., Path]
 
@@ -63,6 +63,40 @@ def test_a_header_line_is_not_a_video(write: Write) -> None:
     path = write("path,label\na.mp4,0\n")
     assert rows(read_list(path, separator=",")) == [("a.mp4", 0)]
     assert count_rows(path) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["label,path\n3,a b.mp4\n", "name,fold,label\na b.mp4,5,3\n", 'label,x,video\n3,,"a b.mp4"\n']
+)
+def test_a_header_may_order_the_columns(write: Write, text: str) -> None:
+    path = write(text)
+    assert rows(read_list(path, separator=",")) == [("a b.mp4", 3)]
+    assert count_rows(path) == 1
+
+
+def test_a_header_orders_the_columns_of_frame_folders_too(write: Write) -> None:
+    videos = read_list(write("path,label,num_frames\na,3,48\n"), separator=",", frame_folders=True)
+    assert (videos.path(0), int(videos.num_frames[0]), int(videos.labels[0])) == ("a", 48, 3)
+
+
+def test_a_line_without_the_columns_of_the_header_is_named(write: Write) -> None:
+    with pytest.raises(AnnotationError, match=r"train\.csv:3: `4` has not the columns that the header names"):
+        read_list(write("label,path\n3,a.mp4\n4\n"), separator=",")
+
+
+def test_a_header_of_a_list_for_pretraining_is_no_video(write: Write) -> None:
+    assert rows(read_list(write("path\na b.mp4\n"), labels_optional=True)) == [("a b.mp4", -1)]
+
+
+@pytest.mark.parametrize("separator", ["", "::", "a", '"', "\n"])
+def test_a_separator_that_cannot_part_columns_is_refused(write: Write, separator: str) -> None:
+    with pytest.raises(ConfigError, match=r"--split \(.*\) must be one character"):
+        read_list(write("a.mp4 3\n"), separator=separator)
+
+
+def test_a_list_in_utf_16_is_told_how_to_convert(write: Write) -> None:
+    with pytest.raises(AnnotationError, match=r"no text in UTF-8 \(byte 0, line 1\).*iconv -f UTF-16 -t UTF-8"):
+        read_list(write("a.mp4,0\n".encode("utf-16")))
 
 
 def test_a_malformed_first_line_is_no_header(write: Write) -> None:

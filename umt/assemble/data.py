@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from umt.config.checks import list_file
 from umt.config.plan import Plan, loader_processes
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
 from umt.data import catalog
@@ -50,7 +51,7 @@ def _split(config: FinetuneConfig, split: str, classes: int) -> VideoList:
             log.info(videos.note)
         return videos
     return read_list(
-        Path(data.data_path) / f"{split}.csv",
+        list_file(Path(data.data_path), split),
         separator=data.split,
         prefix=data.prefix,
         num_classes=classes,

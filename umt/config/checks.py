@@ -240,7 +240,13 @@ def list_files(config: Config) -> dict[str, Path]:
     splits = ["test"] if evaluation.eval else ["train", "test"]
     if not evaluation.eval and not evaluation.disable_eval_during_finetuning:
         splits.insert(1, "val")
-    return {split: folder / f"{split}.csv" for split in splits}
+    return {split: list_file(folder, split) for split in splits}
+
+
+def list_file(folder: Path, split: str) -> Path:
+    """The list of a split: `split.csv`, or `split.parquet` where there is no csv."""
+    csv, parquet = folder / f"{split}.csv", folder / f"{split}.parquet"
+    return parquet if parquet.is_file() and not csv.is_file() else csv
 
 
 def _check_lists(config: Config) -> None:

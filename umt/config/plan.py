@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from umt.config.checks import list_files, model_spec, token_grid
+from umt.config.checks import list_file, list_files, model_spec, token_grid
 from umt.config.deepspeed import deepspeed_json
 from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
 from umt.data import catalog
@@ -142,7 +142,7 @@ def training_videos(config: Config) -> tuple[int | None, str]:
         from umt.data.annotations import read_folders  # here, because numpy comes with it and takes half a dry run
 
         return len(read_folders(given, split="train")), f"counted in {given}"
-    path = Path(given, "train.csv") if finetuning else Path(given)
+    path = list_file(Path(given), "train") if finetuning else Path(given)
     if given and path.is_file():
         from umt.data.annotations import count_rows
 

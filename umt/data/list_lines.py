@@ -1,0 +1,221 @@
+"""The text of a list: from bytes to lines, and from a line to path, number of frames and label, and back.
+
+A line is `path<separator>label`; `path<separator>frames<separator>label` for videos kept as folders of frames. Columns
+are split from the right, so that a path may contain the separator. A header that names its columns may order them
+otherwise (`label,path`, or further columns between); their fields are then those of a csv file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from umt.errors import AnnotationError, ConfigError
+
+# As a shell writes them, the commonest first.
+SEPARATORS = {",": "','", " ": "' '", "\t": "$'\\t'", ";": "';'", "|": "'|'"}
+
+PATH_COLUMNS = ("path", "video", "video_path", "file", "file_path", "filepath", "filename", "file_name", "name")
+LABEL_COLUMNS = ("label", "labels", "class", "class_id", "classid", "label_id", "target", "category", "y")
+FRAME_COLUMNS = ("num_frames", "total_frames", "n_frames", "nframes", "frames", "frame_count", "number_of_frames")
+
+# At most 18 digits: what fits 64 bits.
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
+
+
+class Row(NamedTuple):
+    """What a line says: `frames` is -1 unless the list is one of frame folders, `label` -1 where there is none."""
+
+    path: str
+    frames: int
+    label: int
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the lines of a list are to be read; `columns`: where a header says that path, frames and label stand."""
+
+    separator: str = " "
+    frame_folders: bool = False
+    labels_optional: bool = False
+    columns: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.separator) != 1 or self.separator.isalnum() or self.separator in '"\n\r\0':
+            raise ConfigError(
+                f"--split ({self.separator!r}) must be one character that parts columns, e.g. ',' or ' ' or $'\\t'."
+            )
+
+    def row(self, line: str) -> Row | None:
+        """The row that `line` is; None if it has no such columns."""
+        if self.columns is not None:
+            return self._named(line)
+        row = self._split(line, self.separator)
+        if row is None and self.labels_optional and self.other_separator(line) is None:
+            row = self._split(f"{line}{self.separator}-1", self.separator)
+        return row
+
+    def other_separator(self, line: str) -> str | None:
+        """The separator that does part `line` into columns, if another one than this form's does."""
+        return next((s for s in SEPARATORS if s != self.separator and self._split(line, s)), None)
+
+    def lacks_frames(self, line: str) -> bool:
+        """Whether `line` would be one of a list of videos, where frame folders are wanted."""
+        return self.frame_folders and Form(self.separator)._split(line, self.separator) is not None
+
+    def _split(self, line: str, separator: str) -> Row | None:
+        columns = 2 if self.frame_folders else 1
+        if '"' in line:
+            fields = _csv_fields(line, separator)
+            fields = [separator.join(fields[:-columns]), *fields[-columns:]] if len(fields) > columns else []
+        else:
+            fields = (line.rstrip() if separator.isspace() else line).rsplit(separator, columns)
+        if len(fields) != columns + 1:
+            return None
+        path, label = fields[0].strip(), _number(fields[-1])
+        frames = _number(fields[1]) if self.frame_folders else -1
+        if not path or label is None or frames is None or (self.frame_folders and frames < 1):
+            return None
+        return Row(path, frames, label)
+
+    def _named(self, line: str) -> Row | None:
+        assert self.columns is not None
+        fields = [field.strip() for field in _csv_fields(line, self.separator)]
+        if len(fields) <= max(self.columns):
+            return None
+        at_path, at_frames, at_label = self.columns
+        frames = _number(fields[at_frames]) if self.frame_folders else -1
+        label = -1 if self.labels_optional and not fields[at_label] else _number(fields[at_label])
+        if not fields[at_path] or label is None or frames is None or (self.frame_folders and frames < 1):
+            return None
+        return Row(fields[at_path], frames, label)
+
+    def line(self, row: Row) -> str:
+        """`row` as a line that `Form.row` reads back. Raises AnnotationError for a path that no line can hold."""
+        fields = [row.path, str(row.label)]
+        if self.frame_folders:
+            fields.insert(1, str(row.frames))
+        if '"' in row.path:
+            written = io.StringIO()
+            csv.writer(written, delimiter=self.separator, lineterminator="").writerow(fields)
+            line = written.getvalue()
+        else:
+            line = self.separator.join(fields)
+        if not _fits_text(row.path) or Form(self.separator, self.frame_folders).row(line) != row:
+            raise AnnotationError(
+                f"The path {row.path!r} cannot stand in a list of text: a line end in it, spaces around it, no UTF-8. "
+                "Rename the file, or write the list as parquet."
+            )
+        return line
+
+
+def _fits_text(path: str) -> bool:
+    return not re.search(r"[\r\n\0\ud800-\udfff]|^\ufeff", path)
+
+
+def _number(field: str) -> int | None:
+    field = field.strip()
+    return int(field.partition(".")[0]) if _WHOLE_NUMBER.fullmatch(field) else None
+
+
+def _csv_fields(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:  # a field of more than 128 KiB
+        return []
+
+
+def header(line: str, form: Form) -> Form | None:
+    """How the lines below `line` are to be read if it is a header, else None. Only asked of what is no row itself."""
+    words = [word.strip().lower() for word in _csv_fields(line, form.separator)]
+    at_path, at_frames, at_label = (
+        next((words.index(name) for name in names if name in words), -1)
+        for names in (PATH_COLUMNS, FRAME_COLUMNS, LABEL_COLUMNS)
+    )
+    if any(map(_WHOLE_NUMBER.fullmatch, words)):
+        return None
+    if at_path >= 0 and at_label >= 0 and (at_frames >= 0 or not form.frame_folders):
+        usual = [at_path, at_frames, at_label] if form.frame_folders else [at_path, at_label]
+        if usual == list(range(len(words))):
+            return form
+        return Form(form.separator, form.frame_folders, form.labels_optional, (at_path, at_frames, at_label))
+    if form.labels_optional and len(words) == 1 and at_path == 0:
+        return form
+    words = re.split(r"[,\s;|]+", line.strip().replace('"', "").lower())
+    return form if len(words) > 1 and words[-1] in LABEL_COLUMNS else None
+
+
+def read_text(source: str) -> str:
+    """The text of a list, without its byte-order mark. Raises AnnotationError for what is no text in UTF-8."""
+    if os.path.isdir(source):
+        inside = _lists_in(source)
+        raise AnnotationError(
+            f"{source} is a folder where a list of videos is wanted; "
+            + (f"it holds {inside}: name one of them." if inside else "name a file of lines `path label`.")
+        )
+    data = b""
+    try:
+        data = Path(source).read_bytes()
+        text = data.decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        inside = _lists_in(os.path.dirname(source) or ".")
+        raise AnnotationError(
+            f"{source} does not exist; "
+            + (f"its folder holds {inside}." if inside else "nor does any other list in its folder.")
+            + " Check --data_path."
+        ) from None
+    except OSError as error:
+        raise AnnotationError(f"{source} cannot be read: {error.strerror}. Check its permissions.") from None
+    except UnicodeDecodeError as error:
+        guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "LATIN1"
+        raise AnnotationError(
+            f"{source} is no text in UTF-8 (byte {error.start}, line {data.count(10, 0, error.start) + 1}). "
+            f"Is it a list of videos? Convert it, e.g. iconv -f {guess} -t UTF-8."
+        ) from None
+    if "\0" in text:
+        raise AnnotationError(
+            f"{source}:{text.count(chr(10), 0, text.index(chr(0))) + 1}: a zero byte, which no path has. "
+            "Is it a list of videos?"
+        )
+    return text
+
+
+def lines(text: str) -> Iterator[tuple[int, str]]:
+    """Number, from 1, and content of the lines that are not blank."""
+    # Not splitlines(): a path may hold the odd characters that it takes for line ends.
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
+        if line.strip():
+            yield number, line.strip("\n ")
+
+
+def _lists_in(folder: str) -> str:
+    try:
+        names = sorted(n for n in os.listdir(folder) if n.endswith((".csv", ".txt", ".tsv", ".list", ".parquet")))
+    except OSError:
+        return ""
+    return ", ".join(names[:8])
+
+
+def explain(source: str, number: int, line: str, form: Form) -> str:
+    """The sentence for a line that `form` cannot read."""
+    shown = line if len(line) <= 80 else line[:77] + "..."
+    named = SEPARATORS.get(form.separator, repr(form.separator))
+    right = None if form.columns is not None else form.other_separator(line)
+    if right is not None:
+        return (
+            f"{source}:{number}: --split {named} does not part `{shown}` into path and label. "
+            f"Try --split {SEPARATORS[right]}."
+        )
+    if form.columns is not None:
+        return f"{source}:{number}: `{shown}` has not the columns that the header names. Mend the line, or the header."
+    if form.lacks_frames(line):
+        return f"{source}:{number}: `{shown}` lacks a column: rows of frame folders are path, number of frames, label."
+    return (
+        f"{source}:{number}: `{shown}` does not end in {named} and a whole-number label. Mend the line, or its --split."
+    )

@@ -1,0 +1,83 @@
+"""`VideoList`: the rows of a list, however it was written."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class VideoList:
+    """Rows of a list: each has a path as the list writes it, a file, a label (-1: none) and a number of frames.
+
+    That number is -1 for a video file and 0 for a folder of frames that nobody counted. Paths lie in one block of
+    bytes, not in a million Python strings, whose reference counts would make every worker copy them.
+    """
+
+    def __init__(
+        self, source: str, paths: Sequence[str], labels: Sequence[int], frames: Sequence[int] | None = None,
+        prefix: str = "", extension: str = "", note: str = "",
+    ) -> None:  # fmt: skip
+        rows = Rows()
+        for row, path in enumerate(paths):
+            rows.add(path.encode("utf-8", "surrogateescape"), frames[row] if frames else -1, labels[row])
+        self._take(source, rows, prefix, extension, note)
+
+    @classmethod
+    def of(cls, source: str, rows: Rows, *, prefix: str = "", extension: str = "", note: str = "") -> VideoList:
+        """A list of what a reader of files has gathered."""
+        made = cls.__new__(cls)
+        made._take(source, rows, prefix, extension, note)
+        return made
+
+    def _take(self, source: str, rows: Rows, prefix: str, extension: str, note: str) -> None:
+        self.source = source
+        self.prefix = prefix
+        self.note = note  # what a person should know of how the list came about
+        self.labels: NDArray[np.int64] = np.array(rows.labels, dtype=np.int64)
+        self.num_frames: NDArray[np.int64] = np.array(rows.frames, dtype=np.int64)
+        self._extension = extension
+        self._ends: NDArray[np.int64] = np.array(rows.ends, dtype=np.int64)
+        self._text = bytes(rows.text)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, row: int) -> str:
+        """The path as the list writes it: the name of the row in results."""
+        return self._text[self._ends[row] : self._ends[row + 1]].decode("utf-8", "surrogateescape")
+
+    def file(self, row: int) -> str:
+        """The file or folder to open: prefix and ending added."""
+        path = self.path(row)
+        if self._extension and "." not in os.path.basename(path):
+            path += self._extension
+        return os.path.join(self.prefix, path)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every row has a label."""
+        return bool((self.labels >= 0).all())
+
+
+class Rows:
+    """What a reader gathers, row by row, in numbers and one block of bytes: a row costs its path and 24 bytes."""
+
+    def __init__(self) -> None:
+        self.text = bytearray()
+        self.ends = array("q", [0])
+        self.frames = array("q")
+        self.labels = array("q")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def add(self, path: bytes, frames: int, label: int) -> None:
+        """One more row; `path` as the file system's bytes."""
+        self.text += path
+        self.ends.append(len(self.text))
+        self.frames.append(frames)
+        self.labels.append(label)
