@@ -42,7 +42,7 @@ class Batch:
         return dataclasses.replace(self, **moved)
 
     def pin_memory(self) -> Batch:
-        """Called by `DataLoader(pin_memory=True)`."""
+        """In page-locked memory, from which copies to the GPU are faster."""
         return self._map(lambda t: t.pin_memory())
 
     def __getitem__(self, part: slice) -> Batch:

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.data import sampling
+from umt.data import guard, sampling
 from umt.data.annotations import VideoList
 from umt.data.decoders import Frames, VideoReader
 from umt.data.reader import open_folder, open_video
@@ -59,6 +59,7 @@ class Videos:
 
     def open(self, row: int) -> VideoReader:
         """Raises VideoError naming the file."""
+        guard.begin(self.list.file(row))
         frames = int(self.list.num_frames[row])
         if frames < 0:
             return open_video(self.list.file(row), self.decoder)

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
 from umt.data.batch import Batch
 from umt.data.clips import Failure, Sample
+from umt.data.pool import Pool
 from umt.errors import ConfigError, UserError
 from umt.randomness import generator
 
@@ -66,13 +66,13 @@ def collate(samples: Sequence[Sample], failures: list[Failure]) -> Batch:
     )
 
 
-class _Batches(Dataset[Any]):
+@dataclass(frozen=True)
+class _Batches:
     """Makes the batch of a `Work`. An error for a person travels as a value: raised, it would arrive as a traceback."""
 
-    def __init__(self, clips: Clips) -> None:
-        self.clips = clips
+    clips: Clips
 
-    def __getitem__(self, work: Work) -> Batch | UserError:
+    def __call__(self, work: Work) -> Batch | UserError:
         epoch, rows = work
         samples: list[Sample] = []
         failures: list[Failure] = []
@@ -86,7 +86,7 @@ class _Batches(Dataset[Any]):
         return collate(samples, failures)
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker() -> None:
     """One thread: workers are the parallelism, and threads within them would fight for the same cores."""
     torch.set_num_threads(1)
     _opencv_alone()
@@ -104,9 +104,14 @@ def _leave_signals_to_the_parent() -> None:
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads made later inherit this
 
+    parent = os.getppid()
+
     def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-            pass
+        # Also where its parent was killed: a worker that hangs would stay for ever.
+        while os.getppid() == parent:
+            told = signal.sigtimedwait({signal.SIGTERM}, 5)
+            if told is not None and told.si_pid == parent:
+                break
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -121,56 +126,58 @@ def _opencv_alone() -> None:
     cv2.setNumThreads(0)
 
 
-def _unchanged(item: Any) -> Any:
-    return item
+@dataclass(frozen=True)
+class _Pin:
+    """Page-locks what has arrived, in the thread that receives it."""
+
+    device: int
+
+    def __call__(self, item: Any) -> Any:
+        torch.cuda.set_device(self.device)  # a thread begins on GPU 0, whatever its process works on
+        return item.pin_memory() if isinstance(item, Batch) else item
 
 
 @dataclass
 class Workers:
     """How batches are made ahead. 0 `num_workers`: in this process. Nothing here changes what is in a batch.
 
-    `start_method`: "fork", "spawn" or "forkserver"; None is the platform's.
+    `start_method`: "fork", "spawn" or "forkserver"; None is the platform's. `timeout`: seconds after which a video that
+    is still being read counts as unreadable (0: never); without workers it never does, for a reader that hangs can only
+    be ended together with its process.
     """
 
     num_workers: int = 0
     pin_memory: bool = False
     prefetch: int = 2  # batches that each worker has ready
     start_method: str | None = None
-    _plan: list[Work] = field(default_factory=list, init=False, repr=False)
-    _loader: DataLoader[Any] | None = field(default=None, init=False, repr=False)
+    timeout: float = 0.0
+    _pool: Pool | None = field(default=None, init=False, repr=False)
 
     def run(self, clips: Clips, plan: Sequence[Work]) -> Iterator[Batch]:
         """The batches of `plan`, in its order. Workers outlive a call, so one object serves one data set."""
-        if self._loader is None:
-            parallel: dict[str, Any] = {}
-            if self.num_workers:
-                _opencv_alone()
-                parallel = {
-                    "persistent_workers": True,
-                    "prefetch_factor": self.prefetch,
-                    "worker_init_fn": _start_worker,
-                    "multiprocessing_context": self.start_method,
-                }
-            self._loader = DataLoader(
-                _Batches(clips),
-                batch_size=None,
-                sampler=self._plan,  # read anew at every iteration
-                num_workers=self.num_workers,
-                collate_fn=_unchanged,
-                pin_memory=self.pin_memory,
-                # The DataLoader draws a seed at each iteration; not from the global generator, which training uses.
-                generator=torch.Generator().manual_seed(0),
-                **parallel,
+        make = _Batches(clips)
+        if self.num_workers and self._pool is None:
+            _opencv_alone()
+            pin = {"receive": _Pin(torch.cuda.current_device())} if self.pin_memory else {}
+            self._pool = Pool(
+                make,
+                workers=self.num_workers,
+                prefetch=self.prefetch,
+                start_method=self.start_method,
+                timeout=self.timeout,
+                start=_start_worker,
+                **pin,
             )
-        self._plan[:] = plan
-        for item in self._loader:
+        for item in map(make, plan) if self._pool is None else self._pool.run(plan):
             if isinstance(item, UserError):
                 raise item
-            yield item
+            yield item.pin_memory() if self.pin_memory and self._pool is None else item
 
     def close(self) -> None:
         """Ends the worker processes."""
-        self._loader = None
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
 
 class TrainLoader:
