@@ -62,7 +62,7 @@ def read_folders(
         raise AnnotationError(
             f"{folder} holds no video for {split}: neither {', '.join(VIDEO_ENDINGS[:4])} ... nor frames."
         )
-    return VideoList(str(folder), paths, labels, frames, prefix=str(folder), note=note)
+    return VideoList(str(folder), paths, labels, frames, prefix=str(folder), note=note, class_names=classes)
 
 
 def _folders(folder: Path) -> list[Path]:

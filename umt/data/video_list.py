@@ -19,12 +19,13 @@ class VideoList:
 
     def __init__(
         self, source: str, paths: Sequence[str], labels: Sequence[int], frames: Sequence[int] | None = None,
-        prefix: str = "", extension: str = "", note: str = "",
+        prefix: str = "", extension: str = "", note: str = "", class_names: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         rows = Rows()
         for row, path in enumerate(paths):
             rows.add(path.encode("utf-8", "surrogateescape"), frames[row] if frames else -1, labels[row])
         self._take(source, rows, prefix, extension, note)
+        self.class_names = None if class_names is None else list(class_names)
 
     @classmethod
     def of(cls, source: str, rows: Rows, *, prefix: str = "", extension: str = "", note: str = "") -> VideoList:
@@ -37,6 +38,7 @@ class VideoList:
         self.source = source
         self.prefix = prefix
         self.note = note  # what a person should know of how the list came about
+        self.class_names: list[str] | None = None  # in the order of the labels, where what was read says so
         self.labels: NDArray[np.int64] = np.array(rows.labels, dtype=np.int64)
         self.num_frames: NDArray[np.int64] = np.array(rows.frames, dtype=np.int64)
         self._extension = extension
