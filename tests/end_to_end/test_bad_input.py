@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.data.test_pool import hanging
 from tests.end_to_end.conftest import Command, Data, environment, with_flags
 from umt.__main__ import main
 from umt.models import create_model
@@ -144,10 +146,45 @@ def test_a_truncated_test_video_is_named(refused: Refused, own: Data, tmp_path: 
 
 
 @pytest.mark.slow
-def test_an_unreadable_training_video_is_replaced_and_written_down(own: Data, umt: Command, tmp_path: Path) -> None:
+def test_an_unreadable_training_video_is_replaced_counted_and_written_down(
+    own: Data, umt: Command, tmp_path: Path
+) -> None:
     (own.folder / "train_7.mp4").unlink()
     umt(*with_flags(own.pretrain, output_dir=tmp_path / "out", epochs=1))
-    assert "train_7.mp4" in (tmp_path / "out" / "failures.jsonl").read_text()
+    (failure,) = map(json.loads, (tmp_path / "out" / "failures.jsonl").read_text().splitlines())
+    assert (failure["row"], failure["path"], failure["epoch"]) == (7, "train_7.mp4", 0)
+    assert "no such file" in failure["cause"]
+    assert json.loads((tmp_path / "out" / "log.txt").read_text())["train_unreadable_videos"] == 1
+
+
+@pytest.mark.slow
+def test_more_unreadable_videos_than_max_failures_stop_the_run_with_their_list(
+    refused: Refused, own: Data, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for row in (3, 7):
+        (own.folder / f"train_{row}.mp4").unlink()
+    sentence = refused(*with_flags(own.pretrain, output_dir=tmp_path / "out", max_failures=0.05, batch_size=24))
+    assert "2 training videos could not be read, more than the 1 allowed (--max_failures)" in sentence
+    assert str(tmp_path / "out" / "failures.jsonl") in sentence
+    assert len((tmp_path / "out" / "failures.jsonl").read_text().splitlines()) >= 2
+
+
+@pytest.mark.slow
+def test_a_video_that_never_ends_costs_a_run_nothing_but_the_time_out(own: Data, umt: Command, tmp_path: Path) -> None:
+    for name in ("train_7", "val_3"):
+        (own.folder / f"{name}.mp4").unlink()
+        hanging(own.folder / f"{name}.mp4")
+    (own.folder / "test_2.mp4").unlink()
+    flags = with_flags(own.finetune, output_dir=tmp_path / "out", epochs=2, decode_timeout=1, num_workers=2)
+    done = umt(*with_flags(flags, count_unreadable_as_wrong=None))
+    failures = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
+    assert {failure["row"] for failure in failures} == {7}
+    assert all("--decode_timeout 1 seconds" in failure["cause"] for failure in failures)
+    first, *_, last = map(json.loads, (tmp_path / "out" / "log.txt").read_text().splitlines())
+    assert (first["val_unreadable"], first["train_unreadable_videos"]) == (1, 1)
+    assert "row 3 counts as wrong" in done.stderr
+    assert "Final top-1" in last
+    assert "no such file" in json.dumps(json.loads((tmp_path / "out" / "test.json").read_text()))
 
 
 def test_replay_has_a_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +196,7 @@ def test_replay_has_a_help(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 def test_a_wrong_prefix_stops_at_once(refused: Refused, data: Data, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     sentence = refused(*with_flags(data.pretrain, prefix=tmp_path / "elsewhere", output_dir=tmp_path / "out"))
-    assert "Check --prefix" in sentence
+    assert f"none of 12 videos looked up is there, first {tmp_path}/elsewhere/train_0.mp4. Check --prefix" in sentence
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(refused: Refused, data: Data, tmp_path: Path) -> None:

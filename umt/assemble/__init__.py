@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from umt.assemble.data import evaluation_list, train_loader, training_list
+from umt.assemble.data import evaluation_list, failure_budget, train_loader, training_list
 from umt.assemble.strategies import build_strategy, check_strategy
 from umt.assemble.tasks import build_task, record_of, task_from_record
 from umt.assemble.testing import load_best, load_for_test, run_test, validation
@@ -178,7 +178,7 @@ def _trainer(
             keep_last=saving.keep_last,
             save_in_background=saving.save_in_background,
             on_nan=config.runtime.on_nan,
-            failure_budget=max(1, len(train.clips) // 100),
+            failure_budget=failure_budget(config.data.max_failures, len(train.clips)),
         ),
         lr=rates,
         weight_decay=decay,

@@ -11,7 +11,7 @@ from umt.config.checks import list_file
 from umt.config.plan import Plan, loader_processes
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
 from umt.data import catalog
-from umt.data.annotations import VideoList, read_folders, read_list, require_files
+from umt.data.annotations import VideoList, read_folders, read_list, require_files, require_some_files
 from umt.data.clips import TrainClips, Videos, ViewClips, training_sampler, validation_sampler, views_sampler
 from umt.data.loaders import EvalLoader, TestLoader, TrainLoader, Workers
 from umt.data.transforms.erasing import draw_erase_box
@@ -24,15 +24,18 @@ log = logging.getLogger(__name__)
 def training_list(config: Config) -> VideoList:
     data = config.data
     if isinstance(config, FinetuneConfig):
-        return _split(config, "train", config.data.nb_classes)
-    return read_list(
-        data.data_path,
-        separator=data.split,
-        prefix=data.prefix,
-        frame_folders=not data.use_decord,
-        labels_optional=True,
-        extension=".mp4",
-    )
+        videos = _split(config, "train", config.data.nb_classes)
+    else:
+        videos = read_list(
+            data.data_path,
+            separator=data.split,
+            prefix=data.prefix,
+            frame_folders=not data.use_decord,
+            labels_optional=True,
+            extension=".mp4",
+        )
+    require_some_files(videos)
+    return videos
 
 
 def evaluation_list(config: FinetuneConfig, split: str, run: Runtime) -> VideoList:
@@ -135,4 +138,11 @@ def test_loader(config: FinetuneConfig, videos: VideoList, run: Runtime, done: f
 
 
 def _workers(config: Config, run: Runtime) -> Workers:
-    return Workers(num_workers=loader_processes(config), pin_memory=config.data.pin_mem and run.device.type == "cuda")
+    data = config.data
+    pinned = data.pin_mem and run.device.type == "cuda"
+    return Workers(num_workers=loader_processes(config), pin_memory=pinned, timeout=data.decode_timeout)
+
+
+def failure_budget(share: float, videos: int) -> int:
+    """Unreadable training videos that a run puts up with: this share, at least one unless it is 0."""
+    return max(1, int(share * videos)) if share else 0

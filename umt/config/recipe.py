@@ -30,6 +30,8 @@ _FREE_FLAGS = frozenset(
         "split",
         "use_decord",
         "decoder",
+        "decode_timeout",
+        "max_failures",
         "num_workers",
         "pin_mem",
     ]

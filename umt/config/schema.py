@@ -95,6 +95,12 @@ class DataConfig(Group):
     num_sample: int = flag(1, "copies of every video in a batch, each augmented anew, from one decode", at_least=1)
     use_decord: bool = flag(True, "lists name videos; False: folders of frames, `path frames label`")
     decoder: str = flag("auto", "video reader; auto takes what is right on this machine", choices=DECODERS)
+    decode_timeout: float = flag(
+        120.0, "seconds after which a video that is still being read counts as unreadable; 0: never", at_least=0
+    )
+    max_failures: float = flag(
+        0.01, "share of the training videos that may be unreadable before the run stops", at_least=0, at_most=1
+    )
     num_workers: int | None = flag(
         None, "processes that load data, per GPU; default: 10, or the CPU cores if fewer", at_least=0, example="8"
     )

@@ -19,7 +19,10 @@ from umt.data.plain_lists import plain_rows
 from umt.data.video_list import Rows, VideoList
 from umt.errors import AnnotationError
 
-__all__ = ["VIDEO_ENDINGS", "VideoList", "count_rows", "missing_files", "read_folders", "read_list", "require_files"]
+__all__ = [
+    "VIDEO_ENDINGS", "VideoList", "count_rows", "missing_files", "read_folders", "read_list", "require_files",
+    "require_some_files",
+]  # fmt: skip
 
 
 def missing_files(videos: VideoList) -> list[int]:
@@ -37,6 +40,16 @@ def require_files(videos: VideoList) -> None:
             f"{videos.source}: {len(missing)} of {len(videos)} videos cannot be read: no such file, first "
             f"{videos.file(missing[0])} (row {missing[0]}, counted from 0). Check --prefix ({prefix}), "
             "take them off the list, or give --count_unreadable_as_wrong."
+        )
+
+
+def require_some_files(videos: VideoList, looks: int = 20) -> None:
+    """Raises AnnotationError where none of a few videos, spread over the list, is there: then the prefix is wrong."""
+    rows = range(0, len(videos), -(-len(videos) // looks))
+    if not any("://" in videos.file(row) or os.path.exists(videos.file(row)) for row in rows):
+        raise AnnotationError(
+            f"{videos.source}: none of {len(rows)} videos looked up is there, first {videos.file(0)}. "
+            f"Check --prefix ({videos.prefix or 'none'}) and the list."
         )
 
 

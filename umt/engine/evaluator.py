@@ -97,7 +97,9 @@ def validate(
     done = 0
     with evaluating(task):
         for batch in loader:
-            unread += [int(failure["row"]) for failure in batch.failures]
+            for failure in batch.failures:
+                log.warning("row %s counts as wrong: %s", failure["row"], failure["cause"])
+                unread.append(int(failure["row"]))
             if len(batch):
                 clips = batch.to(device)
                 with autocast():

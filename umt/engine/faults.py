@@ -18,6 +18,8 @@ from umt.errors import UserError, VideoError
 
 log = logging.getLogger(__name__)
 
+NAMED = 20  # videos that an error lists
+
 
 class NonFiniteError(UserError):
     """A loss or gradient that is no number; names the samples and the file that replays the step."""
@@ -42,6 +44,7 @@ class Faults:
         self.runtime = runtime
         self.run_log = run_log
         self.config = config
+        self._causes: dict[int, str] = {}  # of the rows that failed since this start
 
     def judge(self, global_step: int, micro_batches: list[Batch], result: StepResult, progress: Progress) -> None:
         """Counts what is harmless. Raises NonFiniteError, on all ranks alike, for what is not."""
@@ -102,15 +105,19 @@ class Faults:
         rows = set(progress.failed_rows)
         for failure in [f for found in runtime.gather_objects(mine) for f in found]:
             rows.add(int(failure["row"]))
+            self._causes[int(failure["row"])] = str(failure["cause"])
             log.warning("row %s %s could not be read and was replaced: %s", *map(failure.get, ("row", "path", "cause")))
             self.run_log.failure({"step": global_step, "epoch": epoch, **failure})
         progress.failed_rows = sorted(rows)
         budget = self.options.failure_budget
         if budget is not None and len(rows) > budget:
             where = self.options.output_dir / "failures.jsonl" if self.options.output_dir else "the messages above"
+            named = [self._causes.get(row, f"row {row}, in an earlier start") for row in sorted(rows)]
+            more = f"\n  and {len(named) - NAMED} more" if len(named) > NAMED else ""
+            listed = "".join(f"\n  {name}" for name in named[:NAMED])
             raise VideoError(
-                f"{len(rows)} training videos could not be read, more than the {budget} allowed (see {where}). "
-                "Mend them or take them off the list."
+                f"{len(rows)} training videos could not be read, more than the {budget} allowed (--max_failures). "
+                f"Mend them or take them off the list; {where} has all of them with their causes:{listed}{more}"
             )
 
 

@@ -243,6 +243,8 @@ class Trainer:
         skipped = [step - here.start for step in progress.skips if step in here]
         if skipped:
             line["train_skipped_steps"] = skipped
+        if progress.failed_rows:
+            line["train_unreadable_videos"] = len(progress.failed_rows)  # since the run began
         line |= clock
         metrics = self._validate(line)
         names = []
