@@ -17,6 +17,8 @@ class VideoList:
     bytes, not in a million Python strings, whose reference counts would make every worker copy them.
     """
 
+    class_names: list[str] | None  # in the order of the labels, where what was read says so
+
     def __init__(
         self, source: str, paths: Sequence[str], labels: Sequence[int], frames: Sequence[int] | None = None,
         prefix: str = "", extension: str = "", note: str = "", class_names: Sequence[str] | None = None,
@@ -38,7 +40,7 @@ class VideoList:
         self.source = source
         self.prefix = prefix
         self.note = note  # what a person should know of how the list came about
-        self.class_names: list[str] | None = None  # in the order of the labels, where what was read says so
+        self.class_names = None
         self.labels: NDArray[np.int64] = np.array(rows.labels, dtype=np.int64)
         self.num_frames: NDArray[np.int64] = np.array(rows.frames, dtype=np.int64)
         self._extension = extension
