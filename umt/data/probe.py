@@ -4,23 +4,25 @@ decord and torchcodec are fast but were seen to give other frames than a full de
 file in tests/data/test_reader.py): decord on stream-copied cuts with an edit list (shows what a player hides), both on
 key frames that frames before them in time lean on (open GOPs), on AVI, MPEG-PS and MPEG-TS with B-frames, on
 anything but 8-bit 4:2:0 (other rounding), decord on rotated files (refuses). Such files are read by
-`umt.data.decoders.PyAV`, which seeks by the times found here. Interlaced H.264 is not found: there PyAV interpolates
-the colours of each field by itself, the others do not.
+`umt.data.pyav_readers.PyAV`, which seeks by the times found here. Interlaced H.264 is not found: there PyAV
+interpolates the colours of each field by itself, the others do not.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.data import h264
 from umt.errors import VideoError
 
 _PLAIN_FORMATS = {"yuv420p", "yuvj420p"}
@@ -51,15 +53,15 @@ def unreadable(path: str, cause: object) -> VideoError:
 
 
 def check_file(path: str) -> None:
-    """Raises VideoError for a file that is missing, a folder, or empty: the common causes, said plainly."""
+    """Raises VideoError for a file that is missing, a folder, a pipe, or empty: the common causes, said plainly."""
     try:
-        size = os.stat(path).st_size
+        found = os.stat(path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         raise unreadable(path, "no such file; is --prefix right?" if missing else error.strerror) from None
-    if os.path.isdir(path):
-        raise unreadable(path, "a folder, not a file")
-    if size == 0:
+    if not stat.S_ISREG(found.st_mode):  # reading from a pipe would wait for ever
+        raise unreadable(path, f"a {'folder' if stat.S_ISDIR(found.st_mode) else 'pipe or device'}, not a file")
+    if found.st_size == 0:
         raise unreadable(path, "0 bytes")
 
 
@@ -72,9 +74,15 @@ def probe(path: str) -> Probe:
                 raise unreadable(path, "it has no video stream")
             stream = container.streams.video[0]
             codec = stream.codec_context
-            packets = [
-                (p.pts, p.dts, p.is_keyframe, p.is_discard, p.is_corrupt) for p in container.demux(stream) if p.size
-            ]
+            prefix = h264.prefix_of(codec.extradata)
+            packets = []
+            false_keys = 0
+            for p in container.demux(stream):
+                # Where pictures are renewed stripe by stripe, H.264 calls a frame a key that leans on earlier ones.
+                false = p.is_keyframe and codec.name == "h264" and not h264.is_intra(bytes(p), prefix)
+                false_keys += false
+                if p.size:
+                    packets.append((p.pts, p.dts, p.is_keyframe and not false, p.is_discard, p.is_corrupt))
             containers = set(container.format.name.split(","))
             pix_fmt, width, height, reorders = codec.pix_fmt, codec.width, codec.height, bool(codec.has_b_frames)
             invisible = codec.name == "vp8"  # alternate reference frames are packets that nobody sees
@@ -85,7 +93,8 @@ def probe(path: str) -> Probe:
     if any(corrupt for *_, corrupt in packets):
         raise unreadable(path, "truncated: the file ends in the middle of a frame")
     turned = bool(containers & {"mov", "mp4"}) and _turned(path)
-    return _judge(packets, containers, pix_fmt, width, height, reorders, invisible, turned)
+    found = _judge(packets, containers, pix_fmt, width, height, reorders, invisible, turned)
+    return replace(found, quirks=(*found.quirks, "key frames that are none")) if false_keys else found
 
 
 def _boxes(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int]]:
@@ -158,6 +167,9 @@ def _judge(
             keys.append((pts, pts if dts is None else dts))
         elif keys and pts is not None and pts < keys[-1][0]:
             leading = True
+    if not packets[0][2]:
+        timed = False  # a player may leave out what comes before the first key frame
+        quirks.append("no key frame at the beginning")
     if leading:
         quirks.append("open groups of pictures")
     return Probe(

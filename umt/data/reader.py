@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from functools import cache
 
-from umt.data.decoders import DECODERS, FrameFolder, PyAV, VideoReader
-from umt.data.mp4 import plain_length
-from umt.data.probe import probe
+from umt.data.decoders import DECODERS, FrameFolder
+from umt.data.mp4 import begins_anew_at_keys, plain_index
+from umt.data.probe import check_file, probe
+from umt.data.pyav_readers import Direct, PyAV
+from umt.data.video_reader import VideoReader
 from umt.errors import ConfigError, VideoError
 
 # In order of preference for --decoder auto: decord until measurements say otherwise.
-ORDER = ("decord", "torchcodec", "pyav")
+ORDER = ("pyav", "torchcodec", "decord")
 
 _WANTS = {
     "decord": "pip install decord (no wheel for ARM)",
@@ -60,17 +62,19 @@ def _chosen(decoder: str) -> str:
 def open_video(path: str | os.PathLike[str], decoder: str = "auto") -> VideoReader:
     """Opens a video file. Raises VideoError naming it and the cause if that is impossible.
 
-    `decoder` ("auto", "decord", "torchcodec", "pyav") reads plain files; PyAV reads the others.
+    `decoder` ("auto", "pyav", "torchcodec", "decord") reads plain files; PyAV reads the others.
     """
     path = os.fspath(path)
     name = _chosen(decoder)
-    if name == "pyav":
-        return PyAV(path)
-    known, length = None, plain_length(path)
+    check_file(path)
+    known, index = None, plain_index(path)
+    if index is not None and name == "pyav":
+        return Direct(path, index)
+    length = len(index) if index is not None and begins_anew_at_keys(path, index) else None
     if length is None:
         known = probe(path)
         length = None if known.quirks else len(known.times)
-    if length is not None:
+    if length is not None and name != "pyav":
         try:
             return DECODERS[name](path, length)
         except VideoError:  # a codec that this decoder was built without, or another count of frames: PyAV knows it
