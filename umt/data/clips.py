@@ -20,6 +20,7 @@ from umt.data import guard, sampling
 from umt.data.annotations import VideoList
 from umt.data.decoders import Frames, VideoReader
 from umt.data.reader import open_folder, open_video
+from umt.data.storage.source import PLAIN_FILES, Storage
 from umt.errors import ConfigError, VideoError
 from umt.randomness import generator, key
 
@@ -53,18 +54,19 @@ class Videos:
     list: VideoList
     decoder: str = "auto"
     frame_template: str | None = "img_{:05}.jpg"  # of folders whose list gives the number of frames
+    storage: Storage = PLAIN_FILES
 
     def __len__(self) -> int:
         return len(self.list)
 
     def open(self, row: int) -> VideoReader:
         """Raises VideoError naming the file."""
-        guard.begin(self.list.file(row))
-        frames = int(self.list.num_frames[row])
+        name, frames = self.storage.name(self.list, row), int(self.list.num_frames[row])
+        guard.begin(name)
         if frames < 0:
-            return open_video(self.list.file(row), self.decoder)
+            return self.storage.open(self.list, row, partial(open_video, decoder=self.decoder))
         # 0: nobody counted the frames, so nobody promised how they are named either.
-        return open_folder(self.list.file(row), frames or None, self.frame_template if frames else None)
+        return open_folder(name, frames or None, self.frame_template if frames else None)
 
     def failure(self, row: int, cause: VideoError) -> Failure:
         """What a batch reports of a row that cannot be read."""

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.data.storage.urls import join
+
 
 class VideoList:
     """Rows of a list: each has a path as the list writes it, a file, a label (-1: none) and a number of frames.
@@ -55,11 +57,11 @@ class VideoList:
         return self._text[self._ends[row] : self._ends[row + 1]].decode("utf-8", "surrogateescape")
 
     def file(self, row: int) -> str:
-        """The file or folder to open: prefix and ending added."""
+        """The file, folder or URL to open: prefix and ending added."""
         path = self.path(row)
         if self._extension and "." not in os.path.basename(path):
             path += self._extension
-        return os.path.join(self.prefix, path)
+        return join(self.prefix, path)
 
     @property
     def labelled(self) -> bool:

@@ -1,0 +1,188 @@
+"""Reads URLs through fsspec: whole objects, ranges of them, and what is known of them without reading.
+
+Every process makes its own clients, at its first read. A client that a fork copied shares sockets and an event loop
+with its parent, so it is never used: but it is never let go either, since closing it would close the parent's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from umt.data.storage.urls import protocol
+from umt.errors import ConfigError
+
+ATTEMPTS = 4  # of any request, in all
+PAUSE = 0.5  # seconds before the second attempt; doubled before each further one
+_BLOCK = 32 << 20  # bytes of one request of a download
+
+T = TypeVar("T")
+
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp",
+             "hf": "huggingface_hub"}  # fmt: skip
+_clients: dict[tuple[int, str], Any] = {}
+_making = threading.Lock()
+
+
+def _forked() -> None:
+    """The parent's thread may have held the lock at the moment of the fork, and is not here to let it go."""
+    global _making
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+class RemoteError(Exception):
+    """A URL that cannot be read. The text is the cause in a few words; who asked knows the URL."""
+
+
+class MissingError(RemoteError):
+    """There is no such bucket or object."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What a store says of an object. `tag` changes when its content does; "" where a store has no such thing."""
+
+    size: int
+    tag: str = ""
+
+
+def client(url: str) -> Any:
+    """This process's fsspec file system for `url`. Raises ConfigError where a package is missing."""
+    name = protocol(url)
+    key = (os.getpid(), name)
+    with _making:
+        if key not in _clients:
+            _clients[key] = _new_client(name)
+        return _clients[key]
+
+
+def _new_client(name: str) -> Any:
+    wanted = _PACKAGES.get(name, "fsspec")
+    try:
+        import fsspec
+
+        # No listings are kept: a file that is there now is to be seen now.
+        made = fsspec.filesystem(name, skip_instance_cache=True, use_listings_cache=False, **_retrying_once(name))
+        if hasattr(made, "retries"):
+            made.retries = 1
+        return made
+    except ImportError as error:
+        missing = error.name or wanted
+        raise ConfigError(
+            f"{name}:// needs the package {missing}, which is not installed. Try pip install 'umt[storage]'."
+        ) from None
+    except ValueError:
+        raise ConfigError(
+            f"{name}:// is no kind of URL that fsspec knows. It reads s3://, gs://, hf://, https:// and others."
+        ) from None
+
+
+def _retrying_once(name: str) -> dict[str, Any]:
+    """Options by which a client leaves trying again to `_try`: attempts within attempts take minutes to give up."""
+    if _PACKAGES.get(name) != "s3fs":
+        return {}
+    from fsspec.config import conf
+
+    return {"config_kwargs": {**conf.get(name, {}).get("config_kwargs", {}), "retries": {"total_max_attempts": 1}}}
+
+
+def stat(url: str) -> Stat:
+    """Size and tag of an object. Raises RemoteError."""
+    facts = _try(url, lambda fs: fs.info(url))
+    if facts.get("type") == "directory":
+        raise MissingError("a folder, not a file")
+    if facts.get("size") is None:
+        raise RemoteError("its size is not told")
+    tags = (facts.get(name) for name in ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "created"))
+    return Stat(int(facts["size"]), next((str(tag).strip('"') for tag in tags if tag), ""))
+
+
+def exists(url: str) -> bool:
+    """Whether there is such an object or folder. Raises RemoteError where that cannot be told."""
+    try:
+        _try(url, lambda fs: fs.info(url))
+    except MissingError:
+        return False
+    return True
+
+
+def read(url: str, start: int = 0, size: int | None = None) -> bytes:
+    """`size` bytes of an object from `start` on; all of it without `size`. Raises RemoteError, also for fewer."""
+    if size == 0:
+        return b""
+
+    def once(fs: Any) -> bytes:
+        content: bytes = fs.cat_file(url) if size is None else fs.cat_file(url, start=start, end=start + size)
+        if size is not None and len(content) != size:
+            raise OSError(f"{len(content)} bytes came where {size} were asked for")
+        return content
+
+    return _try(url, once)
+
+
+def download(url: str, path: str, size: int) -> None:
+    """Writes an object of `size` bytes into the local file `path`, which is there. Raises RemoteError, and OSError."""
+    with open(path, "r+b") as file:
+        for start in range(0, size, _BLOCK):
+            file.write(read(url, start, min(_BLOCK, size - start)))
+
+
+def _try(url: str, once: Callable[[Any], T]) -> T:
+    """`once` with a client, again after errors that may pass. Raises RemoteError in words for a person."""
+    fs = client(url)
+    for attempt in range(ATTEMPTS):
+        try:
+            return once(fs)
+        except _failures() as error:
+            final = _final(error)
+            if final is not None:
+                raise final from None
+            if attempt + 1 == ATTEMPTS:
+                words = " ".join(str(error).split())[:200]
+                raise RemoteError(f"{type(error).__name__}: {words}, after {ATTEMPTS} attempts") from None
+            time.sleep(PAUSE * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What the stores' libraries raise; only of those that are loaded."""
+    kinds: list[type[Exception]] = [OSError, TimeoutError, ValueError]
+    for module, names in _RAISED.items():
+        loaded = sys.modules.get(module)
+        kinds += [getattr(loaded, name) for name in names if hasattr(loaded, name)]
+    return tuple(kinds)
+
+
+_RAISED = {
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "aiohttp": ("ClientError",),
+    "asyncio": ("TimeoutError",),
+    "fsspec.exceptions": ("FSTimeoutError",),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "gcsfs.retry": ("HttpError",),
+    "huggingface_hub.errors": ("HfHubHTTPError",),
+}
+
+
+def _final(error: Exception) -> RemoteError | None:
+    """What a second attempt will not mend, in words; None for what it may."""
+    text, name = str(error), type(error).__name__
+    if name in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "TokenRetrievalError"):
+        return RemoteError("no credentials; for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+    if isinstance(error, FileNotFoundError) or getattr(error, "status", None) == 404:
+        bucket = "bucket" in text.lower() and "not exist" in text.lower()
+        return MissingError("no such bucket" if bucket else "no such object; is --prefix right?")
+    if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
+        return RemoteError(f"access denied: {' '.join(text.split())[:200] or 'check the credentials'}")
+    if isinstance(error, IsADirectoryError):
+        return MissingError("a folder, not a file")
+    return RemoteError(" ".join(text.split())[:200]) if isinstance(error, ValueError) else None
