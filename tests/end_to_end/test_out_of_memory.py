@@ -81,7 +81,7 @@ def limits(data: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, in
     folder = tmp_path_factory.mktemp("few")
     return {
         task: addresses(finished(short(flags, folder / task, batch_size=2))) + more
-        for task, flags, more in (("pretrain", data.pretrain, 3 * GIB // 4), ("finetune", data.finetune, GIB))
+        for task, flags, more in (("pretrain", data.pretrain, 3 * GIB // 4), ("finetune", data.finetune, 6 * GIB // 5))
     }
 
 
