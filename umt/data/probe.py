@@ -69,11 +69,15 @@ def probe(path: str) -> Probe:
     """Reads the packets of `path`. Raises VideoError for what is no video or stops before its end."""
     check_file(path)
     try:
-        with av.open(path) as container:
+        with av.open(path, metadata_errors="replace") as container:  # a title in Latin-1 is no damage
+            if container.format.name.endswith("_pipe"):
+                raise unreadable(path, "a picture, not a video")
             if not container.streams.video:
                 raise unreadable(path, "it has no video stream")
             stream = container.streams.video[0]
             codec = stream.codec_context
+            if codec is None:
+                raise unreadable(path, "its codec is not known")
             prefix = h264.prefix_of(codec.extradata)
             packets = []
             false_keys = 0

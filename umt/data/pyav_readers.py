@@ -178,7 +178,7 @@ class PyAV(Reader):
         return turned
 
     def _open(self) -> None:
-        self._container = av.open(self.path)
+        self._container = av.open(self.path, metadata_errors="replace")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "NONE"
         self._stream.codec_context.thread_count = 1
