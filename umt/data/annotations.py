@@ -20,35 +20,50 @@ from umt.data.video_list import Rows, VideoList
 from umt.errors import AnnotationError
 
 __all__ = [
-    "VIDEO_ENDINGS", "VideoList", "count_rows", "missing_files", "read_folders", "read_list", "require_files",
+    "VIDEO_ENDINGS", "Files", "VideoList", "count_rows", "missing_files", "read_folders", "read_list", "require_files",
     "require_some_files",
 ]  # fmt: skip
 
 
-def missing_files(videos: VideoList) -> list[int]:
+class Files:
+    """Rows that are files of this machine. `umt.data.storage.source.Storage` knows other places too."""
+
+    def name(self, videos: VideoList, row: int) -> str:
+        """How messages name the row's file."""
+        return videos.file(row)
+
+    def there(self, videos: VideoList, row: int) -> bool:
+        """Whether it exists."""
+        return os.path.exists(videos.file(row))
+
+
+def missing_files(videos: VideoList, files: Files | None = None) -> list[int]:
     """Rows whose file or folder is not there. Looked up side by side: network disks answer slowly, but many at once."""
+    files = files or Files()
     with ThreadPoolExecutor(16) as pool:
-        there = pool.map(os.path.exists, map(videos.file, range(len(videos))))
+        there = pool.map(lambda row: files.there(videos, row), range(len(videos)))
         return [row for row, found in enumerate(there) if not found]
 
 
-def require_files(videos: VideoList) -> None:
+def require_files(videos: VideoList, files: Files | None = None) -> None:
     """Raises AnnotationError that counts the videos which are not there, and names the first."""
-    missing, prefix = missing_files(videos), videos.prefix or "none"
+    files = files or Files()
+    missing, prefix = missing_files(videos, files), videos.prefix or "none"
     if missing:
         raise AnnotationError(
             f"{videos.source}: {len(missing)} of {len(videos)} videos cannot be read: no such file, first "
-            f"{videos.file(missing[0])} (row {missing[0]}, counted from 0). Check --prefix ({prefix}), "
+            f"{files.name(videos, missing[0])} (row {missing[0]}, counted from 0). Check --prefix ({prefix}), "
             "take them off the list, or give --count_unreadable_as_wrong."
         )
 
 
-def require_some_files(videos: VideoList, looks: int = 20) -> None:
+def require_some_files(videos: VideoList, looks: int = 20, files: Files | None = None) -> None:
     """Raises AnnotationError where none of a few videos, spread over the list, is there: then the prefix is wrong."""
+    files = files or Files()
     rows = range(0, len(videos), -(-len(videos) // looks))
-    if not any("://" in videos.file(row) or os.path.exists(videos.file(row)) for row in rows):
+    if not any(files.there(videos, row) for row in rows):
         raise AnnotationError(
-            f"{videos.source}: none of {len(rows)} videos looked up is there, first {videos.file(0)}. "
+            f"{videos.source}: none of {len(rows)} videos looked up is there, first {files.name(videos, 0)}. "
             f"Check --prefix ({videos.prefix or 'none'}) and the list."
         )
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from umt.data.storage import remote
+from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, ConfigError
 
 # As a shell writes them, the commonest first.
@@ -161,7 +163,7 @@ def read_text(source: str) -> str:
         )
     data = b""
     try:
-        data = Path(source).read_bytes()
+        data = remote.read_list(source) if is_url(source) else Path(source).read_bytes()
         text = data.decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         inside = _lists_in(os.path.dirname(source) or ".")

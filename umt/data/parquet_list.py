@@ -6,12 +6,15 @@ lines of a list without header.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from umt.data.list_lines import FRAME_COLUMNS, LABEL_COLUMNS, PATH_COLUMNS, Row
+from umt.data.storage import remote
+from umt.data.storage.urls import is_url
 from umt.data.video_list import Rows
 from umt.errors import AnnotationError
 
@@ -99,7 +102,7 @@ def _opened(source: str) -> Iterator[Any]:
             f"{source}: reading parquet wants pyarrow. pip install 'umt[parquet]', or give the list as csv."
         ) from None
     try:
-        with parquet.ParquetFile(source) as file:
+        with parquet.ParquetFile(io.BytesIO(remote.read_list(source)) if is_url(source) else source) as file:
             yield file
     except FileNotFoundError:
         raise AnnotationError(f"{source} does not exist. Check --data_path.") from None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from umt.data.storage.urls import protocol
-from umt.errors import ConfigError
+from umt.errors import AnnotationError, ConfigError
 
 ATTEMPTS = 4  # of any request, in all
 PAUSE = 0.5  # seconds before the second attempt; doubled before each further one
@@ -129,6 +129,16 @@ def read(url: str, start: int = 0, size: int | None = None) -> bytes:
     return _try(url, once)
 
 
+def read_list(url: str) -> bytes:
+    """The content of a list of videos. Raises AnnotationError that says why it cannot be read."""
+    try:
+        return read(url)
+    except MissingError as error:
+        raise AnnotationError(f"{url} does not exist: {error}. Check --data_path.") from None
+    except RemoteError as error:
+        raise AnnotationError(f"{url} cannot be read: {error}.") from None
+
+
 def download(url: str, path: str, size: int) -> None:
     """Writes an object of `size` bytes into the local file `path`, which is there. Raises RemoteError, and OSError."""
     with open(path, "r+b") as file:
@@ -142,7 +152,8 @@ def _try(url: str, once: Callable[[Any], T]) -> T:
     for attempt in range(ATTEMPTS):
         try:
             return once(fs)
-        except _failures() as error:
+        except _failures() as raised:
+            error = _cause(raised)
             final = _final(error)
             if final is not None:
                 raise final from None
@@ -151,6 +162,13 @@ def _try(url: str, once: Callable[[Any], T]) -> T:
                 raise RemoteError(f"{type(error).__name__}: {words}, after {ATTEMPTS} attempts") from None
             time.sleep(PAUSE * 2**attempt)
     raise AssertionError("unreachable")
+
+
+def _cause(error: Exception) -> Exception:
+    """fsspec calls whatever a web server answers, and if it does not answer, a file that is not there."""
+    cause = error.__cause__
+    hidden = isinstance(cause, Exception) and type(cause).__module__.startswith("aiohttp")
+    return cause if hidden and isinstance(cause, Exception) else error
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -180,7 +198,7 @@ def _final(error: Exception) -> RemoteError | None:
         return RemoteError("no credentials; for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
     if isinstance(error, FileNotFoundError) or getattr(error, "status", None) == 404:
         bucket = "bucket" in text.lower() and "not exist" in text.lower()
-        return MissingError("no such bucket" if bucket else "no such object; is --prefix right?")
+        return MissingError("no such bucket" if bucket else "no such object")
     if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
         return RemoteError(f"access denied: {' '.join(text.split())[:200] or 'check the credentials'}")
     if isinstance(error, IsADirectoryError):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from umt.data import guard
+from umt.data.annotations import Files
 from umt.data.decoders import VideoReader
 from umt.data.probe import unreadable
 from umt.data.storage import remote
@@ -21,7 +22,7 @@ from umt.errors import VideoError
 
 
 @dataclass(frozen=True)
-class Storage:
+class Storage(Files):
     """Where the bytes of a list's rows are. Plain facts: every process that reads makes clients of its own.
 
     Attributes:
@@ -60,6 +61,8 @@ class Storage:
                 guard.end()  # a slow store is no decoder that hangs; requests have time-outs of their own
                 path = resources.enter_context(self._path(videos, row, name))
                 guard.begin(name)
+            except remote.MissingError as error:
+                raise unreadable(name, f"{error}; is --prefix right?") from None
             except remote.RemoteError as error:
                 raise unreadable(name, error) from None
             except OSError as error:
