@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from umt.data.transforms import operations
 from umt.data.transforms.color_jitter import color_jitter
 from umt.data.transforms.multiscale import multi_scale_crop
+from umt.data.transforms.operations import Box
 from umt.data.transforms.randaugment import RandAugment
-from umt.data.transforms.resize import Frames, centre_crop, flip, multi_crop, resize_short_side
-from umt.data.transforms.resized_crop import SCALE, random_resized_crop
+from umt.data.transforms.resize import Frames, centre_crop, flip, multi_crop, resize, resize_short_side
+from umt.data.transforms.resized_crop import SCALE, random_box
 from umt.errors import ConfigError
 
 
@@ -54,8 +56,10 @@ class FinetuneTransform:
     def __call__(self, frames: Frames, rng: np.random.Generator) -> Frames:
         """(T, H, W, 3) -> (T, input_size, input_size, 3)."""
         mirrored = bool(rng.random() < 0.5)
-        frames = RandAugment(self.auto_augment, self.interpolation)(frames, rng)
-        clip = random_resized_crop(frames, self.input_size, rng, self.crop_scale)
+        steps = RandAugment(self.auto_augment, self.interpolation).draw(rng)
+        height, width = frames.shape[1:3]
+        box = Box(*random_box(height, width, rng, self.crop_scale))
+        clip = resize(operations.apply(steps, frames, box), self.input_size, self.input_size)
         return flip(clip) if mirrored and self.flip else clip
 
 

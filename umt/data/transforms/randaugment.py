@@ -7,20 +7,22 @@ however draws the filter per frame under `--train_interpolation random`).
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from umt.data.transforms import operations
+from umt.data.transforms.operations import Box, Step, Table, TablePerFrame
 from umt.data.transforms.resize import Frames
+from umt.data.transforms.warps import FILL, Rotation, Slide
 from umt.errors import ConfigError
 
 OFF = ("", "none")
-FILL = (128, 128, 128)  # what rotation, shear and shift uncover
 INTERPOLATIONS: dict[str, Image.Resampling | tuple[Image.Resampling, ...]] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -34,7 +36,7 @@ def timm_policy(policy: str, interpolation: str) -> Any:
     """timm's `RandAugment` for a policy such as rand-m7-n4-mstd0.5-inc1. The first call imports timm, for seconds."""
     from timm.data.auto_augment import rand_augment_transform
 
-    return rand_augment_transform(policy, {"img_mean": FILL, "interpolation": INTERPOLATIONS[interpolation]})
+    return rand_augment_transform(policy, {"img_mean": (FILL,) * 3, "interpolation": INTERPOLATIONS[interpolation]})
 
 
 @contextmanager
@@ -47,19 +49,79 @@ def _own_python_random() -> Iterator[None]:
         random.setstate(state)
 
 
-def apply(images: list[Image.Image], operation: Any, magnitude: float, seed: int) -> list[Image.Image]:
-    """One timm `AugmentOp` at one magnitude on all images; its sign, and whatever else it draws, comes from `seed`."""
+def levels(operation: Any, magnitude: float, seed: int) -> tuple[float, ...]:
+    """What a timm `AugmentOp` hands its function at a magnitude; the sign comes from `seed`."""
+    if operation.level_fn is None:
+        return ()
     with _own_python_random():
         random.seed(seed)
-        levels: tuple[float, ...] = operation.level_fn(magnitude, operation.hparams) if operation.level_fn else ()
-        if operation.name.startswith("Posterize") and levels[0] == 0:
-            # Pillow 13 refuses to keep 0 bits, which leaves black.
-            return [Image.new(image.mode, image.size) for image in images]
-        changed = []
+        drawn: tuple[float, ...] = operation.level_fn(magnitude, operation.hparams)
+    return drawn
+
+
+def apply(images: list[Image.Image], operation: Any, magnitude: float, seed: int) -> list[Image.Image]:
+    """One timm `AugmentOp` at one magnitude on all images, by PIL; whatever else it draws comes from `seed` too.
+
+    `fast` has to give the same, and does not know every operation.
+    """
+    arguments = levels(operation, magnitude, seed)
+    if operation.name.startswith("Posterize") and arguments[0] == 0:
+        # Pillow 13 refuses to keep 0 bits, which leaves black.
+        return [Image.new(image.mode, image.size) for image in images]
+    changed = []
+    with _own_python_random():
         for image in images:
             random.seed(seed)
-            changed.append(operation.aug_fn(image, *levels, **operation.kwargs))
+            changed.append(operation.aug_fn(image, *arguments, **operation.kwargs))
     return changed
+
+
+@dataclass(frozen=True)
+class ByPIL:
+    """An operation that has no fast form (blur)."""
+
+    operation: Any
+    magnitude: float
+    seed: int
+
+    needs = staticmethod(operations.whole)
+
+    def __call__(self, frames: Frames, at: Box, box: Box, height: int, width: int) -> Frames:
+        """See `Step`."""
+        images = apply([Image.fromarray(frame) for frame in frames], self.operation, self.magnitude, self.seed)
+        return operations.cut(np.stack([np.asarray(image) for image in images]), at, box)
+
+
+# By timm's names; each takes whether warps are bicubic, and the levels.
+FAST: dict[str, Callable[..., Step]] = {
+    "AutoContrast": lambda cubic: TablePerFrame(operations.autocontrast_table),
+    "Equalize": lambda cubic: TablePerFrame(operations.equalize_table),
+    "Invert": lambda cubic: Table(operations.solarize_table(0)),
+    "Posterize": lambda cubic, bits: Table(operations.posterize_table(bits)),
+    "Solarize": lambda cubic, threshold: Table(operations.solarize_table(threshold)),
+    "SolarizeAdd": lambda cubic, add: Table(operations.solarize_add_table(add)),
+    "Brightness": lambda cubic, factor: Table(operations.blend_table(0, factor)),
+    "Contrast": lambda cubic, factor: TablePerFrame(partial(operations.contrast_table, factor=factor)),
+    "Color": lambda cubic, factor: operations.Saturation(factor),
+    "Desaturate": lambda cubic, share: operations.Saturation(min(1.0, max(0.0, 1.0 - share))),
+    "Sharpness": lambda cubic, factor: operations.Sharpness(factor),
+    "ShearX": lambda cubic, slope: Slide(slope, 0.0, False, cubic),
+    "ShearY": lambda cubic, slope: Slide(slope, 0.0, True, cubic),
+    "TranslateXRel": lambda cubic, share: Slide(0.0, share, False, cubic),
+    "TranslateYRel": lambda cubic, share: Slide(0.0, share, True, cubic),
+    "Rotate": lambda cubic, degrees: Rotation(degrees, cubic),
+}
+
+
+def step(operation: Any, magnitude: float, seed: int) -> Step:
+    """What `apply` does, for whole clips."""
+    make = FAST.get(operation.name.removesuffix("Increasing").removesuffix("Original"))
+    if make is None:
+        return ByPIL(operation, magnitude, seed)
+    resample = operation.kwargs["resample"]
+    if isinstance(resample, tuple):  # chosen as timm does
+        resample = random.Random(seed).choice(resample)
+    return make(resample == Image.Resampling.BICUBIC, *levels(operation, magnitude, seed))
 
 
 def draw_magnitude(operation: Any, rng: np.random.Generator) -> float:
@@ -91,22 +153,25 @@ class RandAugment:
             names = ", ".join(INTERPOLATIONS)
             raise ConfigError(f"--train_interpolation ({interpolation}) is not known. Choose one of {names}.")
 
-    def __call__(self, frames: Frames, rng: np.random.Generator) -> Frames:
-        """(T, H, W, 3) -> the same shape."""
+    def draw(self, rng: np.random.Generator) -> list[Step]:
+        """The operations for one clip."""
         if self.policy in OFF:
-            return frames
+            return []
         policy = timm_policy(self.policy, self.interpolation)
         # Operations come with replacement, but for policies that weigh them: timm's rule.
         chosen = rng.choice(
             len(policy.ops), policy.num_layers, replace=policy.choice_weights is None, p=policy.choice_weights
         )
-        images = None
+        steps = []
         for index in chosen:
             operation = policy.ops[index]
             applied = rng.random() < operation.prob
             magnitude, seed = draw_magnitude(operation, rng), int(rng.integers(2**32))
             if applied:
-                images = apply(images or [Image.fromarray(frame) for frame in frames], operation, magnitude, seed)
-        if images is None:
-            return frames
-        return np.stack([np.asarray(image) for image in images])
+                steps.append(step(operation, magnitude, seed))
+        return steps
+
+    def __call__(self, frames: Frames, rng: np.random.Generator) -> Frames:
+        """(T, H, W, 3) -> the same shape."""
+        steps = self.draw(rng)
+        return operations.apply(steps, frames, Box(0, 0, *frames.shape[1:3])) if steps else frames

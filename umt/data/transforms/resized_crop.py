@@ -1,15 +1,13 @@
-"""Random resized crop of finetuning: a box of random area and shape, resized to a square.
+"""Random resized crop of finetuning: a box of random area and shape, which becomes the whole clip.
 
 Paper: https://arxiv.org/abs/1409.4842 (Inception), with torchvision's law. The original resizes normalised floats with
-torch's bilinear filter without antialiasing; here OpenCV does it on uint8, which differs by at most one grey level and
-is many times faster.
+torch's bilinear filter without antialiasing; `resize` does it on uint8 with OpenCV, which differs by at most one grey
+level and is many times faster.
 """
 
 import math
 
 import numpy as np
-
-from umt.data.transforms.resize import Frames, resize
 
 SCALE = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
@@ -46,12 +44,3 @@ def random_box(
             top, left = rng.integers(0, [height - h, width - w], endpoint=True)
             return int(top), int(left), h, w
     return fallback_box(height, width, ratio)
-
-
-def random_resized_crop(
-    frames: Frames, input_size: int, rng: np.random.Generator, scale: tuple[float, float] = SCALE
-) -> Frames:
-    """One random box for all frames: (T, H, W, 3) -> (T, input_size, input_size, 3)."""
-    height, width = frames.shape[1:3]
-    top, left, h, w = random_box(height, width, rng, scale)
-    return resize(frames[:, top : top + h, left : left + w], input_size, input_size)
