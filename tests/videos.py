@@ -44,10 +44,12 @@ def render(
     pts: list[int] | None = None,
     options: dict[str, str] | None = None,
     audio: bool = False,
+    muxer: dict[str, str] | None = None,
 ) -> Path:
     """Writes a video and returns `path`.
 
-    `pts` gives frame times in units of 1/fps (variable frame rate); `options` are the encoder's.
+    `pts` gives frame times in units of 1/fps (variable frame rate); `options` are the encoder's, `muxer` the
+    container's.
     """
     settings: dict[str, str] = {}
     if codec == "libx264":
@@ -61,7 +63,7 @@ def render(
         }
         settings = {"preset": "ultrafast", "crf": "18", "threads": "1"}
         settings["x264-params"] = ":".join(f"{name}={value}" for name, value in x264.items())
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=fps, options={**settings, **(options or {})})
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.time_base = Fraction(1, fps)

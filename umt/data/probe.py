@@ -89,6 +89,7 @@ def probe(path: str) -> Probe:
                     packets.append((p.pts, p.dts, p.is_keyframe and not false, p.is_discard, p.is_corrupt))
             containers = set(container.format.name.split(","))
             pix_fmt, width, height, reorders = codec.pix_fmt, codec.width, codec.height, bool(codec.has_b_frames)
+            claimed = stream.frames  # 0: the container does not say
             invisible = codec.name == "vp8"  # alternate reference frames are packets that nobody sees
     except av.FFmpegError as error:
         raise unreadable(path, error.strerror or error) from None
@@ -98,7 +99,10 @@ def probe(path: str) -> Probe:
         raise unreadable(path, "truncated: the file ends in the middle of a frame")
     turned = bool(containers & {"mov", "mp4"}) and _turned(path)
     found = _judge(packets, containers, pix_fmt, width, height, reorders, invisible, turned)
-    return replace(found, quirks=(*found.quirks, "key frames that are none")) if false_keys else found
+    more: tuple[str, ...] = ("key frames that are none",) if false_keys else ()
+    if claimed > 2 * len(packets):
+        more += (f"an index of {claimed} frames",)  # decord makes room for all of them
+    return replace(found, quirks=(*found.quirks, *more))
 
 
 def _boxes(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int]]:
