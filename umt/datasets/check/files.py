@@ -1,0 +1,200 @@
+"""What there is on the disk: found side by side by threads, hashed by threads, decoded by processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from umt.datasets.check.across import Files, Place, twins
+from umt.datasets.check.cache import Cache, Stamp
+from umt.datasets.check.crew import Task, look_at
+from umt.datasets.check.findings import Finding
+from umt.datasets.check.looking import Facts
+
+Bar = Callable[[int, str], Callable[[], None]]  # (total, what) -> a step of it
+_THREADS = 16  # network disks answer slowly, but many at once
+_CHUNK = 1 << 20
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+@dataclass
+class Seen:
+    """A file or folder on the disk: `problem` is a kind of finding, "" if it can be opened."""
+
+    problem: str = ""
+    cause: str = ""
+    stamp: Stamp | None = None
+    identity: tuple[int, int] = (0, 0)  # device and number: the same for links to one file
+    images: int = 0  # in a folder
+
+
+def on_disk(files: Files, bar: Bar) -> list[Seen]:
+    """Every file of `files`, found or not."""
+    step = bar(len(files.names), "finding")
+    frames = [_frames(files, file) for file in range(len(files.names))]
+
+    def one(file: int) -> Seen:
+        return _find(files.names[file], frames[file])
+
+    return list(_side_by_side(one, range(len(files.names)), step))
+
+
+def _frames(files: Files, file: int) -> int:
+    place = files.places(file)[0]
+    return int(place.list.videos.num_frames[place.row])
+
+
+def _side_by_side(work: Callable[[A], T], over: Sequence[A], step: Callable[[], None]) -> Iterator[T]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(over), 10_000):  # a million futures at once would weigh more than the list
+            for answer in pool.map(work, over[start : start + 10_000]):
+                step()
+                yield answer
+
+
+def _find(name: str, frames: int) -> Seen:
+    if "://" in name or name.startswith(("s3:/", "gs:/", "hf:/")):
+        return Seen("remote")
+    try:
+        found = os.stat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return Seen("missing")
+    except (OSError, ValueError) as error:
+        return Seen("unreadable", getattr(error, "strerror", None) or str(error))
+    folder = stat.S_ISDIR(found.st_mode)
+    seen = Seen(
+        stamp=Stamp(os.path.abspath(name), found.st_size, found.st_mtime_ns), identity=(found.st_dev, found.st_ino)
+    )
+    if folder != (frames >= 0):
+        seen.problem, seen.cause = "wrong_type", "a folder" if folder else "a file"
+    elif folder:
+        # Its size says nothing; how many images are to be looked at does.
+        seen.stamp = Stamp(os.path.abspath(name), frames, found.st_mtime_ns)
+        _count(name, frames, seen)
+    elif found.st_size == 0:
+        seen.problem = "empty"
+    elif not stat.S_ISREG(found.st_mode):
+        seen.problem, seen.cause = "wrong_type", "neither a file nor a folder"
+    elif not os.access(name, os.R_OK):
+        seen.problem, seen.cause = "unreadable", "Permission denied"
+    return seen
+
+
+def _count(name: str, frames: int, seen: Seen) -> None:
+    try:
+        names = {entry for entry in os.listdir(name) if entry.lower().endswith((".jpg", ".jpeg", ".png"))}
+    except OSError as error:
+        seen.problem, seen.cause = "unreadable", error.strerror or str(error)
+        return
+    seen.images = len(names)
+    lacking = [number for number in range(1, frames + 1) if f"img_{number:05}.jpg" not in names]
+    if not names:
+        seen.problem, seen.cause = "empty", "no image in it"
+    elif lacking:
+        seen.problem = "frames_missing"
+        seen.cause = f"{frames} listed, {len(names)} images; no img_{lacking[0]:05}.jpg"
+
+
+def of_disk(files: Files, seen: Sequence[Seen]) -> Iterator[Finding]:
+    """Findings about what was found, or not."""
+    by_identity: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for file, one in enumerate(seen):
+        if one.problem:
+            yield from (place.finding(one.problem, one.cause) for place in files.places(file))
+        else:
+            by_identity[one.identity].append(file)
+        places = files.places(file)
+        listed = int(places[0].list.videos.num_frames[places[0].row])
+        if not one.problem and 0 < listed < one.images:
+            yield from (p.finding("frame_count", f"{listed} listed, {one.images} images") for p in places)
+    yield from twins(files, [group for group in by_identity.values() if len(group) > 1], "a link to the file of")
+
+
+def same_content(files: Files, seen: Sequence[Seen], cache: Cache, bar: Bar) -> Iterator[Finding]:
+    """Files with the same bytes. Only those of one size are read."""
+    by_size: dict[int, list[int]] = defaultdict(list)
+    identities = set()
+    for file, one in enumerate(seen):
+        if not one.problem and one.stamp is not None and one.identity not in identities and not one.images:
+            identities.add(one.identity)
+            by_size[one.stamp.size].append(file)
+    alike = [file for group in by_size.values() if len(group) > 1 for file in group]
+    known = {file: cache.hash(stamp) for file in alike if (stamp := seen[file].stamp) is not None}
+    wanted = [file for file, digest in known.items() if digest is None]
+    step = bar(len(wanted), "hashing")
+    for file, digest in zip(wanted, _side_by_side(lambda f: _hash(files.names[f]), wanted, step), strict=True):
+        stamp = seen[file].stamp
+        if digest is not None and stamp is not None:
+            known[file] = digest
+            cache.keep(stamp, digest)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for file, digest in known.items():
+        if digest is not None:
+            groups[digest].append(file)
+    yield from twins(files, [group for group in groups.values() if len(group) > 1], "the content of")
+
+
+def _hash(name: str) -> str | None:
+    digest = hashlib.blake2b(digest_size=20)
+    try:
+        with open(name, "rb") as file:
+            while block := file.read(_CHUNK):
+                digest.update(block)
+    except OSError:  # told by whoever decodes it
+        return None
+    return digest.hexdigest()
+
+
+def decoded(
+    files: Files, seen: Sequence[Seen], cache: Cache, bar: Bar, *, workers: int, limit: float, decoder: str
+) -> tuple[dict[int, Facts], int]:
+    """Facts of every file that can be opened, by its number; and how many were known from an earlier check."""
+    facts: dict[int, Facts] = {}
+    tasks = []
+    for file, one in enumerate(seen):
+        if one.problem or one.stamp is None:
+            continue
+        # A folder's time tells when a file was added or removed, not whether one was written anew.
+        known = cache.facts(one.stamp)
+        if known is not None:
+            facts[file] = known
+        else:
+            tasks.append(Task(file, files.names[file], _frames(files, file)))
+    before = len(facts)
+    step = bar(len(tasks), "decoding")
+    for task, found in look_at(tasks, workers=max(1, min(workers, len(tasks))), limit=limit, decoder=decoder):
+        step()
+        facts[task.file] = found
+        stamp = seen[task.file].stamp
+        if stamp is not None and found.problem not in ("hangs", "crashes"):  # these may be the machine's fault
+            cache.keep(stamp, found)
+    cache.flush()
+    return facts, before
+
+
+def of_facts(files: Files, facts: dict[int, Facts], clip: int) -> Iterator[Finding]:
+    """Findings about what decoding gave; `clip`: frames that one clip spans."""
+    for file in sorted(facts):
+        for place in files.places(file):
+            yield from _judge(place, facts[file], clip)
+
+
+def _judge(place: Place, facts: Facts, clip: int) -> Iterator[Finding]:
+    if facts.problem:
+        yield place.finding(facts.problem, facts.cause)
+        return
+    if facts.damaged:
+        yield place.finding("damaged", f"{facts.damaged} errors, first: {facts.damage}")
+    if facts.announced and facts.announced != facts.frames:
+        yield place.finding("frame_count", f"{facts.announced} announced, {facts.frames} decoded")
+    if facts.frames < clip:
+        yield place.finding("short", f"{facts.frames} frames, a clip spans {clip}")
+    if facts.width % 2 or facts.height % 2:
+        yield place.finding("odd_size", f"{facts.width} x {facts.height}")
