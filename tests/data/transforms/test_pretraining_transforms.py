@@ -12,7 +12,7 @@ from PIL import Image
 
 from umt.data.transforms.color_jitter import color_jitter, enhance
 from umt.data.transforms.multiscale import crop_and_resize, crop_places, crop_sizes
-from umt.data.transforms.normalize import normalize
+from umt.data.transforms.normalize import STD, normalize
 from umt.data.transforms.pipelines import PretrainTransform
 
 
@@ -32,13 +32,43 @@ def test_cropped_and_resized_pixels_equal_the_originals(clip, image_space, golde
     frames = crop_and_resize(clip, left, top, width, height, 64)
     values = normalize(torch.from_numpy(frames).permute(3, 0, 1, 2))
     assert list(values.shape) == row["shape"]
-    assert values.sum(dtype=torch.float64).item() == pytest.approx(row["sum"], rel=1e-6)
-    np.testing.assert_allclose(values[:, 4].numpy(), golden_pixels["pretrain_0_frame4"], atol=1e-6)
+    assert values.sum(dtype=torch.float64).item() == pytest.approx(row["sum"], rel=1e-4)
+    levels = np.abs(values[:, 4].numpy() - golden_pixels["pretrain_0_frame4"]) * 255 * np.reshape(STD, (3, 1, 1))
+    assert levels.max() < 1.01
+    assert (levels > 0.01).mean() <= 0.03
+
+
+def by_pil(frames: np.ndarray, left: int, top: int, width: int, height: int, size: int) -> np.ndarray:
+    images = [Image.fromarray(frame).crop((left, top, left + width, top + height)) for frame in frames]
+    return np.stack([np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) for image in images])
 
 
 def test_pixels_beside_the_crop_do_not_leak_into_it(clip) -> None:
-    image = Image.fromarray(clip[3]).crop((24, 12, 78, 66)).resize((32, 32), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(crop_and_resize(clip, 24, 12, 54, 54, 32)[3], np.asarray(image))
+    np.testing.assert_array_equal(crop_and_resize(clip, 24, 12, 54, 54, 27), by_pil(clip, 24, 12, 54, 54, 27))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(8, 96), st.integers(8, 72), st.integers(8, 80), st.integers(0, 10**6))
+def test_resized_pixels_differ_from_pils_at_ties_alone(width: int, height: int, size: int, seed: int) -> None:
+    """Two roundings, one along each side: a level each, at most, and no drift. Noise is the worst that can come."""
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 256, (2, 72, 96, 3), dtype=np.uint8)
+    left, top = int(rng.integers(0, 97 - width)), int(rng.integers(0, 73 - height))
+    box = left, top, width, height, size
+    levels = crop_and_resize(frames, *box).astype(int) - by_pil(frames, *box)
+    assert np.abs(levels).max() <= 2
+    assert (np.abs(levels) > 1).mean() <= 0.001
+    assert abs(levels.mean()) <= 0.02
+
+
+@pytest.mark.parametrize(("width", "height"), [(256, 256), (256, 224), (224, 192), (192, 192), (168, 192), (168, 168)])
+def test_crops_of_kinetics_frames_differ_from_pils_by_a_level_on_few_pixels(width: int, height: int) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 256, 340, 3), dtype=np.uint8)
+    levels = np.abs(
+        crop_and_resize(frames, 7, 0, width, height, 224).astype(int) - by_pil(frames, 7, 0, width, height, 224)
+    )
+    assert (levels > 0).mean() <= 0.09
+    assert (levels > 1).mean() <= 0.0001
 
 
 def test_every_candidate_is_drawn_equally_often(clip) -> None:

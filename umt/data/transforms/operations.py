@@ -3,7 +3,7 @@
 An operation is a `Step`: it makes the pixels of a box from those pixels of its input that they depend on. `apply` walks
 back from the box that is wanted and so computes nothing beside it: what it gives is, up to rounding, the box cut out of
 whole frames. `tests/data/transforms/test_operations.py` holds the distance from PIL, in grey levels of 255, at any
-magnitude: tables equal (contrast: 1, where the mean is a tie), blends, shears and shifts at most 1, rotations of decoded
+magnitude: tables equal (contrast: 1 where the mean is a tie), blends, shears and shifts at most 1, rotations of decoded
 video at most 2 on 99.8 % of the pixels (OpenCV's cubic kernel has the parameter -0.75, PIL's -1).
 
 Letters: T frames of H x W pixels. Shapes of frames are (T, H, W, 3), uint8, RGB.
