@@ -187,6 +187,17 @@ def test_a_folder_per_class_is_checked_too(check: Check, videos: Path, tmp_path:
     ]
 
 
+def test_files_by_url_are_looked_for_and_decoded(check: Check, videos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    listed(Path(), tmp_path, "whole.mp4", "gone.mp4", "early.mkv", "copy.mp4", "empty.mp4")
+    words = (f"file://{tmp_path}/train.csv", "--prefix", f"file://{videos}", "--decode")
+    done = check(*words)
+    assert names(done.found()) == {
+        "gone.mp4": "missing", "early.mkv": "truncated", "copy.mp4": "copy", "empty.mp4": "empty",
+    }  # fmt: skip
+    assert check(*words).report["files"]["known"] == 3
+
+
 def children() -> list[int]:
     """Processes of this one that look at files."""
     found = []

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.data.storage.urls import is_url
 from umt.datasets.check.findings import Finding
 from umt.datasets.check.lists import Checked
 
@@ -37,6 +38,10 @@ class Place(NamedTuple):
         return f"{os.path.basename(self.list.source)}:{self.list.numbers[self.row]}"
 
 
+def _plain(name: str) -> str:
+    return name if is_url(name) else os.path.normpath(name)
+
+
 class Files:
     """The different files of all lists, and the rows where each stands."""
 
@@ -44,7 +49,7 @@ class Files:
         self.lists = lists
         known: dict[str, int] = {}
         ids = [
-            known.setdefault(os.path.normpath(one.videos.file(row)), len(known))
+            known.setdefault(_plain(one.videos.file(row)), len(known))
             for one in lists
             for row in range(len(one.videos))
         ]
@@ -53,6 +58,9 @@ class Files:
         self._ids: NDArray[np.int64] = np.array(ids, np.int64)
         self._order = np.argsort(self._ids, kind="stable")
         self._bounds = np.searchsorted(self._ids[self._order], np.arange(len(known) + 1))
+        listed = [one.videos.num_frames for one in lists] or [np.zeros(0, np.int64)]
+        # Of each file, as the first row says that names it: -1 for a video, else the listed number of images.
+        self.frames: NDArray[np.int64] = np.concatenate(listed)[self._order[self._bounds[:-1]]]
 
     def places(self, file: int) -> list[Place]:
         """The rows of a file, in the order of the lists."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from umt.config.schema import DECODERS
 from umt.data import catalog
+from umt.data.storage.urls import is_url
 from umt.datasets.check import across, files
 from umt.datasets.check.cache import Cache, cache_folder, versions
 from umt.datasets.check.findings import OF_FILES, WARNING, Finding
@@ -68,7 +69,7 @@ def _words(argv: Sequence[str]) -> Namespace:
         raise ConfigError("--lines_only does not look at files, --decode and --hash do. Leave one of them out.")
     if words.use_decord.lower() not in ("true", "false", "1", "0"):
         raise ConfigError(f"--use_decord ({words.use_decord}) must be True or False.")
-    if words.prefix and "://" not in words.prefix and not words.lines_only and not os.path.isdir(words.prefix):
+    if words.prefix and not is_url(words.prefix) and not words.lines_only and not os.path.isdir(words.prefix):
         raise ConfigError(f"--prefix ({words.prefix}) is not a folder. It is joined before the paths of the lists.")
     return words
 
@@ -86,7 +87,9 @@ def main(argv: Sequence[str]) -> int:
         words.sampling_rate if known and known.sampling == "dense" else 1))  # fmt: skip
     if words.fix:
         if not fixable:
-            raise ConfigError("--fix writes lists, and a folder per class has none. Take the files out of the folder.")
+            raise ConfigError(
+                "--fix writes lists beside lists, which a folder per class and a URL do not have. Mend or copy them."
+            )
         split = "\t" if words.split == "\\t" else words.split
         report.fixed = fix(lists, report.findings, folder, frame_folders=frame_folders, split=split)
     report.seconds = time.perf_counter() - start
@@ -105,7 +108,8 @@ def _read(given: Sequence[str], how: Reading, classes: int | None) -> tuple[list
     """The lists, the folder that they make up together, if it is one, and whether they are lists at all."""
     found: list[Checked] = []
     fixable = True
-    for name in dict.fromkeys(os.path.normpath(n) for n in given):
+    for name in dict.fromkeys(n if is_url(n) else os.path.normpath(n) for n in given):
+        fixable = fixable and not is_url(name)
         if not os.path.isdir(name):
             found.append(read(name, how))
         elif inside := find_lists(name):

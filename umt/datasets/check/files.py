@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from umt.datasets.check.across import Files, Place, twins
+from umt.data.storage.urls import is_url
+from umt.datasets.check.across import Files, twins
 from umt.datasets.check.cache import Cache, Stamp
 from umt.datasets.check.crew import Task, look_at
 from umt.datasets.check.findings import Finding
@@ -19,6 +21,7 @@ from umt.datasets.check.looking import Facts
 
 Bar = Callable[[int, str], Callable[[], None]]  # (total, what) -> a step of it
 _THREADS = 16  # network disks answer slowly, but many at once
+_AT_ONCE = 64  # files that a thread takes in one go
 _CHUNK = 1 << 20
 T = TypeVar("T")
 A = TypeVar("A")
@@ -38,30 +41,24 @@ class Seen:
 def on_disk(files: Files, bar: Bar) -> list[Seen]:
     """Every file of `files`, found or not."""
     step = bar(len(files.names), "finding")
-    frames = [_frames(files, file) for file in range(len(files.names))]
-
-    def one(file: int) -> Seen:
-        return _find(files.names[file], frames[file])
-
-    return list(_side_by_side(one, range(len(files.names)), step))
-
-
-def _frames(files: Files, file: int) -> int:
-    place = files.places(file)[0]
-    return int(place.list.videos.num_frames[place.row])
+    frames = files.frames.tolist()
+    return list(_side_by_side(lambda file: _find(files.names[file], frames[file]), range(len(frames)), step))
 
 
 def _side_by_side(work: Callable[[A], T], over: Sequence[A], step: Callable[[], None]) -> Iterator[T]:
+    def some(start: int) -> list[T]:
+        return [work(one) for one in over[start : start + _AT_ONCE]]
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(over), 10_000):  # a million futures at once would weigh more than the list
-            for answer in pool.map(work, over[start : start + 10_000]):
+        for answers in pool.map(some, range(0, len(over), _AT_ONCE)):
+            for answer in answers:
                 step()
                 yield answer
 
 
 def _find(name: str, frames: int) -> Seen:
-    if "://" in name or name.startswith(("s3:/", "gs:/", "hf:/")):
-        return Seen("remote")
+    if is_url(name):
+        return _elsewhere(name, frames)
     try:
         found = os.stat(name)
     except (FileNotFoundError, NotADirectoryError):
@@ -87,6 +84,21 @@ def _find(name: str, frames: int) -> Seen:
     return seen
 
 
+def _elsewhere(url: str, frames: int) -> Seen:
+    if frames >= 0:
+        return Seen("remote")
+    from umt.data.storage import remote
+
+    try:
+        found = remote.stat(url)
+    except remote.MissingError as error:
+        return Seen("missing", str(error))
+    except remote.RemoteError as error:
+        return Seen("unreadable", str(error))
+    # Where a store tells of no change, the size must do.
+    return Seen("" if found.size else "empty", stamp=Stamp(url, found.size, zlib.crc32(found.tag.encode())))
+
+
 def _count(name: str, frames: int, seen: Seen) -> None:
     try:
         names = {entry for entry in os.listdir(name) if entry.lower().endswith((".jpg", ".jpeg", ".png"))}
@@ -108,12 +120,12 @@ def of_disk(files: Files, seen: Sequence[Seen]) -> Iterator[Finding]:
     for file, one in enumerate(seen):
         if one.problem:
             yield from (place.finding(one.problem, one.cause) for place in files.places(file))
-        else:
+            continue
+        if one.identity[1]:  # some network disks number nothing
             by_identity[one.identity].append(file)
-        places = files.places(file)
-        listed = int(places[0].list.videos.num_frames[places[0].row])
-        if not one.problem and 0 < listed < one.images:
-            yield from (p.finding("frame_count", f"{listed} listed, {one.images} images") for p in places)
+        if 0 < files.frames[file] < one.images:
+            cause = f"{files.frames[file]} listed, {one.images} images"
+            yield from (place.finding("frame_count", cause) for place in files.places(file))
     yield from twins(files, [group for group in by_identity.values() if len(group) > 1], "a link to the file of")
 
 
@@ -123,7 +135,8 @@ def same_content(files: Files, seen: Sequence[Seen], cache: Cache, bar: Bar) -> 
     identities = set()
     for file, one in enumerate(seen):
         if not one.problem and one.stamp is not None and one.identity not in identities and not one.images:
-            identities.add(one.identity)
+            if one.identity[1]:
+                identities.add(one.identity)
             by_size[one.stamp.size].append(file)
     alike = [file for group in by_size.values() if len(group) > 1 for file in group]
     known = {file: cache.hash(stamp) for file in alike if (stamp := seen[file].stamp) is not None}
@@ -144,12 +157,25 @@ def same_content(files: Files, seen: Sequence[Seen], cache: Cache, bar: Bar) -> 
 def _hash(name: str) -> str | None:
     digest = hashlib.blake2b(digest_size=20)
     try:
-        with open(name, "rb") as file:
-            while block := file.read(_CHUNK):
-                digest.update(block)
+        for block in _blocks(name):
+            digest.update(block)
     except OSError:  # told by whoever decodes it
         return None
     return digest.hexdigest()
+
+
+def _blocks(name: str) -> Iterator[bytes]:
+    if is_url(name):
+        from umt.data.storage import remote
+
+        try:
+            yield remote.read(name)
+        except remote.RemoteError as error:
+            raise OSError(str(error)) from None
+        return
+    with open(name, "rb") as file:
+        while block := file.read(_CHUNK):
+            yield block
 
 
 def decoded(
@@ -166,7 +192,7 @@ def decoded(
         if known is not None:
             facts[file] = known
         else:
-            tasks.append(Task(file, files.names[file], _frames(files, file)))
+            tasks.append(Task(file, files.names[file], int(files.frames[file])))
     before = len(facts)
     step = bar(len(tasks), "decoding")
     for task, found in look_at(tasks, workers=max(1, min(workers, len(tasks))), limit=limit, decoder=decoder):
@@ -182,19 +208,19 @@ def decoded(
 def of_facts(files: Files, facts: dict[int, Facts], clip: int) -> Iterator[Finding]:
     """Findings about what decoding gave; `clip`: frames that one clip spans."""
     for file in sorted(facts):
-        for place in files.places(file):
-            yield from _judge(place, facts[file], clip)
+        for kind, detail in _judge(facts[file], clip):
+            yield from (place.finding(kind, detail) for place in files.places(file))
 
 
-def _judge(place: Place, facts: Facts, clip: int) -> Iterator[Finding]:
+def _judge(facts: Facts, clip: int) -> Iterator[tuple[str, str]]:
     if facts.problem:
-        yield place.finding(facts.problem, facts.cause)
+        yield facts.problem, facts.cause
         return
     if facts.damaged:
-        yield place.finding("damaged", f"{facts.damaged} errors, first: {facts.damage}")
+        yield "damaged", f"{facts.damaged} errors, first: {facts.damage}"
     if facts.announced and facts.announced != facts.frames:
-        yield place.finding("frame_count", f"{facts.announced} announced, {facts.frames} decoded")
+        yield "frame_count", f"{facts.announced} announced, {facts.frames} decoded"
     if facts.frames < clip:
-        yield place.finding("short", f"{facts.frames} frames, a clip spans {clip}")
+        yield "short", f"{facts.frames} frames, a clip spans {clip}"
     if facts.width % 2 or facts.height % 2:
-        yield place.finding("odd_size", f"{facts.width} x {facts.height}")
+        yield "odd_size", f"{facts.width} x {facts.height}"

@@ -50,7 +50,7 @@ KINDS: dict[str, Kind] = {
     "non_ascii": Kind(WARNING, "letters beyond ASCII", "Copies to other systems may spell them otherwise (NFC, NFD)."),
     "bom": Kind(WARNING, "a byte-order mark", "Read well here; other readers take it for part of the path. --fix."),
     "line_ends": Kind(WARNING, "Windows line ends", "Read well here; other readers may not. --fix."),
-    "remote": Kind(WARNING, "on another machine: not looked at", "Check it where the files are."),
+    "remote": Kind(WARNING, "folders of frames by URL are not looked at", "Check them where they are."),
 }  # fmt: skip
 
 # What a run meets when it opens the file, and --max_failures allows for in training.

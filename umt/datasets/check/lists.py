@@ -14,6 +14,7 @@ from umt.data import parquet_list
 from umt.data.annotations import read_folders
 from umt.data.list_lines import SEPARATORS, Form, explain, header, lines, read_text
 from umt.data.plain_lists import plain_rows
+from umt.data.storage.urls import is_url
 from umt.data.video_list import Rows, VideoList
 from umt.datasets.check.findings import Finding
 from umt.errors import AnnotationError
@@ -83,8 +84,8 @@ def _unread(source: str, error: AnnotationError) -> Finding:
 
 def read(source: str, how: Reading) -> Checked:
     """The rows of a list, and its findings. Raises AnnotationError only if there is no such file."""
-    if not os.path.exists(source):
-        read_text(source)
+    if not is_url(source) and not os.path.exists(source):
+        read_text(source)  # says so
     checked = Checked(source, role_of(source), None, _listed(source, Rows(), how), array("q"))
     try:
         if parquet_list.is_parquet(source):

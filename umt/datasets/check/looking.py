@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import struct
+import tempfile
 import time
 from dataclasses import dataclass
 from typing import Any
 
+from umt.data.storage.urls import is_url
 from umt.errors import VideoError
 
 # What FFmpeg says of a file that is shorter than its container promises.
@@ -35,9 +37,23 @@ class Facts:
 def look(path: str, decoder: str = "auto", frames: int = -1) -> Facts:
     """Decodes all of `path`: a video by PyAV, and three frames of it as runs do; or a folder of `frames` images."""
     start = time.perf_counter()
-    facts = _video(path, decoder) if frames < 0 else _folder(path, frames)
+    if is_url(path):
+        facts = _remote(path, decoder)
+    else:
+        facts = _video(path, decoder) if frames < 0 else _folder(path, frames)
     facts.seconds = round(time.perf_counter() - start, 3)
     return facts
+
+
+def _remote(url: str, decoder: str) -> Facts:
+    from umt.data.storage import remote
+
+    with tempfile.NamedTemporaryFile(suffix=os.path.splitext(url)[1]) as copy:
+        try:
+            remote.download(url, copy.name, remote.stat(url).size)
+        except remote.RemoteError as error:
+            return Facts("unreadable", str(error))
+        return _video(copy.name, decoder)
 
 
 def _folder(path: str, listed: int) -> Facts:
