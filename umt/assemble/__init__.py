@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from umt.assemble import classes
 from umt.assemble.data import evaluation_list, failure_budget, train_loader, training_list
 from umt.assemble.strategies import build_strategy, check_strategy
 from umt.assemble.tasks import build_task, record_of, task_from_record
@@ -19,6 +20,7 @@ from umt.assemble.testing import load_best, load_for_test, run_test, validation
 from umt.config import recipe
 from umt.config.plan import Plan, describe, plan
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
+from umt.data.label_order import Order, Settled
 from umt.data.loaders import TrainLoader
 from umt.engine import checkpoints, logs, record, replay, runtime
 from umt.engine import preemption as preemption_of
@@ -92,24 +94,29 @@ def _pretrain(config: PretrainConfig, run: Runtime, watch: Watch) -> None:
     made = plan(config, world_size=run.world.size, videos=len(videos))
     task = build_task(config, run)
     train = train_loader(config, videos, run, made)
-    _trainer(config, made, task, train, run, watch, _resume_from(config, run)).fit()
+    _trainer(config, made, task, train, run, watch, _resume_from(config, run, Order(None))[0]).fit()
     train.close()
 
 
 def _finetune(config: FinetuneConfig, run: Runtime, watch: Watch) -> None:
     evaluation = config.evaluation
     if evaluation.eval:
+        test_list = evaluation_list(config, "test", run)
         task = build_task(config, run, weights=False)
-        run_test(config, task, run, watch, source=load_for_test(config, task))
+        source, numbered = load_for_test(config, task, classes.listed(config, test_list))
+        run_test(config, task, run, watch, source=source, videos=test_list, names=numbered.names)
         return
     videos = training_list(config)
     made = plan(config, world_size=run.world.size, videos=len(videos))
-    start = _resume_from(config, run)
-    task = build_task(config, run, weights=start is None)
+    lists = classes.listed(config, videos)
+    start, numbered = _resume_from(config, run, lists)
+    if start is None:
+        numbered = classes.settle(config, lists)
+    task = build_task(config, run, weights=start is None, classes=numbered)
     test_list = evaluation_list(config, "test", run)  # a faulty list is found before the training, not after it
     train = train_loader(config, videos, run, made)
     validate = None if evaluation.disable_eval_during_finetuning else validation(config, task, run, watch)
-    trainer = _trainer(config, made, task, train, run, watch, start, validate)
+    trainer = _trainer(config, made, task, train, run, watch, start, validate, numbered)
     trainer.fit()
     train.close()
     runtime.barrier()  # what rank 0 has written last is what all ranks now read
@@ -117,7 +124,7 @@ def _finetune(config: FinetuneConfig, run: Runtime, watch: Watch) -> None:
         source = "the last epoch"
         if evaluation.test_best and validate is not None:
             source = load_best(config, task)
-        run_test(config, task, run, watch, source=source, videos=test_list)
+        run_test(config, task, run, watch, source=source, videos=test_list, names=numbered.names)
 
 
 def _trainer(
@@ -129,11 +136,14 @@ def _trainer(
     watch: Watch,
     start: Path | None,
     validate: Callable[[], Mapping[str, float]] | None = None,
+    numbered: Settled | None = None,
 ) -> Trainer:
     """A trainer that stands where the checkpoint `start` does, and has recorded what it is going to do."""
     optim, saving, model = config.optim, config.checkpoint, task.model
     output = Path(saving.output_dir)
-    content = record_of(config)
+    numbered = numbered or Settled()
+    content = record_of(config, numbered.names)
+    classes.write(output, numbered, run)
     if run.is_main:
         output.mkdir(parents=True, exist_ok=True)
         record.save_record(output, {**content, "derived": dataclasses.asdict(made)}, run.facts())
@@ -199,12 +209,12 @@ def _trainer(
     return trainer
 
 
-def _resume_from(config: Config, run: Runtime) -> Path | None:
-    """The checkpoint to go on from; rank 0 decides, so that no rank sees another one while files change."""
-    outcome: Path | UserError | None = None
+def _resume_from(config: Config, run: Runtime, lists: Order) -> tuple[Path | None, Settled]:
+    """The checkpoint to go on from, and its classes; rank 0 decides, so that no rank sees others while files change."""
+    outcome: tuple[Path | None, Settled] | UserError = (None, Settled())
     if run.is_main:
         try:
-            outcome = _find_start(config)
+            outcome = _find_start(config, lists)
         except UserError as error:  # the other ranks wait for this one: they raise the same
             outcome = error
     outcome = runtime.broadcast_object(outcome)
@@ -213,11 +223,11 @@ def _resume_from(config: Config, run: Runtime) -> Path | None:
     return outcome
 
 
-def _find_start(config: Config) -> Path | None:
+def _find_start(config: Config, lists: Order) -> tuple[Path | None, Settled]:
     saving = config.checkpoint
     found = checkpoints.find_resume(Path(saving.output_dir), resume=saving.resume, auto_resume=saving.auto_resume)
     if found is None:
-        return None
+        return None, Settled()
     content = checkpoints.load(found, lazily=True)
     named = bool(saving.resume)
     changed = recipe.require_same(str(found), config.task, content["config"], record_of(config), named=named)
@@ -229,4 +239,4 @@ def _find_start(config: Config) -> Path | None:
             f"{found} stands after {done} epochs, but --epochs is {config.optim.epochs}. "
             "Give the --epochs of that run, another --output_dir, or --no_auto_resume to start anew."
         )
-    return found
+    return found, classes.settle_with_checkpoint(found, content["config"], lists)

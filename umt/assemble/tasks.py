@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from umt import randomness
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig, build, flatten
 from umt.data import catalog
+from umt.data.label_order import Settled
 from umt.data.transforms.mixup import ClipMixup
 from umt.engine.runtime import Runtime
 from umt.models import LoadReport, create_model, load_weights
@@ -21,27 +22,27 @@ from umt.tasks.distill import Distill
 log = logging.getLogger(__name__)
 
 
-def build_task(config: Config, run: Runtime, *, weights: bool = True) -> Task:
+def build_task(config: Config, run: Runtime, *, weights: bool = True, classes: Settled | None = None) -> Task:
     """The task on the run's device; initial weights are a function of --seed. `weights`: load those that flags name."""
-    task = make_task(config, weights=weights)
+    task = make_task(config, weights=weights, classes=classes)
     task.to(run.device)
     return task
 
 
-def make_task(config: Config, *, weights: bool = True) -> Task:
+def make_task(config: Config, *, weights: bool = True, classes: Settled | None = None) -> Task:
     """The same where torch makes tensors by default; under a fake mode, without memory."""
     torch.manual_seed(randomness.key(config.runtime.seed, "weights"))
-    return _distill(config, weights) if isinstance(config, PretrainConfig) else _classify(config, weights)
+    return _distill(config, weights) if isinstance(config, PretrainConfig) else _classify(config, weights, classes)
 
 
 def task_from_record(content: Mapping[str, Any]) -> Task:
-    values = dict(content)
+    values = {name: value for name, value in content.items() if name != "class_names"}
     return build_task(build(values.pop("task"), values), Runtime(), weights=True)
 
 
-def record_of(config: Config) -> dict[str, Any]:
-    """Every flag as a plain value, and the task, so that `task_from_record` can make the task again."""
-    return {"task": config.task, **flatten(config)}
+def record_of(config: Config, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Every flag as a plain value, and the task, so that `task_from_record` can make the task again; class names."""
+    return {"task": config.task, **flatten(config), **({"class_names": list(names)} if names else {})}
 
 
 def _distill(config: PretrainConfig, weights: bool) -> Distill:
@@ -79,7 +80,7 @@ def _distill(config: PretrainConfig, weights: bool) -> Distill:
     )
 
 
-def _classify(config: FinetuneConfig, weights: bool) -> Classify:
+def _classify(config: FinetuneConfig, weights: bool, classes: Settled | None) -> Classify:
     model, data, augment = config.model, config.data, config.augment
     classifier = create_model(
         model.model,
@@ -97,7 +98,7 @@ def _classify(config: FinetuneConfig, weights: bool) -> Classify:
         init_scale=model.init_scale,
     )
     if weights and model.finetune:
-        log.info("%s", load_finetuned(config, classifier))
+        log.info("%s", load_finetuned(config, classifier, classes))
     mixes = augment.mixup > 0 or augment.cutmix > 0 or augment.cutmix_minmax is not None
     mixup = None
     if mixes and not config.evaluation.eval:  # timm takes seconds to import: a test does without
@@ -114,15 +115,17 @@ def _classify(config: FinetuneConfig, weights: bool) -> Classify:
     return Classify(classifier, smoothing=augment.smoothing, mixup=mixup, erase_mode=augment.remode)
 
 
-def load_finetuned(config: FinetuneConfig, classifier: torch.nn.Module) -> LoadReport:
+def load_finetuned(config: FinetuneConfig, classifier: torch.nn.Module, classes: Settled | None = None) -> LoadReport:
     """--finetune into the classifier. A Kinetics-710 head serves the classes of a smaller Kinetics set by index."""
-    model, classes = config.model, config.data.nb_classes
-    kinetics = config.data.data_set in ("Kinetics", "Kinetics_sparse")
+    model, data = config.model, config.data
+    if classes is None:
+        kinetics = data.data_set in ("Kinetics", "Kinetics_sparse")
+        classes = Settled(None, catalog.k710_head_rows(data.nb_classes) if kinetics else None)
     return load_weights(
         classifier,
         model.finetune,
         new_head=model.delete_head,
-        head_rows=catalog.k710_head_rows(classes) if kinetics else None,
+        head_rows=classes.head_rows,
         model_key=model.model_key,
         model_prefix=model.model_prefix,
     )

@@ -6,16 +6,18 @@ import functools
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from umt.assemble import classes
 from umt.assemble.data import evaluation_list, test_loader, validation_loader
 from umt.assemble.tasks import load_finetuned
 from umt.config.schema import FinetuneConfig
 from umt.data.annotations import VideoList
+from umt.data.label_order import Order, Settled
 from umt.engine import checkpoints, evaluator, logs, runtime
 from umt.engine.runtime import Runtime
 from umt.engine.watch import VALIDATION, Watch
@@ -34,6 +36,7 @@ def run_test(
     *,
     source: str,
     videos: VideoList | None = None,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Scores every view of the test list once, writes scores.npz and test.json, and prints the table."""
     evaluation, output = config.evaluation, Path(config.checkpoint.output_dir)
@@ -50,6 +53,7 @@ def run_test(
         clips=evaluation.test_num_segment,
         crops=evaluation.test_num_crop,
         classes=config.data.nb_classes,
+        class_names=names,
         provenance={
             "model": config.model.model,
             "weights": source,
@@ -83,27 +87,38 @@ def run_test(
         log.info("%s\nscores of every view: %s", summary.table(), result.scores_path)
 
 
-def load_for_test(config: FinetuneConfig, task: Task) -> str:
-    """Weights for `--eval`: --resume, else --finetune, else the best (`--test_best`) or newest of the output folder."""
+def load_for_test(config: FinetuneConfig, task: Task, lists: Order) -> tuple[str, Settled]:
+    """Weights for `--eval`: --resume, else --finetune, else the best (`--test_best`) or newest of the output folder.
+
+    Their name, and the classes that they and the lists agree on. Raises CheckpointError.
+    """
     saving, model = config.checkpoint, config.model
     if saving.resume or not model.finetune:
         folder = Path(saving.output_dir)
         if config.evaluation.test_best and not saving.resume:
-            return load_best(config, task)
+            best = checkpoints.find_best(folder)
+            return str(best), _load(best, task, lists)
         found = checkpoints.find_resume(folder, resume=saving.resume, auto_resume=True)
         if found is None:
             raise CheckpointError(
                 f"--eval finds no weights: {folder} has no checkpoint. Name some with --finetune or --resume."
             )
-        checkpoints.load_model(task.model, checkpoints.load(found), str(found))
-        return str(found)
-    report = load_finetuned(config, task.model)
+        return str(found), _load(found, task, lists)
+    settled = classes.settle(config, lists, test=True)
+    report = load_finetuned(config, task.model, settled)
     if {"head.weight", "head.bias"} & set(report.new):
         raise CheckpointError(
             f"--finetune ({model.finetune}) has no head for {config.data.nb_classes} classes, so --eval would test a "
             "random one. Name a finetuned checkpoint."
         )
-    return model.finetune
+    return model.finetune, settled
+
+
+def _load(path: Path, task: Task, lists: Order) -> Settled:
+    content = checkpoints.load(path)
+    settled = classes.settle_with_checkpoint(path, content["config"], lists)
+    checkpoints.load_model(task.model, content, str(path))
+    return settled
 
 
 def load_best(config: FinetuneConfig, task: Task) -> str:

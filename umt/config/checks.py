@@ -11,6 +11,7 @@ import logging
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from umt.config import deepspeed
 from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
@@ -284,18 +285,26 @@ def _check_lists(config: Config) -> None:
 
 def _check_lines(config: Config) -> None:
     """Reads the lists before torch is imported, and before a launcher starts processes that would all say the same."""
+    from umt.data import label_order
     from umt.data.annotations import read_list  # here, because numpy comes with it
 
-    if catalog.get(config.data.data_set).lists != "csv" and isinstance(config, FinetuneConfig):
-        return
+    data = config.data
+    order: dict[str, Any] = {}
+    if isinstance(config, FinetuneConfig):
+        order = {"data_set": data.data_set, "classes": config.data.nb_classes, "flag": config.data.label_order}
+        label_order.of_list(data.data_path, **order)
+        if catalog.get(data.data_set).lists != "csv":
+            return
     for path in list_files(config).values():
-        read_list(
+        videos = read_list(
             path,
-            separator=config.data.split,
+            separator=data.split,
             num_classes=config.data.nb_classes if isinstance(config, FinetuneConfig) else None,
-            frame_folders=not config.data.use_decord,
+            frame_folders=not data.use_decord,
             labels_optional=isinstance(config, PretrainConfig),
         )
+        if order:
+            label_order.of_list(data.data_path, **order, videos=videos)
 
 
 def check_writable(folder: str) -> None:

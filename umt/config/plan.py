@@ -16,6 +16,7 @@ from umt.config.checks import list_file, list_files, model_spec, token_grid
 from umt.config.deepspeed import deepspeed_json
 from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
 from umt.data import catalog
+from umt.data.label_order import of_list
 from umt.errors import ConfigError
 from umt.optim.schedule import clips_per_step, scaled_lr, steps_per_epoch, warmup_length
 
@@ -242,6 +243,11 @@ def _data_facts(config: Config, made: Plan) -> dict[str, str]:
     }
     if isinstance(config, FinetuneConfig):
         facts["data"] += f", {config.data.nb_classes} classes"
+        order = of_list(
+            data.data_path, data_set=data.data_set, classes=config.data.nb_classes, flag=config.data.label_order
+        )
+        if order.names is not None:
+            facts["labels"] = str(order)
         clips, crops = config.evaluation.test_num_segment, config.evaluation.test_num_crop
         facts["views"] = f"{clips} clips x {crops} crops = {clips * crops}"
     return facts

@@ -34,6 +34,8 @@ _FREE_FLAGS = frozenset(
         "max_failures",
         "num_workers",
         "pin_mem",
+        "label_order",  # the names that it stands for are compared
+        "head_label_order",
     ]
 )
 # What people change in a run on purpose, to go on longer, on other machines, or past a loss that is no number.

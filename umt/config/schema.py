@@ -17,6 +17,7 @@ from umt.config.flags import Group, flag
 from umt.optim.schedule import FINETUNE_WARMUP_LR, PRETRAIN_WARMUP_LR
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+ORDERS = ("auto", "umt", "alphabetical")
 DECODERS = ("auto", "decord", "torchcodec", "pyav")
 
 
@@ -123,6 +124,12 @@ class FinetuneDataConfig(DataConfig):
 
     data_set: str = flag("Kinetics", "data set of the catalogue")
     nb_classes: int = flag(400, "classes of the head; must equal the data set's", at_least=1)
+    label_order: str = flag(
+        "auto", "Kinetics-400: order of the lists' labels, where no labels.txt beside them says it", choices=ORDERS
+    )
+    head_label_order: str = flag(
+        "auto", "Kinetics-400: order of the head of --finetune, where its file does not say it", choices=ORDERS
+    )
     num_sample: int = flag(2, "copies of every video in a batch, each augmented anew, from one decode", at_least=1)
 
 

@@ -12,6 +12,7 @@ Kinetics-710 658,340 (UniFormerV2, https://arxiv.org/abs/2211.09552, which merge
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -78,12 +79,16 @@ def official_size(name: str, classes: int | None = None) -> int | None:
     return sizes.get(max(sizes, default=0) if classes is None else classes)
 
 
-def k710_head_rows(classes: int) -> list[int] | None:
+def k710_head_rows(classes: int, names: Sequence[str] | None = None) -> list[int] | None:
     """Rows of a 710-class head that serve the classes of another Kinetics set, in label order; None: no such map.
 
-    400 is the order of the published UMT checkpoints, `k400_umt.txt`: rows 0 to 399 as they stand.
+    `names`: the classes in label order, for another order than that of the published weights. 400 is then the order of
+    the published UMT checkpoints, `k400_umt.txt`: rows 0 to 399 as they stand.
     """
-    if classes == 710:
+    order = {400: "k400_umt", 600: "k600", 700: "k700", 710: "k710"}.get(classes)
+    if names is not None:
+        order = labels.order_of(names)
+    if order == "k710":
         return list(range(710))
-    key = {400: "k400_umt", 600: "k600", 700: "k700"}.get(classes)
-    return None if key is None else list(labels.k710_index()[key])
+    rows = labels.k710_index().get(order or "")
+    return None if rows is None else list(rows)

@@ -53,11 +53,31 @@ def read_state_dict(path: str | os.PathLike[str], *, model_key: str = "model|mod
     return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def _read(path: Path) -> Any:
+def read_head(path: str | os.PathLike[str], *, model_key: str = "model|module") -> tuple[int, list[str] | None]:
+    """(classes of the head of the file `path`, 0 without a head; their names where the file holds them).
+
+    The names are the entry `class_names` of `config`, as training checkpoints of this library have it. Tensors of files
+    in torch's present form are not read. Raises `CheckpointError`.
+    """
+    content = _read(Path(path), lazily=zipfile.is_zipfile(path))
+    if not isinstance(content, dict):
+        return 0, None
+    config = content.get("config")
+    names = config.get("class_names") if isinstance(config, dict) else None
+    state = next((content[key] for key in model_key.split("|") if key in content), content)
+    if not isinstance(state, dict):
+        return 0, None
+    heads = [k for k in state if str(k).split(".")[-2:] == ["head", "weight"] and "decoder" not in str(k)]
+    heads = [k for k in heads if isinstance(state[k], Tensor) and state[k].ndim == 2]
+    rows = int(state[min(heads, key=len)].shape[0]) if heads else 0
+    return rows, [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _read(path: Path, *, lazily: bool = False) -> Any:
     _refuse_what_is_no_checkpoint(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own sentence tells how to be less careful
         if named:

@@ -1,0 +1,65 @@
+"""What a run numbers its classes by: lists, weights and checkpoints are held against each other before any training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from umt.config.schema import FinetuneConfig
+from umt.data import label_order, labels
+from umt.data.label_order import Order, Settled
+from umt.data.video_list import VideoList
+from umt.engine import checkpoints
+from umt.engine.runtime import Runtime
+from umt.models.checkpoint_file import read_head
+
+log = logging.getLogger(__name__)
+
+
+def listed(config: FinetuneConfig, videos: VideoList) -> Order:
+    """The order of the lists. Raises AnnotationError or ConfigError where what says it contradicts itself."""
+    data = config.data
+    return label_order.of_list(
+        data.data_path, data_set=data.data_set, classes=data.nb_classes, flag=data.label_order, videos=videos
+    )
+
+
+def settle(config: FinetuneConfig, lists: Order, *, test: bool = False) -> Settled:
+    """Lists and the head of --finetune. Raises CheckpointError where the one numbers classes as the other does not."""
+    model, data = config.model, config.data
+    if not model.finetune or model.delete_head:
+        return Settled(lists.names)
+    rows, names = read_head(model.finetune, model_key=model.model_key)
+    if not rows:
+        return Settled(lists.names)
+    head = label_order.of_head(model.finetune, rows, names, data_set=data.data_set, flag=data.head_label_order)
+    settled = label_order.settle(
+        model.finetune, lists, head, rows=rows, classes=data.nb_classes, data_set=data.data_set, test=test
+    )
+    if settled.warning:
+        log.warning(settled.warning)
+    return settled
+
+
+def settle_with_checkpoint(path: Path | str, config: Mapping[str, Any], lists: Order) -> Settled:
+    """Lists and a training checkpoint of the configuration `config`. Raises CheckpointError where they are at odds."""
+    names = config.get("class_names")
+    if names is None:  # of a run whose lists did not say it
+        return Settled(lists.names)
+    head = Order(tuple(names), str(path))
+    settled = label_order.settle(
+        str(path), lists, head, rows=len(names), classes=len(lists.names or names), data_set="image_folder", test=True
+    )
+    if settled.warning:
+        log.warning(settled.warning)
+    return settled
+
+
+def write(folder: Path, settled: Settled, run: Runtime) -> None:
+    """labels.txt beside a run's results, where the names are known."""
+    if settled.names is not None and run.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        with checkpoints.replacing(folder / labels.LABELS_FILE) as file:
+            file.write(labels.text_of(settled.names).encode("utf-8", "surrogateescape"))

@@ -1,0 +1,185 @@
+"""Which order of classes a list speaks, which one a head does, and whether the two may meet. No torch.
+
+What says it for a list, the first that does: the class folders of `image_folder`; labels.txt beside it; --label_order;
+a data set that has one order only; the class folders in its paths. For a head: the names in the checkpoint, else
+--head_label_order, else the number of its classes, by which the published weights are known.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from umt.data import catalog, labels
+from umt.errors import AnnotationError, CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from umt.data.video_list import VideoList
+
+_PUBLISHED = {400: "k400_umt", 600: "k600", 700: "k700", 710: "k710"}
+_KINETICS = ("Kinetics", "Kinetics_sparse")
+_SAMPLE = 2000  # rows whose folders are looked at
+_ENOUGH = 5  # of them with a known class, for a judgement
+
+
+@dataclass(frozen=True)
+class Order:
+    """Class names in the order of the labels (None: nothing says them), and what says so, for a person."""
+
+    names: tuple[str, ...] | None
+    source: str = ""
+
+    def __str__(self) -> str:
+        known = self.names and labels.order_of(self.names)
+        return f"{labels.ORDERS[known] if known else 'an order of its own'} ({self.source})"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a run numbers its classes by, and the rows of the head that it starts from (None: all of them)."""
+
+    names: tuple[str, ...] | None = None
+    head_rows: list[int] | None = None
+    warning: str = ""
+
+
+# ---- a list
+
+
+def of_list(
+    data_path: str, *, data_set: str, classes: int, flag: str = "auto", videos: VideoList | None = None
+) -> Order:
+    """The order of the lists of --data_path. `flag`: --label_order; `videos`: one of the lists, if it was read.
+
+    Raises:
+        AnnotationError: labels.txt has another number of classes, or contradicts the class folders in the paths.
+        ConfigError: `flag` contradicts labels.txt, or is no order of this data set.
+    """
+    if videos is not None and videos.class_names is not None:
+        return Order(tuple(videos.class_names), f"the class folders of {data_path}")
+    named = _named("label_order", flag, data_set, classes)
+    file = Path(data_path) / labels.LABELS_FILE
+    if data_path and catalog.get(data_set).lists == "csv" and file.is_file():
+        names = tuple(labels.read_names(file))
+        if len(names) != classes:
+            raise AnnotationError(
+                f"{file} names {len(names)} classes, --nb_classes is {classes}. Try --nb_classes {len(names)}, or take "
+                "other lists."
+            )
+        told = Order(names, str(file))
+        if named is not None and not labels.same(names, named):
+            raise ConfigError(
+                f"--label_order {flag} contradicts {file}: {told}. Leave the flag out, or take other lists."
+            )
+    elif named is not None:
+        told = Order(named, f"--label_order {flag}")
+    elif data_set not in _KINETICS:
+        names_ = catalog.get(data_set).class_names(classes)
+        told = Order(None if names_ is None else tuple(names_), f"--data_set {data_set}")
+    else:
+        told = Order(None)
+    seen = None if videos is None else of_folders(videos, classes)
+    if seen is None:
+        return told
+    if told.names is None:
+        return Order(labels.names_of(seen), f"the class folders in {videos.source}")  # type: ignore[union-attr]
+    if labels.order_of(told.names) not in (seen, None):
+        raise AnnotationError(
+            f"{videos.source} is labelled as {labels.ORDERS[seen]}, by its class folders, but {told.source} "  # type: ignore[union-attr]
+            f"says: {labels.ORDERS[str(labels.order_of(told.names))]}. Write the lists again with umt data prepare."
+        )
+    return told
+
+
+def _named(flag: str, value: str, data_set: str, classes: int) -> tuple[str, ...] | None:
+    """The names that --label_order or --head_label_order stands for."""
+    if value == "auto":
+        return None
+    order = "k400" if value == "alphabetical" and classes == 400 else _PUBLISHED.get(classes)
+    if data_set not in _KINETICS or order is None or (value == "alphabetical" and classes != 400):
+        raise ConfigError(
+            f"--{flag} {value} is for Kinetics-400, which has two orders, not for --data_set {data_set} with {classes} "
+            "classes. Leave the flag out."
+        )
+    return labels.names_of(order)
+
+
+def of_folders(videos: VideoList, classes: int) -> str | None:
+    """The known order in which labels fit the class folders of the paths (`yoga/x.mp4,399`); None if none is seen."""
+    step = max(len(videos) // _SAMPLE, 1)
+    seen = [(labels.plain(os.path.basename(os.path.dirname(videos.path(row)))), int(videos.labels[row]))
+            for row in range(0, len(videos), step)]  # fmt: skip
+    for order in labels.ORDERS:
+        if len(labels.names_of(order)) != classes:
+            continue
+        numbers = labels.numbers(order)
+        known = [numbers[name] == label for name, label in seen if name in numbers]
+        if len(known) >= max(_ENOUGH, len(seen) // 2) and sum(known) >= 0.9 * len(known):
+            return order
+    return None
+
+
+# ---- a head
+
+
+def of_head(path: str, rows: int, names: Sequence[str] | None, *, data_set: str, flag: str = "auto") -> Order:
+    """The order of a head of `rows` classes. `names`: those that its file holds; `flag`: --head_label_order."""
+    if names is not None and len(names) == rows:
+        return Order(tuple(names), path)
+    if flag != "auto":
+        return Order(_named("head_label_order", flag, data_set, rows), f"--head_label_order {flag}")
+    if data_set in _KINETICS:
+        order = _PUBLISHED.get(rows)
+        told = f"{path} does not say; weights of {rows} classes are taken to be published ones"
+        return Order(labels.names_of(order), told) if order else Order(None)
+    own = catalog.get(data_set).class_names(rows)
+    return Order(None if own is None else tuple(own), f"{path} does not say; --data_set {data_set} has one order")
+
+
+def settle(path: str, listed: Order, head: Order, *, rows: int, classes: int, data_set: str, test: bool) -> Settled:
+    """Brings a head of `rows` classes and lists of `classes` together. Raises CheckpointError where they are at odds.
+
+    `path`: the weights, for a person; `test`: they are only tested, so a new head is no remedy.
+    """
+    if rows == classes:
+        if listed.names is None or head.names is None:
+            return Settled(listed.names or head.names, None, _untold(listed, head))
+        if not labels.same(listed.names, head.names):
+            raise CheckpointError(_at_odds(path, listed, head, test=test))
+        return Settled(listed.names)
+    if rows != 710 or data_set not in _KINETICS:
+        return Settled(listed.names)
+    if head.names is not None and labels.order_of(head.names) != "k710":
+        return Settled(listed.names)  # 710 classes of somebody's own: load_weights says that the sizes differ
+    names = listed.names or (labels.names_of(_PUBLISHED[classes]) if classes in _PUBLISHED else None)
+    return Settled(names, catalog.k710_head_rows(classes, listed.names), _untold(listed, Order(names)))
+
+
+def _untold(listed: Order, head: Order) -> str:
+    if listed.names is not None or head.names is None or labels.order_of(head.names) != "k400_umt":
+        return ""
+    return (
+        "Nothing says in which order the lists number the 400 classes: they are taken to follow the weights, "
+        f"{labels.ORDERS['k400_umt']}. Most other lists are alphabetical: check it, and say it by --label_order or by "
+        "labels.txt beside the lists."
+    )
+
+
+def _at_odds(path: str, listed: Order, head: Order, *, test: bool) -> str:
+    assert listed.names is not None
+    assert head.names is not None
+    first = next(i for i, (a, b) in enumerate(zip(head.names, listed.names, strict=True)) if a != b)
+    orders = {labels.order_of(listed.names), labels.order_of(head.names)}
+    if orders == {"k400", "k400_umt"}:
+        wanted = "alphabetical" if labels.order_of(head.names) == "k400" else "umt"
+        remedy = f"Write the lists with umt data prepare k400 --label_order {wanted}"
+    else:
+        remedy = "Give lists in the order of the weights"
+    remedy += "" if test else ", or --delete_head for a new head"
+    return (
+        f"The labels of the lists and the head of {path} are at odds: class {first} is '{listed.names[first]}' in the "
+        f"lists, {listed}, and '{head.names[first]}' in the head, {head}. {remedy}."
+    )
