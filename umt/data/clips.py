@@ -9,6 +9,7 @@ Letters: n frames in a clip, h x w pixels, T' x N token grid, S test clips, C cr
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -59,14 +60,32 @@ class Videos:
     def __len__(self) -> int:
         return len(self.list)
 
-    def open(self, row: int) -> VideoReader:
-        """Raises VideoError naming the file."""
+    def open(self, row: int, *, alone: bool = False) -> VideoReader:
+        """Raises VideoError naming the file. `alone`: nothing else of its shard will be wanted."""
         name, frames = self.storage.name(self.list, row), int(self.list.num_frames[row])
         guard.begin(name)
         if frames < 0:
-            return self.storage.open(self.list, row, partial(open_video, decoder=self.decoder))
+            return self.storage.open(self.list, row, partial(open_video, decoder=self.decoder), alone=alone)
         # 0: nobody counted the frames, so nobody promised how they are named either.
         return open_folder(name, frames or None, self.frame_template if frames else None)
+
+    def fetch_ahead(self, rows: Sequence[int]) -> None:
+        """Begins to fetch the shards of rows that will be wanted, one after the other; nothing without shards."""
+        if self.fetches_shards:
+            threading.Thread(target=self._fetch_all, args=(rows,), daemon=True).start()
+
+    def _fetch_all(self, rows: Sequence[int]) -> None:
+        for row in rows:
+            self.fetch(row)
+
+    @property
+    def fetches_shards(self) -> bool:
+        """Whether shards are copied as a whole."""
+        return self.storage.fetches_shards
+
+    def fetch(self, row: int) -> None:
+        """Fetches the shard of a row."""
+        self.storage.ahead(row)
 
     def failure(self, row: int, cause: VideoError) -> Failure:
         """What a batch reports of a row that cannot be read."""
@@ -98,13 +117,14 @@ class TrainClips:
     def read(self, epoch: int, row: int) -> tuple[list[Sample], list[Failure]]:
         """The copies of `row` in `epoch`, or of a row drawn in its place by (seed, epoch, row, attempt).
 
+        `row` + k * len(self) is the k-th repetition of a row in an epoch (`umt.data.epoch_order`).
         Rows that could not be read are in the second list. Raises VideoError after `ATTEMPTS` of them.
         """
         failures: list[Failure] = []
-        taken = row
+        taken = row % len(self)
         for attempt in range(ATTEMPTS):
             try:
-                with self.videos.open(taken) as video:
+                with self.videos.open(taken, alone=attempt > 0) as video:
                     indices = self.sample(len(video), rng=generator(self.seed, epoch, row, "frames"))
                     frames = video.frames(indices)
                 return [self._copy(frames, epoch, row, taken, copy) for copy in range(self.copies)], failures

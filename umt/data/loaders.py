@@ -15,20 +15,23 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from umt.data.batch import Batch
-from umt.data.clips import Failure, Sample
+from umt.data.clips import Failure, Sample, Videos
+from umt.data.epoch_order import Draws, EpochOrder, Shuffled, fetched_ahead
 from umt.data.memory import keep_freed_memory
 from umt.data.pool import Pool
 from umt.errors import ConfigError, UserError
-from umt.randomness import generator
 
-Work = tuple[int, tuple[int, ...]]  # epoch, rows of one batch
+# Epoch, rows of one batch (`umt.data.epoch_order`), and rows whose shards will be wanted soon.
+Work = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
 class Clips(Protocol):
     """A data set: `TrainClips` or `ViewClips`."""
+
+    @property
+    def videos(self) -> Videos: ...
 
     def __len__(self) -> int: ...
 
@@ -77,7 +80,9 @@ class _Batches:
     clips: Clips
 
     def __call__(self, work: Work) -> Batch | UserError:
-        epoch, rows = work
+        epoch, rows, ahead = work
+        if ahead:
+            self.clips.videos.fetch_ahead(ahead)
         samples: list[Sample] = []
         failures: list[Failure] = []
         try:
@@ -188,9 +193,9 @@ class Workers:
 class TrainLoader:
     """Micro-batches of `batch_size` videos for this rank.
 
-    An epoch is one permutation of all rows, a function of (seed, epoch). Micro-batch b of rank r of W takes its places
-    from (b * W + r) * batch_size on, so a step sees the same videos however many ranks share it. What does not fill a
-    last step of batch_size * world_size * accumulation videos is left out of the epoch.
+    An epoch is one permutation of all rows, or what `epochs` says instead: a function of (seed, epoch). Micro-batch b
+    of rank r of W takes its places from (b * W + r) * batch_size on, so a step sees the same videos however many ranks
+    share it. What does not fill a last step of batch_size * world_size * accumulation videos is left out of the epoch.
     """
 
     def __init__(
@@ -203,8 +208,10 @@ class TrainLoader:
         world_size: int = 1,
         accumulation: int = 1,
         workers: Workers | None = None,
+        epochs: EpochOrder | None = None,
     ) -> None:
         self.clips, self.batch_size, self.seed = clips, batch_size, seed
+        self.epochs = epochs or Shuffled(len(clips))
         self.rank, self.world_size, self.accumulation = rank, world_size, accumulation
         self.workers = workers or Workers()
         if self.steps_per_epoch < 1:
@@ -223,18 +230,28 @@ class TrainLoader:
         """Micro-batches that `batches` gives each rank in an epoch."""
         return self.steps_per_epoch * self.accumulation
 
-    def order(self, epoch: int) -> NDArray[np.int64]:
-        """All rows as `epoch` takes them, on every rank the same."""
-        return generator(self.seed, epoch, "order").permutation(len(self.clips))
+    def order(self, epoch: int) -> Draws:
+        """All draws of `epoch`, on every rank the same."""
+        return self.epochs.draws(self.seed, epoch)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's micro-batches of `epoch` from number `start` on."""
         order = self.order(epoch)
+        ahead = self._ahead(order, start)
         plan: list[Work] = []
         for number in range(start, self.micro_batches_per_epoch()):
             first = (number * self.world_size + self.rank) * self.batch_size
-            plan.append((epoch, tuple(order[first : first + self.batch_size].tolist())))
+            rows = tuple(order[first : first + self.batch_size].tolist())
+            plan.append((epoch, rows, tuple(ahead.get(number, ()))))
         return self.workers.run(self.clips, plan)
+
+    def _ahead(self, order: Draws, start: int) -> dict[int, list[int]]:
+        """Micro-batch -> rows whose shards its worker begins to fetch, in order of their use."""
+        made: dict[int, list[int]] = {}
+        per_batch = self.world_size * self.batch_size
+        for place, row in fetched_ahead(self.epochs, order[start * per_batch :]):
+            made.setdefault(start + place // per_batch, []).append(row)
+        return made
 
     def close(self) -> None:
         """Ends the worker processes."""
@@ -266,7 +283,7 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         size = self.batch_size
-        plan: list[Work] = [(0, tuple(self.rows[i : i + size])) for i in range(0, len(self.rows), size)]
+        plan: list[Work] = [(0, tuple(self.rows[i : i + size]), ()) for i in range(0, len(self.rows), size)]
         return self.workers.run(self.clips, plan)
 
     def close(self) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import multiprocessing
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,57 +13,19 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from tests.web import Web, serving
 from umt.data.storage import remote
 from umt.data.storage.remote import MissingError, RemoteError
 from umt.data.storage.urls import is_url, join
 from umt.errors import ConfigError
 
 
-class _Web(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, with ranges; the first `broken` requests for a file are answered by an error of the server."""
-
-    broken = 0
-    asked = 0
-
-    def do_GET(self) -> None:
-        type(self).asked += 1
-        if type(self).broken > 0:
-            type(self).broken -= 1
-            self.send_error(503)
-            return
-        path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            self.send_error(404)
-            return
-        content = path.read_bytes()
-        part = self.headers.get("Range")
-        if part:
-            first, last = (int(word) for word in part.removeprefix("bytes=").split("-"))
-            whole, content = len(content), content[first : last + 1]
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{first + len(content) - 1}/{whole}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *words: object) -> None:
-        pass
-
-
 @pytest.fixture
-def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[_Web]]]:
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Web]]]:
     monkeypatch.setattr(remote, "PAUSE", 0.01)
     (tmp_path / "v.bin").write_bytes(bytes(range(256)))
-    handler = type("Handler", (_Web,), {})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", handler
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(tmp_path) as served:
+        yield served
 
 
 def test_what_stands_before_two_slashes_makes_a_url() -> None:
@@ -161,23 +120,23 @@ def test_an_unknown_kind_of_url_is_refused() -> None:
         remote.read("petrel://bucket/key")
 
 
-def test_a_store_that_does_not_answer_is_tried_a_few_times_and_no_more(web: tuple[str, type[_Web]]) -> None:
+def test_a_store_that_does_not_answer_is_tried_a_few_times_and_no_more(web: tuple[str, type[Web]]) -> None:
     url, handler = web
     handler.broken = 2
     assert remote.read(f"{url}/v.bin") == bytes(range(256))
-    handler.broken, handler.asked = 100, 0
+    handler.broken, handler.asked = 100, []
     with pytest.raises(RemoteError, match=r"503.* after 4 attempts"):
         remote.read(f"{url}/v.bin")
-    assert handler.asked == remote.ATTEMPTS
+    assert len(handler.asked) == remote.ATTEMPTS
 
 
-def test_a_file_of_a_web_server_is_read_in_part(web: tuple[str, type[_Web]]) -> None:
+def test_a_file_of_a_web_server_is_read_in_part(web: tuple[str, type[Web]]) -> None:
     assert remote.read(f"{web[0]}/v.bin", 7, 3) == bytes([7, 8, 9])
     with pytest.raises(MissingError):
         remote.read(f"{web[0]}/none")
 
 
-def test_bytes_that_are_not_there_are_an_error(web: tuple[str, type[_Web]]) -> None:
+def test_bytes_that_are_not_there_are_an_error(web: tuple[str, type[Web]]) -> None:
     with pytest.raises(RemoteError, match="6 bytes came where 10 were asked for, after 4 attempts"):
         remote.read(f"{web[0]}/v.bin", 250, 10)
 

@@ -35,14 +35,19 @@ class Storage(Files):
     cache: Cache | None = None
     whole_shards: bool = False
 
-    def open(self, videos: VideoList, row: int, read: Callable[[str], VideoReader]) -> VideoReader:
-        """What `read` makes of the row's path, from wherever the row's bytes are. Raises VideoError naming the row."""
+    def open(
+        self, videos: VideoList, row: int, read: Callable[[str], VideoReader], *, alone: bool = False
+    ) -> VideoReader:
+        """What `read` makes of the row's path, from wherever the row's bytes are. Raises VideoError naming the row.
+
+        `alone`: nothing else of its shard will be wanted, so that the shard is not copied as a whole.
+        """
         name = self.name(videos, row)
         if self.shards is None and not is_url(name):
             return read(name)
         resources = contextlib.ExitStack()
         try:
-            path = resources.enter_context(self.path(videos, row))
+            path = resources.enter_context(self.path(videos, row, alone=alone))
             try:
                 reader = read(path)
             except VideoError as error:
@@ -53,13 +58,13 @@ class Storage(Files):
         return Lent(name, path, reader, resources)
 
     @contextlib.contextmanager
-    def path(self, videos: VideoList, row: int) -> Iterator[str]:
+    def path(self, videos: VideoList, row: int, *, alone: bool = False) -> Iterator[str]:
         """A local path of the row's bytes, good while the context lasts. Raises VideoError naming the row."""
         name = self.name(videos, row)
         with contextlib.ExitStack() as resources:
             try:
                 guard.end()  # a slow store is no decoder that hangs; requests have time-outs of their own
-                path = resources.enter_context(self._path(videos, row, name))
+                path = resources.enter_context(self._path(videos, row, name, alone))
                 guard.begin(name)
             except remote.MissingError as error:
                 raise unreadable(name, f"{error}; is --prefix right?") from None
@@ -83,17 +88,22 @@ class Storage(Files):
         except remote.RemoteError as error:
             raise unreadable(name, error) from None
 
+    @property
+    def fetches_shards(self) -> bool:
+        """Whether remote shards are copied as a whole."""
+        return self.shards is not None and self.cache is not None and self.whole_shards and is_url(self.shards.folder)
+
     def ahead(self, row: int) -> None:
         """Fetches the shard of a row that will be wanted into the cache. Errors are left to whoever wants it then."""
         member = None if self.shards is None else self.shards.member(row)
-        if member is None or self.cache is None or not self.whole_shards or not is_url(member.url):
+        if member is None or self.cache is None or not self.fetches_shards:
             return
         with contextlib.suppress(remote.RemoteError):
             self.cache.ahead(_shard_key(member), member.shard_size, lambda path: _download_shard(member, path))
 
     # ---- one kind each
 
-    def _path(self, videos: VideoList, row: int, name: str) -> contextlib.AbstractContextManager[str]:
+    def _path(self, videos: VideoList, row: int, name: str, alone: bool) -> contextlib.AbstractContextManager[str]:
         if self.shards is None:
             return self._remote_file(name) if is_url(name) else contextlib.nullcontext(name)
         member = self.shards.member(row)
@@ -101,7 +111,7 @@ class Storage(Files):
             raise remote.MissingError(f"not in the shards of {self.shards.folder}")
         if not is_url(member.url):
             return path_of_part(member.url, member.start, member.size)
-        return self._remote_member(member)
+        return self._remote_member(member, alone)
 
     @contextlib.contextmanager
     def _remote_file(self, url: str) -> Iterator[str]:
@@ -120,12 +130,12 @@ class Storage(Files):
             yield path
 
     @contextlib.contextmanager
-    def _remote_member(self, member: Member) -> Iterator[str]:
+    def _remote_member(self, member: Member, alone: bool) -> Iterator[str]:
         if self.cache is None:
             with path_of_bytes(_fetch(member)) as path:
                 yield path
             return
-        if self.whole_shards:
+        if self.whole_shards and not alone:
             with self.cache.get(
                 _shard_key(member), member.shard_size, lambda path: _download_shard(member, path)
             ) as shard:
