@@ -40,7 +40,9 @@ def test_a_cleaned_list_lies_beside_the_old_one_and_says_what_is_gone(check: Che
 def test_the_lists_of_a_folder_are_cleaned_into_a_folder_that_a_run_takes(check: Check, folder: Path) -> None:
     (folder / "train.csv").write_text("a.mp4,0\nb c.mp4,0\n")
     (folder / "val.csv").write_text("a.mp4,0\n")
+    (folder / "labels.txt").write_text("jump\n")
     check(folder, "--prefix", folder, "--fix")
+    assert (folder / "fixed" / "labels.txt").read_text() == "jump\n"
     assert (folder / "fixed" / "train.csv").read_text() == "b c.mp4,0\n"
     assert (folder / "fixed" / "val.csv").read_text() == "a.mp4,0\n"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.check.conftest import Check
+from umt.data import labels
 from umt.datasets.check import main
 from umt.errors import AnnotationError, ConfigError
 
@@ -68,6 +69,16 @@ def test_classes_without_a_sample_are_counted_and_named(check: Check, file: Path
     assert done.detail("no_samples") == "3 of 5: 1, 2, 4"
 
 
+def test_labels_in_another_order_than_labels_txt_says_are_an_error(check: Check, tmp_path: Path) -> None:
+    names = labels.names_of("k400_umt")
+    rows = [f"{name}/{i}.mp4,{label}\n" for label, name in enumerate(names) for i in range(2)]
+    (tmp_path / "train.csv").write_text("".join(rows))
+    words = (tmp_path / "train.csv", "--lines_only", "--data_set", "Kinetics_sparse", "--nb_classes", 400)
+    assert check(*words).code == 0
+    wrong = check(*words, "--label_order", "alphabetical")
+    assert (wrong.code, wrong.found("label_order")) == (1, [("label_order", 0, "")])
+
+
 def test_a_pretraining_list_needs_no_labels(check: Check, file: Path) -> None:
     file.write_text("a\nb\n")
     assert check(file, "--lines_only", "--pretrain").found() == []
@@ -82,6 +93,13 @@ def test_what_other_readers_stumble_over_is_a_warning_with_its_line(check: Check
     others = [("bom", 1, ""), ("line_ends", 1, ""), ("quotes", 2, "b.mp4"), ("non_ascii", 4, "é.mp4")]
     assert sorted(done.found()) == sorted([*spaces, *others])
     assert done.detail("line_ends") == "on every line"
+
+
+def test_what_every_line_has_is_told_of_the_first_thousand_and_counted_for_the_others(check: Check, file: Path) -> None:
+    file.write_text("".join(f"a {i}.mp4,0\n" for i in range(1500)))
+    done = check(file, "--lines_only")
+    assert (len(done.found("spaces")), done.report["counts"]) == (1001, {"spaces": 1500})
+    assert done.report["findings"][-1]["detail"] == "on 500 further lines"
 
 
 def test_mixed_line_ends_are_counted(check: Check, file: Path) -> None:
@@ -145,7 +163,7 @@ def test_the_summary_is_capped_and_json_has_all(check: Check, file: Path) -> Non
     ("words", "sentence"),
     [
         (["--nb_classes", "0"], r"--nb_classes \(0\) must be at least 1"),
-        (["--timeout", "0"], r"--timeout \(0\) must be above 0"),
+        (["--decode_timeout", "-1"], r"--decode_timeout \(-1\) must be at least 0"),
         (["--max_failures", "2"], r"--max_failures \(2\) is a share"),
         (["--lines_only", "--decode"], r"--lines_only does not look at files"),
         (["--decod"], r"there is no flag --decod\. Did you mean --decode"),

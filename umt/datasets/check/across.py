@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.data.label_order import of_list
 from umt.data.storage.urls import is_url
 from umt.datasets.check.findings import Finding
 from umt.datasets.check.lists import Checked
+from umt.errors import AnnotationError
 
 
 class Place(NamedTuple):
@@ -145,3 +147,17 @@ def labels(lists: Sequence[Checked], classes: int | None, pretrain: bool) -> Ite
         if len(lacking):
             shown = ", ".join(map(str, lacking[:12])) + (", ..." if len(lacking) > 12 else "")
             yield Finding("no_samples", one.source, detail=f"{len(lacking)} of {number}: {shown}", count=len(lacking))
+
+
+def label_orders(lists: Sequence[Checked], data_set: str, classes: int, flag: str) -> Iterator[Finding]:
+    """Lists whose class folders say another order of labels than what else is known; notes the order of the others."""
+    for one in lists:
+        if len(one.videos):
+            try:
+                told = of_list(
+                    os.path.dirname(one.source), data_set=data_set, classes=classes, flag=flag, videos=one.videos
+                )
+            except AnnotationError as error:
+                yield Finding("label_order", one.source, detail=str(error).removeprefix(f"{one.source} is "))
+            else:
+                one.note += f", {told}" if told.names else ""

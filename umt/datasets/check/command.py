@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from umt.config.schema import DECODERS
+from umt.config.schema import DECODERS, ORDERS
 from umt.data import catalog
 from umt.data.storage.urls import is_url
 from umt.datasets.check import across, files
@@ -46,12 +46,14 @@ def _words(argv: Sequence[str]) -> Namespace:
     run("--sampling_rate", type=int, default=4, metavar="N", help="distance of the frames where sampling is dense (4)")
     run("--use_decord", default="True", metavar="BOOL", help="False: rows are folders of frames, `path frames label`")
     run("--decoder", default="auto", choices=DECODERS, help="video reader of the run (auto)")
+    run("--decode_timeout", type=float, default=120.0, metavar="SECONDS",
+        help="that decoding one file may take (120); 0: for ever")  # fmt: skip
+    run("--label_order", default="auto", choices=ORDERS, help="Kinetics-400: order of the labels, as in a run")
     run("--pretrain", action="store_true", help="as pretraining reads it: labels unused, .mp4 added to bare names")
     run("--max_failures", type=float, default=0.0, metavar="SHARE",
         help="share of a training list's files that may be unreadable, as warnings (0; a run allows 0.01)")  # fmt: skip
     more = parser.add_argument_group("the work").add_argument
     more("--num_workers", type=int, metavar="N", help="processes that decode; default: the CPU cores")
-    more("--timeout", type=float, default=120.0, metavar="SECONDS", help="that decoding one file may take (120)")
     more("--cache", metavar="DIR", help="what was seen before; default: $UMT_CACHE, else ~/.cache/umt")
     more("--no_cache", action="store_true", help="look at every file again, and remember nothing")
     out = parser.add_argument_group("what comes of it").add_argument
@@ -61,8 +63,8 @@ def _words(argv: Sequence[str]) -> Namespace:
     for name in ("nb_classes", "num_frames", "sampling_rate", "num_workers"):
         if getattr(words, name) is not None and getattr(words, name) < 1:
             raise ConfigError(f"--{name} ({getattr(words, name)}) must be at least 1.")
-    if not words.timeout > 0:
-        raise ConfigError(f"--timeout ({words.timeout:g}) must be above 0 seconds.")
+    if not words.decode_timeout >= 0:
+        raise ConfigError(f"--decode_timeout ({words.decode_timeout:g}) must be at least 0 seconds.")
     if not 0 <= words.max_failures <= 1:
         raise ConfigError(f"--max_failures ({words.max_failures:g}) is a share, from 0 to 1.")
     if words.lines_only and (words.decode or words.hash):
@@ -129,6 +131,8 @@ def examine(lists: list[Checked], words: Namespace, classes: int | None, clip: i
     depth = "lines" if words.lines_only else "decoded" if words.decode else "looked for"
     found: list[Finding] = [finding for one in lists for finding in one.findings]
     found += across.labels(lists, classes, words.pretrain)
+    if words.data_set and classes and not words.pretrain:
+        found += across.label_orders(lists, words.data_set, classes, words.label_order)
     rows = across.Files(lists)
     found += across.repeats(rows)
     report = Report(lists, len(rows.names), found, depth)
@@ -142,7 +146,7 @@ def examine(lists: list[Checked], words: Namespace, classes: int | None, clip: i
             if words.decode:
                 facts, report.known = files.decoded(
                     rows, seen, cache, _bar,
-                    workers=words.num_workers or _cores(), limit=words.timeout, decoder=words.decoder,
+                    workers=words.num_workers or _cores(), limit=words.decode_timeout, decoder=words.decoder,
                 )  # fmt: skip
                 report.decoded = len(facts)
                 found += files.of_facts(rows, facts, clip)

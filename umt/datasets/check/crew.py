@@ -31,7 +31,10 @@ class Task(NamedTuple):
 
 
 def look_at(tasks: Iterable[Task], *, workers: int, limit: float, decoder: str) -> Iterator[tuple[Task, Facts]]:
-    """Facts of each file, in any order. A file that takes more than `limit` seconds or kills its process says so."""
+    """Facts of each file, in any order. A file that takes more than `limit` seconds or kills its process says so.
+
+    `limit` 0: none.
+    """
     source, lock, stop = iter(tasks), threading.Lock(), threading.Event()
     answers: queue.Queue[tuple[Task, Facts] | Exception | None] = queue.Queue(maxsize=64 * workers)
     crew: set[_Worker] = set()
@@ -104,7 +107,7 @@ class _Worker:
         try:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
-            line = self._line(limit + _GRACE)
+            line = self._line(limit + _GRACE if limit else None)
         except BrokenPipeError:
             line = b""
         if line:
@@ -115,8 +118,8 @@ class _Worker:
         name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
         return Facts("crashes", f"the process that decoded it died: {name}")
 
-    def _line(self, seconds: float) -> bytes | None:
-        """What the process says next: b"" when it has ended, None when it says nothing for so long."""
+    def _line(self, seconds: float | None) -> bytes | None:
+        """What the process says next: b"" when it has ended, None when it says nothing for so long (None: for ever)."""
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], seconds)
         return self._process.stdout.readline() if ready else None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from umt.data import parquet_list
+from umt.data.labels import LABELS_FILE
 from umt.data.list_lines import SEPARATORS, Form, Row
 from umt.datasets.check.findings import KINDS, OF_FILES, WARNING, Finding
 from umt.datasets.check.lists import Checked
@@ -35,10 +37,13 @@ def fix(
         allowed = finding.kind in OF_FILES and finding.weight == WARNING
         if KINDS[finding.kind].drops and finding.line and not allowed:
             dropped.setdefault(finding.source, {}).setdefault(finding.line, finding.kind)
+    named = Path(folder or "", LABELS_FILE)
     made = []
     for one in lists:
         form = Form(split or (one.form.separator if one.form else ","), frame_folders)
         made.append(_write(one, dropped.get(one.source, {}), target(one.source, folder), form))
+    if folder and named.is_file() and any(one["fixed"] for one in made):  # without it the order of classes is unknown
+        shutil.copy(named, Path(folder, "fixed", LABELS_FILE))
     return made
 
 

@@ -20,6 +20,7 @@ from umt.datasets.check.findings import Finding
 from umt.errors import AnnotationError
 
 _SAMPLE = 1000  # lines that tell the separator
+_KEPT = 1000  # findings of a kind that says how lines are written
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,22 @@ class Checked:
     numbers: array[int]
     findings: list[Finding] = field(default_factory=list)
     note: str = ""
+    _further: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # kind -> findings kept, further ones
+
+    def style(self, kind: str, number: int, path: str, detail: str = "") -> None:
+        """A finding that every line may have: after so many of a kind the others are only counted."""
+        kept, further = self._further.get(kind, (0, 0))
+        if kept < _KEPT:
+            self.findings.append(Finding(kind, self.source, number, path, detail))
+            self._further[kind] = kept + 1, 0
+        else:
+            self._further[kind] = kept, further + 1
+
+    def close(self) -> None:
+        """Tells of the findings that were only counted."""
+        for kind, (_, further) in self._further.items():
+            if further:
+                self.findings.append(Finding(kind, self.source, detail=f"on {further} further lines", count=further))
 
 
 def role_of(source: str) -> str:
@@ -95,6 +112,7 @@ def read(source: str, how: Reading) -> Checked:
     except AnnotationError as error:
         checked.findings.append(_unread(source, error))
         return checked
+    checked.close()
     checked.videos = _listed(source, rows, how)
     if not rows and not checked.findings:
         checked.findings.append(Finding("list", source, detail="it holds no video"))
@@ -134,7 +152,7 @@ def _text(checked: Checked, how: Reading) -> Rows:
     if not text.isascii() or rows.text.find(b" ") >= 0:
         videos = _listed(source, rows, how)
         for row, number in enumerate(checked.numbers):
-            _letters(found, source, number, videos.path(row))
+            _letters(checked, number, videos.path(row))
     return rows
 
 
@@ -153,12 +171,12 @@ def _line_by_line(checked: Checked, text: str, form: Form) -> Rows:
             found.append(Finding("malformed", source, number, line[:200], sentence))
             continue
         if '"' in line:
-            found.append(Finding("quotes", source, number, row.path))
+            checked.style("quotes", number, row.path)
         fields = (row.path, str(row.frames), str(row.label)) if form.frame_folders else (row.path, str(row.label))
         tight = form.separator.join(fields)
         if len(line) > len(tight) and _bare(line) == _bare(tight):
-            found.append(Finding("spaces", source, number, row.path, "around a field"))
-        _letters(found, source, number, row.path)
+            checked.style("spaces", number, row.path, "around a field")
+        _letters(checked, number, row.path)
         rows.add(row.path.encode(), row.frames, row.label)
         checked.numbers.append(number)
     return rows
@@ -168,11 +186,11 @@ def _bare(line: str) -> str:
     return line.replace(" ", "").replace("\t", "")
 
 
-def _letters(found: list[Finding], source: str, number: int, path: str) -> None:
+def _letters(checked: Checked, number: int, path: str) -> None:
     if not path.isascii():
-        found.append(Finding("non_ascii", source, number, path))
+        checked.style("non_ascii", number, path)
     if " " in path:
-        found.append(Finding("spaces", source, number, path, "in the path"))
+        checked.style("spaces", number, path, "in the path")
 
 
 def _outer_spaces(checked: Checked, text: str) -> None:
