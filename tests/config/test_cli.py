@@ -84,7 +84,10 @@ def test_values_may_be_empty_spaces_or_negative() -> None:
         (["--opt_betas", "0.9"], "--opt_betas (0.9) takes 2 values. Try --opt_betas 0.9 0.999."),
         (["--opt_betas", "0.9", "1"], "--opt_betas (0.9 1.0) must be below 1. Try --opt_betas 0.9 0.999."),
         (["--eval", "perhaps"], "--eval (perhaps) must be True or False. Try --eval False."),
-        (["--decoder", "cv2"], "--decoder (cv2) must be one of auto, decord, torchcodec, pyav. Try --decoder auto."),
+        (
+            ["--decoder", "cv2"],
+            "--decoder (cv2) must be one of auto, pyav, torchcodec, decord, torchcodec-cuda. Try --decoder auto.",
+        ),
         (["--recount", "0"], "--recount (0) must be at least 1. Try --recount 1."),
         (["--seed", "-1"], "--seed (-1) must be at least 0. Try --seed 0."),
     ],

@@ -198,7 +198,7 @@ def test_a_file_with_sound_only_is_no_video(tmp_path: Path) -> None:
 
 
 def test_an_unknown_decoder_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--decoder \(opencv\) must be one of auto, pyav, torchcodec, decord"):
+    with pytest.raises(ConfigError, match=r"--decoder \(opencv\) must be one of auto, pyav, torchcodec, decord, torchcodec-cuda"):
         choose("opencv")
 
 

@@ -140,7 +140,12 @@ def test_loader(config: FinetuneConfig, videos: VideoList, run: Runtime, done: f
 def _workers(config: Config, run: Runtime) -> Workers:
     data = config.data
     pinned = data.pin_mem and run.device.type == "cuda"
-    return Workers(num_workers=loader_processes(config), pin_memory=pinned, timeout=data.decode_timeout)
+    return Workers(
+        num_workers=loader_processes(config),
+        pin_memory=pinned,
+        timeout=data.decode_timeout,
+        start_method="spawn" if data.decoder == "torchcodec-cuda" else None,  # CUDA does not survive a fork
+    )
 
 
 def failure_budget(share: float, videos: int) -> int:

@@ -18,7 +18,7 @@ from umt.optim.schedule import FINETUNE_WARMUP_LR, PRETRAIN_WARMUP_LR
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 ORDERS = ("auto", "umt", "alphabetical")
-DECODERS = ("auto", "decord", "torchcodec", "pyav")
+DECODERS = ("auto", "pyav", "torchcodec", "decord", "torchcodec-cuda")
 
 
 @dataclass(frozen=True)

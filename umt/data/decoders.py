@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from umt.data.probe import check_file, unreadable
 from umt.data.pyav_readers import DAMAGED, open_pyav
 from umt.data.video_reader import Frames, Reader, VideoReader
-from umt.errors import VideoError
+from umt.errors import ConfigError, VideoError
 
 
 class Decord(Reader):
@@ -71,6 +71,40 @@ class TorchCodec(Reader):
         self._decoder = None
 
 
+class TorchCodecCuda(TorchCodec):
+    """torchcodec on the video decoder of an NVIDIA GPU, the one of this rank. Frames come back to the CPU.
+
+    The GPU converts colours by itself, so that frames differ a little from all other readers'.
+    """
+
+    def __init__(self, path: str, length: int | None = None) -> None:
+        import torch
+
+        self.device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % max(torch.cuda.device_count(), 1)}"
+        try:
+            super().__init__(path, length)
+        except VideoError as error:
+            if "forked subprocess" in str(error):
+                raise ConfigError(
+                    "--decoder torchcodec-cuda cannot work in forked processes: CUDA does not survive a fork. "
+                    "Start the workers by spawn."
+                ) from None
+            raise
+        if "NVcuvid" in str(getattr(self._decoder, "cpu_fallback", "")):
+            raise ConfigError(
+                "--decoder torchcodec-cuda: the driver's video library (libnvcuvid) is not there, and torchcodec would "
+                "decode on the CPU. In a container add NVIDIA_DRIVER_CAPABILITIES=compute,utility,video, or take "
+                "--decoder auto."
+            )
+
+
+def has_device() -> bool:
+    """Whether torch sees a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _check_length(reader: Reader, length: int | None) -> None:
     if length not in (None, reader.length):
         raise unreadable(reader.path, f"{reader.length} frames where the file's index says {length}")
@@ -118,4 +152,5 @@ DECODERS: dict[str, Callable[..., VideoReader]] = {
     "pyav": open_pyav,
     "torchcodec": TorchCodec,
     "decord": Decord,
+    "torchcodec-cuda": TorchCodecCuda,
 }

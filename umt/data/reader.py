@@ -9,31 +9,36 @@ from __future__ import annotations
 import os
 from functools import cache
 
-from umt.data.decoders import DECODERS, FrameFolder
+from umt.data.decoders import DECODERS, FrameFolder, has_device
 from umt.data.mp4 import begins_anew_at_keys, plain_index
 from umt.data.probe import check_file, probe
 from umt.data.pyav_readers import Direct, PyAV
 from umt.data.video_reader import VideoReader
 from umt.errors import ConfigError, VideoError
 
-# In order of preference for --decoder auto: decord until measurements say otherwise.
+# In order of preference for --decoder auto, by what few frames and whole videos cost (docs/performance.md, Decoding).
 ORDER = ("pyav", "torchcodec", "decord")
+
+_ON_GPU = "torchcodec-cuda"  # only if asked for: its frames differ a little, and it takes memory from the training
 
 _WANTS = {
     "decord": "pip install decord (no wheel for ARM)",
     "torchcodec": "pip install torchcodec and FFmpeg's libraries, e.g. apt install ffmpeg",
     "pyav": "pip install av",
+    _ON_GPU: "what torchcodec wants, a CUDA device, and an NVIDIA driver with its video library (libnvcuvid)",
 }
 
 
 @cache
 def available(decoder: str) -> bool:
-    """Whether `decoder` can be imported here; torchcodec also wants FFmpeg's libraries of the system."""
+    """Whether `decoder` can be imported here; torchcodec also wants FFmpeg's libraries, torchcodec-cuda a device."""
     try:
         if decoder == "decord":
             import decord  # noqa: F401
-        elif decoder == "torchcodec":
+        elif decoder in ("torchcodec", _ON_GPU):
             from torchcodec.decoders import VideoDecoder  # noqa: F401
+
+            return decoder != _ON_GPU or has_device()
         else:
             import av  # noqa: F401
     except (ImportError, RuntimeError, OSError):  # torchcodec: RuntimeError without FFmpeg; a broken wheel: OSError
@@ -46,9 +51,9 @@ def choose(decoder: str = "auto") -> str:
 
     Raises ConfigError for one that is unknown or does not work here, and without PyAV, which looks at every file.
     """
-    if decoder not in ("auto", *ORDER):
-        raise ConfigError(f"--decoder ({decoder}) must be one of auto, {', '.join(ORDER)}.")
-    for name in {"pyav", decoder} - {"auto"}:
+    if decoder not in ("auto", *DECODERS):
+        raise ConfigError(f"--decoder ({decoder}) must be one of auto, {', '.join(DECODERS)}.")
+    for name in dict.fromkeys(("pyav", decoder if decoder != "auto" else "pyav")):
         if not available(name):
             raise ConfigError(f"--decoder ({decoder}): {name} does not work on this machine. It wants: {_WANTS[name]}.")
     return decoder if decoder != "auto" else next(name for name in ORDER if available(name))
@@ -62,7 +67,8 @@ def _chosen(decoder: str) -> str:
 def open_video(path: str | os.PathLike[str], decoder: str = "auto") -> VideoReader:
     """Opens a video file. Raises VideoError naming it and the cause if that is impossible.
 
-    `decoder` ("auto", "pyav", "torchcodec", "decord") reads plain files; PyAV reads the others.
+    `decoder` ("auto", "pyav", "torchcodec", "decord", "torchcodec-cuda") reads plain files; PyAV reads the others.
+    The last one cannot work in a forked process, and raises ConfigError there.
     """
     path = os.fspath(path)
     name = _chosen(decoder)
