@@ -49,7 +49,7 @@ class Checked:
     numbers: array[int]
     findings: list[Finding] = field(default_factory=list)
     note: str = ""
-    _further: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # kind -> findings kept, further ones
+    _further: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # kind -> kept, further
 
     def style(self, kind: str, number: int, path: str, detail: str = "") -> None:
         """A finding that every line may have: after so many of a kind the others are only counted."""
