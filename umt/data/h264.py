@@ -1,7 +1,7 @@
 """Looks into H.264 packets: which frames can be left out, and where decoding can begin.
 
-ITU-T H.264 (ISO/IEC 14496-10): section 7.4.1 (types of parts, nal_ref_idc), 7.4.3 (slice_type); Annex B (start codes);
-ISO/IEC 14496-15 (lengths instead of start codes in MP4 and Matroska).
+ITU-T H.264 (ISO/IEC 14496-10): section 7.4.1 (types of parts, nal_ref_idc), 7.4.3 (slice_type), 7.3.2.1.1 (sequence
+parameter sets), 9.1 (Exp-Golomb numbers), Annex B (start codes); ISO/IEC 14496-15 (lengths in their place in MP4).
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_SLICE, _KEY_SLICE = 1, 5
+_SLICE, _KEY_SLICE, _PARAMETERS = 1, 5, 7
 _BESIDE = {6, 9, 12}  # supplemental information, a delimiter, filler: no decoding needs them
 _INTRA = {2, 4, 7, 9}  # types of slices that are predicted from nothing
+_PROFILES_WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
 _START = re.compile(b"\0\0\1")
 
 
@@ -56,15 +57,87 @@ def is_intra(packet: bytes, prefix: int | None) -> bool:
 
 
 def _intra_slice(part: bytes) -> bool:
-    # The header begins with two numbers in Exp-Golomb code: the first macroblock, and the type.
-    bits = "".join(f"{byte:08b}" for byte in part[1:16].replace(b"\0\0\3", b"\0\0"))
-    at = 0
-    value = 0
-    for _ in range(2):
-        zeros = bits.find("1", at) - at
-        if zeros < 0:
-            return False
-        at += zeros
-        value = int(bits[at : at + zeros + 1] or "0", 2) - 1
-        at += zeros + 1
-    return value in _INTRA
+    bits = _Bits(part[1:40])
+    try:
+        bits.number()  # its first macroblock
+        return bits.number() in _INTRA
+    except EOFError:
+        return False
+
+
+def may_be_interlaced(config: bytes | None) -> bool:
+    """Whether the configuration allows frames that are two fields, each with colours of its own."""
+    if prefix_of(config) is None:
+        sets = [part for part in parts(config or b"", None) if part and part[0] & 31 == _PARAMETERS]
+    else:
+        assert config is not None
+        sets = [config[8 : 8 + int.from_bytes(config[6:8], "big")]] if len(config) > 8 else []
+    try:
+        return any(not _frames_only(_Bits(one[1:])) for one in sets)
+    except EOFError:  # cut off: whoever decodes it will say so
+        return False
+
+
+def _frames_only(bits: _Bits) -> bool:
+    """frame_mbs_only_flag of a sequence parameter set, section 7.3.2.1.1; what lies before it is only passed."""
+    profile = bits.fixed(8)
+    bits.fixed(16)
+    bits.number()
+    if profile in _PROFILES_WITH_CHROMA:
+        chroma = bits.number()
+        if chroma == 3:
+            bits.fixed(1)
+        bits.number()
+        bits.number()
+        bits.fixed(1)
+        if bits.fixed(1):
+            for i in range(12 if chroma == 3 else 8):
+                if bits.fixed(1):
+                    _pass_scaling_list(bits, 16 if i < 6 else 64)
+    bits.number()
+    order = bits.number()
+    if order == 0:
+        bits.number()
+    elif order == 1:
+        bits.fixed(1)
+        bits.number()
+        bits.number()
+        for _ in range(bits.number()):
+            bits.number()
+    bits.number()
+    bits.fixed(1)
+    bits.number()
+    bits.number()
+    return bits.fixed(1) == 1
+
+
+def _pass_scaling_list(bits: _Bits, size: int) -> None:
+    last = following = 8
+    for _ in range(size):
+        if following:
+            code = bits.number()
+            following = (last + ((code + 1) // 2 if code % 2 else -(code // 2))) % 256
+        last = following or last
+
+
+class _Bits:
+    """Numbers in Exp-Golomb code and of fixed length. Raises EOFError at the end."""
+
+    def __init__(self, content: bytes) -> None:
+        # Within a part 0 0 3 stands for 0 0, so that no start code can occur.
+        self._bits = "".join(f"{byte:08b}" for byte in content.replace(b"\0\0\3", b"\0\0"))
+        self._at = 0
+
+    def fixed(self, count: int) -> int:
+        if self._at + count > len(self._bits):
+            raise EOFError
+        self._at += count
+        return int(self._bits[self._at - count : self._at] or "0", 2)
+
+    def number(self) -> int:
+        one = self._bits.find("1", self._at)
+        if one < 0:
+            raise EOFError
+        zeros = one - self._at
+        self._at = one
+        return self.fixed(zeros + 1) - 1

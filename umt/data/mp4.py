@@ -77,8 +77,10 @@ def plain_index(path: str) -> Index | None:
         return None
 
 
-def begins_anew_at_keys(path: str, index: Index) -> bool:
-    """Whether decoding can begin at every key frame of `path`."""
+def plain_for_all(path: str, index: Index) -> bool:
+    """Whether other readers than `Direct` may be trusted, too: decoding can begin at every key frame, no fields."""
+    if h264.may_be_interlaced(index.config):
+        return False
     with open(path, "rb", buffering=0) as file:
         return index.begins_anew(file, index.keys)
 

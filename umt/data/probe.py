@@ -4,8 +4,8 @@ decord and torchcodec are fast but were seen to give other frames than a full de
 file in tests/data/test_reader.py): decord on stream-copied cuts with an edit list (shows what a player hides), both on
 key frames that frames before them in time lean on (open GOPs), on AVI, MPEG-PS and MPEG-TS with B-frames, on
 anything but 8-bit 4:2:0 (other rounding), decord on rotated files (refuses). Such files are read by
-`umt.data.pyav_readers.PyAV`, which seeks by the times found here. Interlaced H.264 is not found: there PyAV
-interpolates the colours of each field by itself, the others do not.
+`umt.data.pyav_readers.PyAV`, which seeks by the times found here, and so is interlaced
+H.264, whose colours PyAV interpolates field by field.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def probe(path: str) -> Probe:
             prefix = h264.prefix_of(codec.extradata)
             packets = []
             false_keys = 0
+            interlaced = codec.name == "h264" and h264.may_be_interlaced(codec.extradata)
             for p in container.demux(stream):
                 # Where pictures are renewed stripe by stripe, H.264 calls a frame a key that leans on earlier ones.
                 false = p.is_keyframe and codec.name == "h264" and not h264.is_intra(bytes(p), prefix)
@@ -100,6 +101,8 @@ def probe(path: str) -> Probe:
     turned = bool(containers & {"mov", "mp4"}) and _turned(path)
     found = _judge(packets, containers, pix_fmt, width, height, reorders, invisible, turned)
     more: tuple[str, ...] = ("key frames that are none",) if false_keys else ()
+    if interlaced:
+        more += ("interlaced",)
     if claimed > 2 * len(packets):
         more += (f"an index of {claimed} frames",)  # decord makes room for all of them
     return replace(found, quirks=(*found.quirks, *more))

@@ -10,7 +10,7 @@ import os
 from functools import cache
 
 from umt.data.decoders import DECODERS, FrameFolder, has_device
-from umt.data.mp4 import begins_anew_at_keys, plain_index
+from umt.data.mp4 import plain_for_all, plain_index
 from umt.data.probe import check_file, probe
 from umt.data.pyav_readers import Direct, PyAV
 from umt.data.video_reader import VideoReader
@@ -76,7 +76,7 @@ def open_video(path: str | os.PathLike[str], decoder: str = "auto") -> VideoRead
     known, index = None, plain_index(path)
     if index is not None and name == "pyav":
         return Direct(path, index)
-    length = len(index) if index is not None and begins_anew_at_keys(path, index) else None
+    length = len(index) if index is not None and plain_for_all(path, index) else None
     if length is None:
         known = probe(path)
         length = None if known.quirks else len(known.times)
