@@ -171,6 +171,10 @@ def test_frame_folders_are_counted_against_the_list(check: Check, frames: Path) 
     assert done.detail("frames_missing") == "9 listed, 8 images; no img_00009.jpg"
 
 
+def test_a_list_of_frame_folders_that_is_read_as_one_of_videos_is_told_so(check: Check, frames: Path) -> None:
+    assert "--use_decord False?" in check(frames / "train.csv", "--prefix", frames).detail("missing")
+
+
 def test_the_images_of_frame_folders_are_decoded(check: Check, frames: Path) -> None:
     done = check(frames / "train.csv", "--prefix", frames, "--use_decord", "False", "--decode")
     assert done.found("undecodable") == [("undecodable", 5, "sizes"), ("undecodable", 6, "broken")]

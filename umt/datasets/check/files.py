@@ -62,7 +62,7 @@ def _find(name: str, frames: int) -> Seen:
     try:
         found = os.stat(name)
     except (FileNotFoundError, NotADirectoryError):
-        return Seen("missing")
+        return Seen("missing", _too_many_columns(name))
     except (OSError, ValueError) as error:
         return Seen("unreadable", getattr(error, "strerror", None) or str(error))
     folder = stat.S_ISDIR(found.st_mode)
@@ -82,6 +82,17 @@ def _find(name: str, frames: int) -> Seen:
     elif not os.access(name, os.R_OK):
         seen.problem, seen.cause = "unreadable", "Permission denied"
     return seen
+
+
+def _too_many_columns(name: str) -> str:
+    """A hint, where a list of frame folders is read as one of videos, or has a column that nobody asked for."""
+    for separator in ",; |\t":
+        path, _, number = name.rpartition(separator)
+        if number.strip().isdecimal() and os.path.exists(path):
+            return "the folder before the number is there: --use_decord False?" if os.path.isdir(path) else (
+                "the file before the number is there: is there a column too many?"
+            )  # fmt: skip
+    return ""
 
 
 def _elsewhere(url: str, frames: int) -> Seen:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from umt.data import parquet_list
 from umt.data.annotations import read_folders
-from umt.data.list_lines import SEPARATORS, Form, explain, header, lines, read_text
+from umt.data.list_lines import SEPARATORS, Form, header, lines, read_text
 from umt.data.plain_lists import plain_rows
 from umt.data.storage.urls import is_url
 from umt.data.video_list import Rows, VideoList
@@ -167,8 +167,7 @@ def _line_by_line(checked: Checked, text: str, form: Form) -> Rows:
                 continue
         first = False
         if row is None:
-            sentence = explain(source, number, line, form).removeprefix(f"{source}:{number}: ")
-            found.append(Finding("malformed", source, number, line[:200], sentence))
+            found.append(Finding("malformed", source, number, line[:200], _why(line, form)))
             continue
         if '"' in line:
             checked.style("quotes", number, row.path)
@@ -180,6 +179,15 @@ def _line_by_line(checked: Checked, text: str, form: Form) -> Rows:
         rows.add(row.path.encode(), row.frames, row.label)
         checked.numbers.append(number)
     return rows
+
+
+def _why(line: str, form: Form) -> str:
+    other = None if form.columns is not None else form.other_separator(line)
+    if other is not None:
+        return f"parted by {SEPARATORS[other]}, other lines by {SEPARATORS.get(form.separator, repr(form.separator))}"
+    if form.columns is not None:
+        return "not the columns that the header names"
+    return "path and label, but no number of frames" if form.lacks_frames(line) else "no whole number at its end"
 
 
 def _bare(line: str) -> str:

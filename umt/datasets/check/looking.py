@@ -97,8 +97,9 @@ def _video(path: str, decoder: str) -> Facts:
                 facts.announced = len(video)
     except VideoError as error:
         cause = _cause(path, error)
-        cut = "truncated" in cause or _ends_early(path)
-        facts.problem, facts.cause = "truncated" if cut else "undecodable", cause
+        facts.problem, facts.cause = "truncated" if "truncated" in str(error) else "undecodable", cause
+        if _ends_early(path):
+            facts.problem, facts.cause = "truncated", f"its container goes on where the file ends ({cause})"
     return facts
 
 
@@ -132,7 +133,7 @@ def _decode(path: str, facts: Facts) -> None:
 def _cause(path: str, error: VideoError) -> str:
     """The cause alone: who reads it knows the file."""
     text = str(error).replace(f"{path}: cannot be read as a video (", "").replace(f"{path}: ", "")
-    return text.removesuffix(").").strip()[:300]
+    return text.removesuffix(").").removeprefix("truncated: ").strip()[:300]
 
 
 def _ends_early(path: str) -> bool:

@@ -72,8 +72,8 @@ class Report:
         if self.known:
             looked += f", {self.known} of them known from an earlier check"
         files = "not looked for" if self.depth == "lines" else "looked for" + looked
-        rows = sum(len(one.videos) for one in self.lists)
-        return f"{len(self.lists)} lists, {rows} rows, {self.files} different files {files} ({self.seconds:.1f} s)"
+        lists, rows = _number(len(self.lists), "list"), sum(len(one.videos) for one in self.lists)
+        return f"{lists}, {rows} rows, {self.files} different files {files} ({self.seconds:.1f} s)"
 
     def _kind(self, kind: str, weight: str) -> list[str]:
         found = [f for f in self.findings if f.kind == kind and f.weight == weight]
@@ -88,7 +88,10 @@ class Report:
 
     def _verdict(self) -> str:
         errors = sum(f.count for f in self.findings if f.weight == ERROR)
-        if errors:
-            return f"May not be trained on as it is: {errors} errors."
-        warnings = sum(f.count for f in self.findings)
-        return f"May be trained on{f', with {warnings} warnings' if warnings else ': nothing found'}."
+        warnings = sum(f.count for f in self.findings) - errors
+        told = " and ".join(_number(n, what) for n, what in ((errors, "error"), (warnings, "warning")) if n)
+        return f"{'May not' if errors else 'May'} be trained on: {told or 'nothing found'}."
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
