@@ -77,15 +77,16 @@ def grown(top: float, left: float, bottom: float, right: float, height: int, wid
     return Box(first, begin, max(last - first, 0) + 1, max(end - begin, 0) + 1)
 
 
-def lookup(frames: Frames, tables: Sequence[NDArray[np.uint8]]) -> Frames:
-    """A table (256,) or (256, 3) for each frame."""
+def lookup(frames: Frames, tables: NDArray[np.uint8]) -> Frames:
+    """`tables` (256,) for all frames, (T, 256) one for each, or (T, 256, 3) one for each channel of each."""
     out = np.empty(frames.shape, np.uint8)
-    for source, target, table in zip(frames, out, tables, strict=True):
-        cv2.LUT(source, table if table.ndim == 1 else table[None], dst=target)
+    each = np.broadcast_to(tables, (len(frames), 256)) if tables.ndim == 1 else tables[:, None]
+    for source, target, table in zip(frames, out, each, strict=True):
+        cv2.LUT(source, table, dst=target)
     return out
 
 
-# Tables: (256,) for all channels, (256, 3) for each.
+LEVELS = np.arange(256)
 
 
 def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -93,52 +94,53 @@ def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-def blend_table(start: int, factor: float) -> NDArray[np.uint8]:
-    """Each grey level x becomes start + factor * (x - start), in PIL's float32."""
-    return _bytes(np.float32(start) + np.float32(factor) * (np.arange(256, dtype=np.float32) - np.float32(start)))
+def blend_table(start: NDArray[np.int64] | int, factor: float) -> NDArray[np.uint8]:
+    """(...) -> (..., 256): each level x becomes start + factor * (x - start), in PIL's float32."""
+    first = np.asarray(start, np.float32)[..., None]
+    return _bytes(first + np.float32(factor) * (LEVELS.astype(np.float32) - first))
 
 
 def solarize_table(threshold: int) -> NDArray[np.uint8]:
     """Levels from `threshold` on are inverted."""
-    levels = np.arange(256)
-    return _bytes(np.where(levels < threshold, levels, 255 - levels))
+    return _bytes(np.where(threshold > LEVELS, LEVELS, 255 - LEVELS))
 
 
 def solarize_add_table(add: int, threshold: int = 128) -> NDArray[np.uint8]:
     """Levels below `threshold` are raised by `add`."""
-    levels = np.arange(256)
-    return _bytes(np.where(levels < threshold, levels + add, levels))
+    return _bytes(np.where(threshold > LEVELS, LEVELS + add, LEVELS))
 
 
 def posterize_table(bits: int) -> NDArray[np.uint8]:
     """The upper `bits` of each level; 0, which Pillow 13 refuses, leaves black."""
-    return _bytes(np.arange(256) & (0xFF00 >> min(bits, 8)))
+    return _bytes(LEVELS & (0xFF00 >> min(bits, 8)))
 
 
-def autocontrast_table(frame: Frames) -> NDArray[np.uint8]:
-    """(H, W, 3) -> (256, 3): the darkest level of each channel becomes 0, the brightest 255."""
-    low = frame.min(0).min(0).astype(np.int64)
-    high = frame.max(0).max(0).astype(np.int64)
+def autocontrast_tables(frames: Frames) -> NDArray[np.uint8]:
+    """(T, H, W, 3) -> (T, 256, 3): the darkest level of each channel of a frame becomes 0, the brightest 255."""
+    low = frames.min(1).min(1).astype(np.int64)[:, None]
+    high = frames.max(1).max(1).astype(np.int64)[:, None]
     scale = 255.0 / np.maximum(high - low, 1)
-    stretched = _bytes(np.arange(256)[:, None] * scale + -low * scale)
-    return np.where(high > low, stretched, np.arange(256, dtype=np.uint8)[:, None])
+    stretched = _bytes(LEVELS[:, None] * scale + -low * scale)
+    return np.where(high > low, stretched, LEVELS[:, None].astype(np.uint8))
 
 
-def equalize_table(frame: Frames) -> NDArray[np.uint8]:
-    """(H, W, 3) -> (256, 3): each channel's levels become evenly frequent."""
-    table = np.empty((256, 3), np.uint8)
-    for channel in range(3):
-        counts = cv2.calcHist([frame], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
-        present = np.flatnonzero(counts)
-        step = (counts.sum() - counts[present[-1]]) // 255
-        before = np.cumsum(counts) - counts
-        table[:, channel] = _bytes((step // 2 + before) // step if step else np.arange(256))
-    return table
+def equalize_tables(frames: Frames) -> NDArray[np.uint8]:
+    """(T, H, W, 3) -> (T, 256, 3): the levels of each channel of a frame become evenly frequent."""
+    counts = [
+        [cv2.calcHist([frame], [channel], None, [256], [0, 256]).ravel() for channel in range(3)] for frame in frames
+    ]
+    found = np.array(counts, np.int64)  # (T, 3, 256)
+    total = np.cumsum(found, -1)
+    brightest = np.argmax(total == total[..., -1:], -1)[..., None]
+    step = (total[..., -1:] - np.take_along_axis(found, brightest, -1)) // 255
+    even = (step // 2 + total - found) // np.maximum(step, 1)
+    return np.ascontiguousarray(_bytes(np.where(step > 0, even, LEVELS)).swapaxes(1, 2))
 
 
-def contrast_table(frame: Frames, factor: float) -> NDArray[np.uint8]:
-    """(H, W, 3) -> (256,): away from the mean grey of the frame."""
-    return blend_table(int(LUMA @ np.array(cv2.mean(frame)[:3]) + 0.5), factor)
+def contrast_tables(frames: Frames, factor: float) -> NDArray[np.uint8]:
+    """(T, H, W, 3) -> (T, 256): away from the mean grey of a frame."""
+    means = np.array([cv2.mean(frame)[:3] for frame in frames])
+    return blend_table((means @ LUMA + 0.5).astype(np.int64), factor)
 
 
 @dataclass(frozen=True)
@@ -151,19 +153,19 @@ class Table:
         return box
 
     def __call__(self, frames: Frames, at: Box, box: Box, height: int, width: int) -> Frames:
-        return lookup(cut(frames, at, box), [self.table] * len(frames))
+        return lookup(cut(frames, at, box), self.table)
 
 
 @dataclass(frozen=True)
 class TablePerFrame:
-    """A table for each frame, made from all its pixels."""
+    """A table for each frame, made from all its pixels: (T, H, W, 3) -> (T, 256) or (T, 256, 3)."""
 
     make: Callable[[Frames], NDArray[np.uint8]]
 
     needs = staticmethod(whole)
 
     def __call__(self, frames: Frames, at: Box, box: Box, height: int, width: int) -> Frames:
-        return lookup(cut(frames, at, box), [self.make(frame) for frame in frames])
+        return lookup(cut(frames, at, box), self.make(frames))
 
 
 @dataclass(frozen=True)

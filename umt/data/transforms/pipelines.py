@@ -59,8 +59,8 @@ class FinetuneTransform:
         steps = RandAugment(self.auto_augment, self.interpolation).draw(rng)
         height, width = frames.shape[1:3]
         box = Box(*random_box(height, width, rng, self.crop_scale))
-        clip = resize(operations.apply(steps, frames, box), self.input_size, self.input_size)
-        return flip(clip) if mirrored and self.flip else clip
+        augmented = operations.apply(steps, frames, box)
+        return resize(augmented, self.input_size, self.input_size, mirrored=mirrored and self.flip)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def timm_policy(policy: str, interpolation: str) -> Any:
 
 @contextmanager
 def _own_python_random() -> Iterator[None]:
-    """timm draws signs from Python's global generator: lends it for a while and gives it back as it was."""
+    """timm draws signs from Python's global generator: lends it, to be seeded, and gives it back as it was."""
     state = random.getstate()
     try:
         yield
@@ -50,12 +50,12 @@ def _own_python_random() -> Iterator[None]:
 
 
 def levels(operation: Any, magnitude: float, seed: int) -> tuple[float, ...]:
-    """What a timm `AugmentOp` hands its function at a magnitude; the sign comes from `seed`."""
-    if operation.level_fn is None:
-        return ()
-    with _own_python_random():
-        random.seed(seed)
-        drawn: tuple[float, ...] = operation.level_fn(magnitude, operation.hparams)
+    """What a timm `AugmentOp` hands its function at a magnitude; the sign comes from `seed`.
+
+    Python's global generator is left seeded: see `_own_python_random`.
+    """
+    random.seed(seed)
+    drawn: tuple[float, ...] = operation.level_fn(magnitude, operation.hparams) if operation.level_fn else ()
     return drawn
 
 
@@ -64,12 +64,12 @@ def apply(images: list[Image.Image], operation: Any, magnitude: float, seed: int
 
     `fast` has to give the same, and does not know every operation.
     """
-    arguments = levels(operation, magnitude, seed)
-    if operation.name.startswith("Posterize") and arguments[0] == 0:
-        # Pillow 13 refuses to keep 0 bits, which leaves black.
-        return [Image.new(image.mode, image.size) for image in images]
-    changed = []
     with _own_python_random():
+        arguments = levels(operation, magnitude, seed)
+        if operation.name.startswith("Posterize") and arguments[0] == 0:
+            # Pillow 13 refuses to keep 0 bits, which leaves black.
+            return [Image.new(image.mode, image.size) for image in images]
+        changed = []
         for image in images:
             random.seed(seed)
             changed.append(operation.aug_fn(image, *arguments, **operation.kwargs))
@@ -94,14 +94,14 @@ class ByPIL:
 
 # By timm's names; each takes whether warps are bicubic, and the levels.
 FAST: dict[str, Callable[..., Step]] = {
-    "AutoContrast": lambda cubic: TablePerFrame(operations.autocontrast_table),
-    "Equalize": lambda cubic: TablePerFrame(operations.equalize_table),
+    "AutoContrast": lambda cubic: TablePerFrame(operations.autocontrast_tables),
+    "Equalize": lambda cubic: TablePerFrame(operations.equalize_tables),
     "Invert": lambda cubic: Table(operations.solarize_table(0)),
     "Posterize": lambda cubic, bits: Table(operations.posterize_table(bits)),
     "Solarize": lambda cubic, threshold: Table(operations.solarize_table(threshold)),
     "SolarizeAdd": lambda cubic, add: Table(operations.solarize_add_table(add)),
     "Brightness": lambda cubic, factor: Table(operations.blend_table(0, factor)),
-    "Contrast": lambda cubic, factor: TablePerFrame(partial(operations.contrast_table, factor=factor)),
+    "Contrast": lambda cubic, factor: TablePerFrame(partial(operations.contrast_tables, factor=factor)),
     "Color": lambda cubic, factor: operations.Saturation(factor),
     "Desaturate": lambda cubic, share: operations.Saturation(min(1.0, max(0.0, 1.0 - share))),
     "Sharpness": lambda cubic, factor: operations.Sharpness(factor),
@@ -114,7 +114,7 @@ FAST: dict[str, Callable[..., Step]] = {
 
 
 def step(operation: Any, magnitude: float, seed: int) -> Step:
-    """What `apply` does, for whole clips."""
+    """What `apply` does, for whole clips. Seeds Python's global generator: see `_own_python_random`."""
     make = FAST.get(operation.name.removesuffix("Increasing").removesuffix("Original"))
     if make is None:
         return ByPIL(operation, magnitude, seed)
@@ -163,12 +163,13 @@ class RandAugment:
             len(policy.ops), policy.num_layers, replace=policy.choice_weights is None, p=policy.choice_weights
         )
         steps = []
-        for index in chosen:
-            operation = policy.ops[index]
-            applied = rng.random() < operation.prob
-            magnitude, seed = draw_magnitude(operation, rng), int(rng.integers(2**32))
-            if applied:
-                steps.append(step(operation, magnitude, seed))
+        with _own_python_random():
+            for index in chosen:
+                operation = policy.ops[index]
+                applied = rng.random() < operation.prob
+                magnitude, seed = draw_magnitude(operation, rng), int(rng.integers(2**32))
+                if applied:
+                    steps.append(step(operation, magnitude, seed))
         return steps
 
     def __call__(self, frames: Frames, rng: np.random.Generator) -> Frames:

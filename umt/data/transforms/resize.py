@@ -16,13 +16,18 @@ from umt.errors import ConfigError
 Frames = NDArray[np.uint8]
 
 
-def resize(frames: Frames, height: int, width: int) -> Frames:
-    """(T, H, W, 3) -> (T, height, width, 3), bilinear, no antialiasing; the same array if it fits."""
+def resize(frames: Frames, height: int, width: int, *, mirrored: bool = False) -> Frames:
+    """(T, H, W, 3) -> (T, height, width, 3), bilinear, no antialiasing, then mirrored left to right if asked.
+
+    The same array if there is nothing to do.
+    """
     if frames.shape[1:3] == (height, width):
-        return frames
+        return flip(frames) if mirrored else frames
     out = np.empty((len(frames), height, width, 3), np.uint8)
     for source, target in zip(frames, out, strict=True):
         cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
+        if mirrored:
+            cv2.flip(target, 1, dst=target)
     return out
 
 
