@@ -62,6 +62,7 @@ def test_a_video_that_never_ends_is_replaced_as_one_that_is_empty(spoilt: Path, 
     assert_same(cut, empty)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_test_video_that_never_ends_is_named_or_counted_as_wrong(spoilt: Path) -> None:
     with pytest.raises(
@@ -73,6 +74,7 @@ def test_a_test_video_that_never_ends_is_named_or_counted_as_wrong(spoilt: Path)
     assert sorted({int(row) for batch in batches for row in batch.row}) == [0, 1, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_it_is_waited_for_once_and_not_again_in_every_epoch(spoilt: Path) -> None:
     loader = training(spoilt, workers=Workers(1, timeout=TIMEOUT))

@@ -127,6 +127,7 @@ class TrainClips:
                 with self.videos.open(taken, alone=attempt > 0) as video:
                     indices = self.sample(len(video), rng=generator(self.seed, epoch, row, "frames"))
                     frames = video.frames(indices)
+                guard.end()
                 return [self._copy(frames, epoch, row, taken, copy) for copy in range(self.copies)], failures
             except VideoError as error:
                 failures.append(self.videos.failure(taken, error))
@@ -183,6 +184,7 @@ class ViewClips:
                 clips = np.atleast_2d(self.sample(len(video)))
                 wanted, places = np.unique(clips, return_inverse=True)
                 frames = video.frames(wanted)
+            guard.end()
         except VideoError as error:
             if self.count_unreadable_as_wrong:
                 return [], [self.videos.failure(row, error)]
