@@ -67,7 +67,7 @@ def test_values_may_be_empty_spaces_or_negative() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--batch_sise", "3"], "There is no flag --batch_sise. Did you mean --batch_size or --global_batch_size?"),
+        (["--batch_sise", "3"], "There is no flag --batch_sise. Did you mean --batch_size or "),
         (["--zebra", "3"], "There is no flag --zebra. umt finetune --help lists them."),
         (["--no_pin_memory"], "There is no flag --no_pin_memory. Did you mean "),
         (["lists/k400"], "A flag was expected, not 'lists/k400'. Quote values that hold spaces"),
@@ -168,7 +168,11 @@ def test_any_value_in_range_survives_the_command_line(data: st.DataObject, chose
     group, field = chosen
     kind, rule = kinds(group)[field.name], rule_of(field)
     one = _values(field.name, kind, rule)
-    value = data.draw(one if kind.length is None else st.tuples(*[one] * kind.length))
+    several = st.lists(one, min_size=2 if kind.alone else 1, max_size=3).map(tuple)
+    if kind.many:
+        value = data.draw(st.one_of(one, several) if kind.alone else several)
+    else:
+        value = data.draw(one if kind.length is None else st.tuples(*[one] * kind.length))
     words = [str(v) for v in value] if isinstance(value, tuple) else [str(value)]
     task = next(task for task in CONFIGS if group in groups(CONFIGS[task]).values())
     given_words = vars(parser(task).parse_known_args([f"--{field.name}", *words])[0])[field.name]

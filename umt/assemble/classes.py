@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from umt.config.lists import sources
 from umt.config.schema import FinetuneConfig
 from umt.data import label_order, labels
 from umt.data.label_order import Order, Settled
+from umt.data.mixing import MixedList
 from umt.data.video_list import VideoList
 from umt.engine import checkpoints
 from umt.engine.runtime import Runtime
@@ -21,8 +23,15 @@ log = logging.getLogger(__name__)
 def listed(config: FinetuneConfig, videos: VideoList) -> Order:
     """The order of the lists. Raises AnnotationError or ConfigError where what says it contradicts itself."""
     data = config.data
-    return label_order.of_list(
-        data.data_path, data_set=data.data_set, classes=data.nb_classes, flag=data.label_order, videos=videos
+    parts = videos.parts if isinstance(videos, MixedList) else (videos,)
+    return label_order.agreed(
+        [
+            label_order.of_list(
+                source.path, data_set=data.data_set, classes=data.nb_classes, flag=data.label_order, videos=part
+            )
+            # Validation and test have lists of the first source only.
+            for source, part in zip(sources(data), parts, strict=False)
+        ]
     )
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import logging
-from pathlib import Path
 from typing import Any
 
-from umt.config.checks import list_file
+from umt.assemble.storage import epochs, opened, storage
+from umt.config.lists import Source, list_file, sources, training_files
 from umt.config.plan import Plan, loader_processes
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
 from umt.data import catalog
 from umt.data.annotations import VideoList, read_folders, read_list, require_files, require_some_files
-from umt.data.clips import TrainClips, Videos, ViewClips, training_sampler, validation_sampler, views_sampler
+from umt.data.clips import TrainClips, ViewClips, training_sampler, validation_sampler, views_sampler
 from umt.data.loaders import EvalLoader, TestLoader, TrainLoader, Workers
+from umt.data.mixing import MixedList
 from umt.data.transforms.erasing import draw_erase_box
 from umt.data.transforms.pipelines import EvalTransform, FinetuneTransform, PretrainTransform, TestTransform
 from umt.engine.runtime import Runtime
@@ -22,41 +23,45 @@ log = logging.getLogger(__name__)
 
 
 def training_list(config: Config) -> VideoList:
-    data = config.data
-    if isinstance(config, FinetuneConfig):
-        videos = _split(config, "train", config.data.nb_classes)
-    else:
-        videos = read_list(
-            data.data_path,
-            separator=data.split,
-            prefix=data.prefix,
-            frame_folders=not data.use_decord,
-            labels_optional=True,
-            extension=".mp4",
-        )
-    require_some_files(videos)
-    return videos
+    """The list of --data_path, or all of them as one. A prefix below which nothing is is found now."""
+    parts = []
+    for path, source in training_files(config):
+        if isinstance(config, FinetuneConfig):
+            parts.append(_split(config, "train", source))
+        else:
+            parts.append(
+                read_list(
+                    path,
+                    separator=source.separator,
+                    prefix=source.prefix,
+                    frame_folders=not config.data.use_decord,
+                    labels_optional=True,
+                    extension=".mp4",
+                )
+            )
+        require_some_files(parts[-1], files=storage(parts[-1]))
+    return parts[0] if len(parts) == 1 else MixedList(parts)
 
 
 def evaluation_list(config: FinetuneConfig, split: str, run: Runtime) -> VideoList:
     """A list whose videos are all there, unless missing ones count as wrong: said now, not after hours of training."""
-    videos = _split(config, split, config.data.nb_classes)
+    videos = _split(config, split, sources(config.data)[0])
     if run.is_main and not config.evaluation.count_unreadable_as_wrong:
-        require_files(videos)
+        require_files(videos, storage(videos))
     return videos
 
 
-def _split(config: FinetuneConfig, split: str, classes: int) -> VideoList:
-    data = config.data
+def _split(config: FinetuneConfig, split: str, source: Source) -> VideoList:
+    data, classes = config.data, config.data.nb_classes
     if catalog.get(data.data_set).lists == "folders":
-        videos = read_folders(data.data_path, split, num_classes=classes)
+        videos = read_folders(source.path, split, num_classes=classes)
         if videos.note:
             log.info(videos.note)
         return videos
     return read_list(
-        list_file(Path(data.data_path), split),
-        separator=data.split,
-        prefix=data.prefix,
+        list_file(source.path, split),
+        separator=source.separator,
+        prefix=source.prefix,
         num_classes=classes,
         frame_folders=not data.use_decord,
     )
@@ -65,12 +70,12 @@ def _split(config: FinetuneConfig, split: str, classes: int) -> VideoList:
 def train_loader(config: Config, videos: VideoList, run: Runtime, made: Plan) -> TrainLoader:
     data = config.data
     common: dict[str, Any] = {"seed": config.runtime.seed, "copies": data.num_sample}
-    opened = Videos(videos, data.decoder)
+    rows = opened(config, videos, run, training=True)
     if isinstance(config, PretrainConfig):
         kind = "pretrain_dense" if config.data.num_segments == 1 else "pretrain_sparse"
         time, height, width = made.grid
         clips = TrainClips(
-            opened,
+            rows,
             training_sampler(kind, data.num_frames, data.sampling_rate),
             PretrainTransform(config.model.input_size, config.augment.flip, config.augment.color_jitter),
             noise_shape=(time, height * width),
@@ -82,7 +87,7 @@ def train_loader(config: Config, videos: VideoList, run: Runtime, made: Plan) ->
         if augment.reprob > 0:
             erase = functools.partial(draw_erase_box, probability=augment.reprob, count=augment.recount)
         clips = TrainClips(
-            opened,
+            rows,
             training_sampler(known.sampling, data.num_frames, data.sampling_rate),
             FinetuneTransform(
                 config.model.input_size,
@@ -102,6 +107,7 @@ def train_loader(config: Config, videos: VideoList, run: Runtime, made: Plan) ->
         world_size=run.world.size,
         accumulation=made.accumulation,
         workers=_workers(config, run),
+        epochs=epochs(config, rows),
     )
 
 
@@ -110,7 +116,7 @@ def validation_loader(config: FinetuneConfig, videos: VideoList, run: Runtime) -
     data, size = config.data, config.model.input_size
     kind = catalog.get(data.data_set).sampling
     clips = ViewClips(
-        Videos(videos, data.decoder),
+        opened(config, videos, run),
         validation_sampler(kind, data.num_frames, data.sampling_rate, frame_folders=not data.use_decord),
         EvalTransform(config.augment.short_side_size or size, size),
         config.evaluation.count_unreadable_as_wrong,
@@ -127,7 +133,7 @@ def validation_loader(config: FinetuneConfig, videos: VideoList, run: Runtime) -
 def test_loader(config: FinetuneConfig, videos: VideoList, run: Runtime, done: frozenset[int]) -> TestLoader:
     data, evaluation, size = config.data, config.evaluation, config.model.input_size
     clips = ViewClips(
-        Videos(videos, data.decoder),
+        opened(config, videos, run),
         views_sampler(
             catalog.get(data.data_set).sampling, data.num_frames, evaluation.test_num_segment, data.sampling_rate
         ),

@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from umt.config import deepspeed
+from umt.config import deepspeed, lists
 from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
 from umt.data import catalog
+from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, CheckpointError, ConfigError, OutputError
 from umt.models.specs import SPECS, ModelSpec
 from umt.optim.schedule import warmup_length
@@ -170,8 +171,14 @@ def _check_data_set(config: Config) -> None:
             f"--nb_classes ({config.data.nb_classes}) must be {facts.classes} for --data_set {config.data.data_set}. "
             f"Try --nb_classes {facts.classes}."
         )
-    if not config.data.split:
+    found = lists.sources(config.data)
+    if not all(source.separator for source in found):
         raise ConfigError("--split () must be the character between the columns of the lists. Try --split ','.")
+    if config.data.shard_shuffle and not config.data.cache_dir and any(is_url(source.prefix) for source in found):
+        raise ConfigError(
+            f"--shard_shuffle ({config.data.shard_shuffle}) reads remote shards as a whole and needs a place for them. "
+            "Add --cache_dir, or leave it out."
+        )
 
 
 def _check_schedule(optim: OptimConfig) -> None:
@@ -232,54 +239,43 @@ def check_files(config: Config) -> None:
         )
 
 
-def list_files(config: Config) -> dict[str, Path]:
-    """The lists that this run reads: split -> file."""
-    folder = Path(config.data.data_path)
-    if isinstance(config, PretrainConfig):
-        return {"train": folder}
-    evaluation = config.evaluation
-    splits = ["test"] if evaluation.eval else ["train", "test"]
-    if not evaluation.eval and not evaluation.disable_eval_during_finetuning:
-        splits.insert(1, "val")
-    return {split: list_file(folder, split) for split in splits}
-
-
-def list_file(folder: Path, split: str) -> Path:
-    """The list of a split: `split.csv`, or `split.parquet` where there is no csv."""
-    csv, parquet = folder / f"{split}.csv", folder / f"{split}.parquet"
-    return parquet if parquet.is_file() and not csv.is_file() else csv
-
-
 def _check_lists(config: Config) -> None:
-    given, folder = config.data.data_path, Path(config.data.data_path)
-    if not given:
+    if not config.data.data_path:
         wanted = (
             "the list file" if isinstance(config, PretrainConfig) else "the folder of train.csv, val.csv and test.csv"
         )
         raise AnnotationError(f"--data_path is missing. Give {wanted}.")
+    for source in lists.sources(config.data):
+        if not is_url(source.path):  # what a store has is found when it is read
+            _check_path(config, source.path)
+    if catalog.get(config.data.data_set).lists == "csv" and isinstance(config, FinetuneConfig):
+        for path, source in lists.list_files(config):
+            if not is_url(path) and not os.path.isfile(path):
+                split = os.path.splitext(os.path.basename(path))[0]
+                raise AnnotationError(f"{path} does not exist: --data_path ({source.path}) must hold the {split} list.")
+    _check_lines(config)
+    for source in lists.sources(config.data):
+        if source.prefix and not is_url(source.prefix) and not os.path.isdir(source.prefix):
+            raise AnnotationError(
+                f"--prefix ({source.prefix}) is not a folder. It is joined before the paths of the lists."
+            )
+
+
+def _check_path(config: Config, given: str) -> None:
+    folder = Path(given)
     if not folder.exists():
         raise AnnotationError(
             f"--data_path ({given}) does not exist. Check the path; the scripts of exp/ take it from DATA_PATH."
         )
-    if isinstance(config, PretrainConfig):
-        if folder.is_dir():
-            raise AnnotationError(
-                f"--data_path ({given}) is a folder; pretraining takes the list itself. "
-                f"Try --data_path {folder / 'train.csv'}."
-            )
-    elif not folder.is_dir():
+    if isinstance(config, PretrainConfig) and folder.is_dir():
+        raise AnnotationError(
+            f"--data_path ({given}) is a folder; pretraining takes the list itself. "
+            f"Try --data_path {folder / 'train.csv'}."
+        )
+    if isinstance(config, FinetuneConfig) and not folder.is_dir():
         raise AnnotationError(
             f"--data_path ({given}) is a file; finetuning takes the folder of train.csv, val.csv and test.csv. "
             f"Try --data_path {folder.parent}."
-        )
-    elif catalog.get(config.data.data_set).lists == "csv":
-        for split, path in list_files(config).items():
-            if not path.is_file():
-                raise AnnotationError(f"{path} does not exist: --data_path ({given}) must hold the {split} list.")
-    _check_lines(config)
-    if config.data.prefix and not config.data.prefix.startswith("s3") and not Path(config.data.prefix).is_dir():
-        raise AnnotationError(
-            f"--prefix ({config.data.prefix}) is not a folder. It is joined before the paths of the lists."
         )
 
 
@@ -292,19 +288,21 @@ def _check_lines(config: Config) -> None:
     order: dict[str, Any] = {}
     if isinstance(config, FinetuneConfig):
         order = {"data_set": data.data_set, "classes": config.data.nb_classes, "flag": config.data.label_order}
-        label_order.of_list(data.data_path, **order)
+        label_order.agreed([label_order.of_list(source.path, **order) for source in lists.sources(data)])
         if catalog.get(data.data_set).lists != "csv":
             return
-    for path in list_files(config).values():
+    orders = []
+    for path, source in lists.list_files(config):
         videos = read_list(
             path,
-            separator=data.split,
+            separator=source.separator,
             num_classes=config.data.nb_classes if isinstance(config, FinetuneConfig) else None,
             frame_folders=not data.use_decord,
             labels_optional=isinstance(config, PretrainConfig),
         )
         if order:
-            label_order.of_list(data.data_path, **order, videos=videos)
+            orders.append(label_order.of_list(source.path, **order, videos=videos))
+    label_order.agreed(orders)
 
 
 def check_writable(folder: str) -> None:

@@ -90,6 +90,7 @@ def parser(task: str) -> argparse.ArgumentParser:
                 )
         else:
             metavar = "|".join(rule.choices) or " ".join([kind.base.__name__.upper()] * (kind.length or 1))
+            metavar += " ..." if kind.many else ""
             section.add_argument(f"--{field.name}", nargs="*", metavar=metavar, **option)
     for name in (*LEGACY[task], *REFUSED):
         made.add_argument(f"--{name}", nargs="*", dest=f" {name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -170,7 +171,7 @@ def _say(text: str) -> None:
 
 
 def _single(name: str, words: list[str], known: dict[str, Any]) -> list[str]:
-    if known[name].length is None and len(words) > 1:
+    if known[name].length is None and not known[name].many and len(words) > 1:
         raise ConfigError(
             f"--{name} takes one value, not {len(words)} ({' '.join(words)}). Quote a value that holds spaces."
         )

@@ -76,11 +76,16 @@ def rule_of(field: Field[Any]) -> Rule:
 
 @dataclass(frozen=True)
 class Kind:
-    """The type of a flag: `base` is bool, int, float or str; `length` values are taken when it is a tuple."""
+    """The type of a flag: `base` is bool, int, float or str; `length` values are taken when it is a tuple.
+
+    With `many` it takes one value or more, and with `alone` a single one of them is itself, not a tuple.
+    """
 
     base: type
     optional: bool = False
     length: int | None = None
+    many: bool = False
+    alone: bool = False
 
     @property
     def words(self) -> str:
@@ -88,12 +93,15 @@ class Kind:
 
 
 def _kind(annotation: Any) -> Kind:
-    optional = False
+    optional = alone = False
     if isinstance(annotation, types.UnionType):
-        (annotation,) = (a for a in typing.get_args(annotation) if a is not type(None))
-        optional = True
+        kinds = typing.get_args(annotation)
+        *single, annotation = (kind for kind in kinds if kind is not type(None))
+        optional, alone = type(None) in kinds, bool(single)
     if typing.get_origin(annotation) is tuple:
         items = typing.get_args(annotation)
+        if items[-1] is Ellipsis:
+            return Kind(items[0], optional, many=True, alone=alone)
         return Kind(items[0], optional, len(items))
     return Kind(annotation, optional)
 
@@ -158,6 +166,8 @@ def convert(field: Field[Any], kind: Kind, words: list[str]) -> Any:
         return tuple(_convert_one(field, kind, word) for word in words)
     if not words:
         raise ConfigError(f"--{name} needs a value, {kind.words}. Try {example(field)}.")
+    if kind.many and not (kind.alone and len(words) == 1):
+        return tuple(_convert_one(field, kind, word) for word in words)
     return _convert_one(field, kind, words[0])
 
 

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from umt.config.checks import list_file, list_files, model_spec, token_grid
+from umt.config.checks import model_spec, token_grid
 from umt.config.deepspeed import deepspeed_json
+from umt.config.lists import list_files, sources, training_files
 from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
 from umt.data import catalog
-from umt.data.label_order import of_list
+from umt.data.label_order import agreed, of_list
+from umt.data.storage.urls import is_url
 from umt.errors import ConfigError
 from umt.optim.schedule import clips_per_step, scaled_lr, steps_per_epoch, warmup_length
 
@@ -136,22 +138,24 @@ def _notice(optim: OptimConfig, world_size: int, accumulated: int) -> str | None
 
 
 def training_videos(config: Config) -> tuple[int | None, str]:
-    """Videos of the training list and where the number comes from."""
-    name, given = config.data.data_set, config.data.data_path
-    finetuning = isinstance(config, FinetuneConfig)
-    if finetuning and given and catalog.get(name).lists == "folders" and Path(given).is_dir():
+    """Videos of the training list, or of all of them together, and where the number comes from."""
+    name = config.data.data_set
+    folders = isinstance(config, FinetuneConfig) and catalog.get(name).lists == "folders"
+    given = [source.path for source in sources(config.data)]
+    if folders and given[0] and all(map(os.path.isdir, given)):
         from umt.data.annotations import read_folders  # here, because numpy comes with it and takes half a dry run
 
-        return len(read_folders(given, split="train")), f"counted in {given}"
-    path = list_file(Path(given), "train") if finetuning else Path(given)
-    if given and path.is_file():
+        return sum(len(read_folders(path, split="train")) for path in given), f"counted in {' and '.join(given)}"
+    files = [path for path, _ in training_files(config)]
+    if given[0] and all(map(os.path.isfile, files)):
         from umt.data.annotations import count_rows
 
-        return count_rows(path), f"counted in {path}"
-    official = catalog.official_size(name, config.data.nb_classes if isinstance(config, FinetuneConfig) else None)
-    if official is None:
-        return None, f"unknown, {path} is not there"
-    return official, f"official size, {path} is not there"
+        return sum(map(count_rows, files)), f"counted in {' and '.join(files)}"
+    lacking = next((path for path in files if not os.path.isfile(path)), files[0])
+    why = f"{lacking} is not looked at" if is_url(lacking) else f"{lacking or '.'} is not there"
+    classes = config.data.nb_classes if isinstance(config, FinetuneConfig) else None
+    official = catalog.official_size(name, classes) if len(files) == 1 else None
+    return (None, f"unknown, {why}") if official is None else (official, f"official size, {why}")
 
 
 def world_size_from(environ: Mapping[str, str]) -> int:
@@ -203,7 +207,7 @@ def job_name(config: Config) -> str:
 
 
 def _there(path: str) -> str:
-    return path if Path(path).exists() else f"{path} (not there)"
+    return path if is_url(path) or Path(path).exists() else f"{path} (not there)"
 
 
 def _model_facts(config: Config, made: Plan) -> dict[str, str]:
@@ -234,18 +238,27 @@ def _model_facts(config: Config, made: Plan) -> dict[str, str]:
 
 def _data_facts(config: Config, made: Plan) -> dict[str, str]:
     data = config.data
-    lists = ", ".join(_there(str(path)) for path in list_files(config).values()) if data.data_path else "none"
+    found = sources(data)
+    files = list(dict.fromkeys(path for path, _ in list_files(config)))
+    lists = ", ".join(map(_there, files)) if data.data_path else "none"
+    separators, prefixes = ([*dict.fromkeys(x)] for x in zip(*((s.separator, s.prefix) for s in found), strict=True))
     facts = {
-        "data": f"{data.data_set}, separator {data.split!r}, prefix {data.prefix!r}",
+        "data": f"{data.data_set}, separator {' '.join(map(repr, separators))}, prefix {' '.join(map(repr, prefixes))}",
         "lists": lists,
         "videos": f"{'?' if made.videos is None else made.videos} for training ({made.videos_from})",
         "copies": f"{data.num_sample} of a video in a batch",
     }
+    if len(found) > 1:
+        shares = "their sizes" if data.data_weights is None else " : ".join(f"{w:g}" for w in data.data_weights)
+        facts["mixture"] = f"{len(found)} training lists, drawn like {shares}"
+    if data.shard_shuffle:
+        facts["order"] = f"shard by shard, {data.shard_shuffle} at a time"
+    if data.cache_dir:
+        facts["cache"] = f"{data.cache_dir}, at most {data.cache_size_gb:g} GB"
     if isinstance(config, FinetuneConfig):
         facts["data"] += f", {config.data.nb_classes} classes"
-        order = of_list(
-            data.data_path, data_set=data.data_set, classes=config.data.nb_classes, flag=config.data.label_order
-        )
+        classes, flag = config.data.nb_classes, config.data.label_order
+        order = agreed([of_list(s.path, data_set=data.data_set, classes=classes, flag=flag) for s in found])
         if order.names is not None:
             facts["labels"] = str(order)
         clips, crops = config.evaluation.test_num_segment, config.evaluation.test_num_crop

@@ -28,6 +28,8 @@ _FREE_FLAGS = frozenset(
         "data_path",
         "prefix",
         "split",
+        "cache_dir",
+        "cache_size_gb",
         "use_decord",
         "decoder",
         "decode_timeout",

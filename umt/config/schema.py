@@ -87,10 +87,22 @@ class ClassifierConfig(ModelConfig):
 class DataConfig(Group):
     """Data"""
 
-    data_path: str = flag("", "list file (pretraining) or folder of train.csv, val.csv, test.csv (finetuning)")
+    data_path: str | tuple[str, ...] = flag(
+        "", "list file (pretraining) or folder of train.csv, val.csv, test.csv (finetuning); several are mixed"
+    )
+    data_weights: tuple[float, ...] | None = flag(
+        None, "shares of several lists in an epoch; default: their sizes", above=0, example="2 1"
+    )
     data_set: str = flag("", "data set of the catalogue", example="Kinetics_sparse")
-    prefix: str = flag("", "folder joined before the paths of the lists")
-    split: str = flag(" ", "separator of the lists' columns")
+    prefix: str | tuple[str, ...] = flag(
+        "", "folder or URL joined before the paths of the lists, or the shards of `umt data shard`; one, or one a list"
+    )
+    split: str | tuple[str, ...] = flag(" ", "separator of the lists' columns; one, or one a list")
+    shard_shuffle: int = flag(
+        0, "read shards in a shuffled order, so many at a time; 0: videos in any order, each read by itself", at_least=0
+    )
+    cache_dir: str = flag("", "folder of copies of what comes from a remote store; default: none")
+    cache_size_gb: float = flag(50.0, "size of --cache_dir, at most, in 10**9 bytes", above=0)
     num_frames: int = flag(16, "frames of a clip", at_least=1)
     sampling_rate: int = flag(4, "distance of the frames of a dense clip", at_least=1)
     num_sample: int = flag(1, "copies of every video in a batch, each augmented anew, from one decode", at_least=1)

@@ -122,6 +122,18 @@ def of_folders(videos: VideoList, classes: int) -> str | None:
     return None
 
 
+def agreed(orders: Sequence[Order]) -> Order:
+    """The order of lists that are trained on together. Raises ConfigError where two of them number otherwise."""
+    known = [order for order in orders if order.names is not None]
+    for order in known[1:]:
+        if not labels.same(known[0].names or (), order.names or ()):
+            raise ConfigError(
+                f"--data_path mixes lists that number their classes differently: {known[0]}, and {order}. Bring them "
+                "into one order first, with umt data prepare."
+            )
+    return known[0] if known else Order(None)
+
+
 # ---- a head
 
 

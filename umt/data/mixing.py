@@ -20,6 +20,9 @@ class MixedList(VideoList):
         kinds = {bool((part.num_frames < 0).all()) for part in parts}
         if len(kinds) > 1:
             raise ConfigError("--data_path mixes lists of videos and lists of frame folders. Give lists of one kind.")
+        names = {tuple(part.class_names) for part in parts if part.class_names is not None}
+        if len(names) > 1:
+            raise ConfigError("--data_path mixes folders whose classes differ. Give each the same class folders.")
         super().__init__(
             " + ".join(part.source for part in parts),
             [part.path(row) for part in parts for row in range(len(part))],
@@ -27,6 +30,7 @@ class MixedList(VideoList):
             np.concatenate([part.num_frames for part in parts]).tolist(),
             prefix=" + ".join(part.prefix or "none" for part in parts),
         )
+        self.class_names = list(next(iter(names))) if names else None
         self.parts = tuple(parts)
         self.starts = np.cumsum([0, *map(len, parts)])
 
@@ -68,10 +72,10 @@ class MixedVideos(Videos):
         return self.parts[number], row
 
 
-def mixed(parts: Sequence[Videos]) -> Videos:
-    """The rows of `parts` as one; of a single one itself."""
+def mixed(parts: Sequence[Videos], rows: VideoList | None = None) -> Videos:
+    """The rows of `parts` as one; of a single one itself. `rows`: their `MixedList`, if there is one already."""
     if len(parts) == 1:
         return parts[0]
     return MixedVideos(
-        MixedList([part.list for part in parts]), parts[0].decoder, parts[0].frame_template, parts=tuple(parts)
+        rows or MixedList([part.list for part in parts]), parts[0].decoder, parts[0].frame_template, parts=tuple(parts)
     )

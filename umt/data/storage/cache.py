@@ -39,18 +39,22 @@ class Cache:
     folder: str
     limit: int
 
-    def prepare(self) -> None:
-        """Makes the folder, clears what dead processes left, and counts; a new run may warn again. Never raises."""
+    def prepare(self, *, main: bool = True) -> None:
+        """Makes the folder, clears what dead processes left, and counts; a new run may warn again. Never raises.
+
+        `main`: this process does so for all of this machine, the others only need the folder.
+        """
         try:
             for name in ("objects", "writing", "locks"):
                 os.makedirs(os.path.join(self.folder, name), exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.folder, "warned"))
-            with self._lock("count"):
-                self._clear_abandoned()
-            self._reserve(0)
+            if main:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.folder, "warned"))
+                with self._lock("count"):
+                    self._clear_abandoned()
+                self._reserve(0)
         except OSError as error:
-            self._give_up(error)
+            self._give_up(error, quietly=not main)
 
     @contextlib.contextmanager
     def get(self, name: str, size: int, fetch: Callable[[str], None]) -> Iterator[str | None]:
@@ -173,8 +177,10 @@ class Cache:
                 return
             yield True
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: OSError, *, quietly: bool = False) -> None:
         _broken.add(self.folder)
+        if quietly:
+            return
         try:
             os.close(os.open(os.path.join(self.folder, "warned"), os.O_CREAT | os.O_EXCL))
         except FileExistsError:
