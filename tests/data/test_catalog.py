@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from umt.data import catalog
+from umt.data import catalog, labels
 from umt.errors import ConfigError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "umt"
@@ -53,6 +53,21 @@ def test_head_rows_lead_to_the_same_class_where_both_editions_name_it_alike(clas
     shared = [(name, all_names[row]) for name, row in zip(names, rows, strict=True) if name in all_names]
     assert len(shared) > 0.9 * classes
     assert all(name == mapped for name, mapped in shared)
+
+
+@pytest.mark.parametrize("order", ["k400", "k600", "k700"])
+def test_a_710_class_head_serves_the_official_classes_in_any_order(order: str) -> None:
+    names = sorted(labels.names_of(order), reverse=True)
+    rows = catalog.k710_head_rows(len(names), names)
+    assert rows is not None
+    published = dict(zip(labels.names_of(order), labels.k710_index()[order], strict=True))
+    assert rows == [published[name] for name in names]
+
+
+def test_a_710_class_head_has_no_rows_for_other_classes() -> None:
+    names = ["my class", *labels.names_of("k600")[1:]]
+    assert catalog.k710_head_rows(600, names) is None
+    assert catalog.k710_head_rows(600, [names[1], *names[1:]]) is None
 
 
 def test_other_class_counts_have_no_head_map() -> None:

@@ -82,13 +82,15 @@ def official_size(name: str, classes: int | None = None) -> int | None:
 def k710_head_rows(classes: int, names: Sequence[str] | None = None) -> list[int] | None:
     """Rows of a 710-class head that serve the classes of another Kinetics set, in label order; None: no such map.
 
-    `names`: the classes in label order, for another order than that of the published weights. 400 is then the order of
-    the published UMT checkpoints, `k400_umt.txt`: rows 0 to 399 as they stand.
+    `names`: the classes in label order, where it is another than that of the published weights. In theirs the 400
+    classes of `k400_umt.txt` are rows 0 to 399 as they stand.
     """
     order = {400: "k400_umt", 600: "k600", 700: "k700", 710: "k710"}.get(classes)
-    if names is not None:
-        order = labels.order_of(names)
-    if order == "k710":
+    if order == "k710" and (names is None or labels.order_of(names) == order):
         return list(range(710))
     rows = labels.k710_index().get(order or "")
-    return None if rows is None else list(rows)
+    if rows is None or names is None:
+        return None if rows is None else list(rows)
+    numbers = labels.numbers(str(order))
+    mapped = [numbers.get(labels.plain(name), -1) for name in names]
+    return [rows[label] for label in mapped] if sorted(mapped) == list(range(classes)) else None

@@ -56,6 +56,7 @@ def test_class_folders_give_the_published_labels_and_the_share_that_was_found(
     assert rows_of(tmp_path / "out", "train") == {
         "abseiling/0wR5jVB-WPk_000417_000427.mp4": "abseiling", "zumba/-1234567890_000000_000010.mp4": "zumba",
     }  # fmt: skip
+    assert "test: val again, as in published tables; --test official takes the official test list" in said
     missing = (tmp_path / "out" / "missing.txt").read_text()
     assert missing == "train\tyoga/a_b-c_d-e_f_000005_000015.mp4\tno such file\n"
     assert labels.read_names(tmp_path / "out" / "labels.txt") == list(labels.names_of("k400_umt"))
@@ -151,6 +152,12 @@ def test_the_official_test_list_is_taken_when_asked_for(tree: Tree, deepmind: Pa
     prepare("k400", videos=[videos], annotations=[deepmind], out=tmp_path / "two", test="official")
     assert (tmp_path / "one" / "test.csv").read_bytes() == (tmp_path / "one" / "val.csv").read_bytes()
     assert rows_of(tmp_path / "two", "test") == {"yoga/testtesttes_000003_000013.mp4": "yoga"}
+
+
+def test_what_validation_misses_is_named_once(tree: Tree, deepmind: Path, tmp_path: Path) -> None:
+    said = prepare("k400", videos=[tree(*list(NAMES)[:1])], annotations=[deepmind], out=tmp_path / "out")
+    assert len((tmp_path / "out" / "missing.txt").read_text().splitlines()) == 4
+    assert f"4 missing, named in {tmp_path / 'out' / 'missing.txt'}" in said
 
 
 def test_annotations_beside_the_videos_need_no_flag(tree: Tree, tmp_path: Path) -> None:

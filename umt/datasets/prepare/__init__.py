@@ -12,10 +12,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from umt.datasets.command import Parser
 from umt.errors import AnnotationError, ConfigError
+
+if TYPE_CHECKING:
+    from umt.datasets.prepare.clips import Official
+    from umt.datasets.prepare.match import Matched
 
 DESCRIPTION = """Writes train.csv, val.csv, test.csv, labels.txt and manifest.json for a data set, from its official
 annotation files and the videos that are really there. What is missing is counted, and named in missing.txt. Nothing is
@@ -97,7 +101,7 @@ def prepare(
         OutputError: `out` holds lists already and not `force`, or cannot be written.
     """
     from umt.datasets.prepare import disk, folder, kinetics, others, output
-    from umt.datasets.prepare.match import Matched, match
+    from umt.datasets.prepare.match import match
 
     target = DATASETS[dataset]
     output.refuse_to_overwrite(out, force=force)
@@ -119,7 +123,11 @@ def prepare(
             official = others.READERS[dataset](annotations, videos, split)
         _settle_test(dataset, official, test)
         there = disk.scan(videos, frame_folders=frame_folders)
-        splits = {name: match(official, name, there) for name in ("train", "val", "test") if official.splits.get(name)}
+        splits = {name: match(official, name, there) for name in ("train", "val") if official.splits.get(name)}
+        if official.splits["test"] is official.splits.get("val") and "val" in splits:
+            splits["test"] = splits["val"]
+        elif official.splits["test"]:
+            splits["test"] = match(official, "test", there)
         if not any(one.rows for one in splits.values()):
             expected = next(one.missing[0][0] for one in splits.values() if one.missing)
             raise AnnotationError(
@@ -131,7 +139,8 @@ def prepare(
         said.append(f"{dataset}: {_number(there.files)} {'folders' if frame_folders else 'videos'} below {root}")
     manifest = _manifest(dataset, target, root, order, split, test, sources, notes)
     output.write(out, output.files_of(names, splits, target.separator, manifest))
-    return [*said, *_report(dataset, target, out, root, names, splits, notes, test)]
+    said += _report(dataset, target, out, root, names, splits, notes)
+    return [*said, "folders of frames want --use_decord False"] if frame_folders else said
 
 
 def _refuse_for_folders(annotations: Sequence[Path], videos: Sequence[Path], *, frame_folders: bool) -> None:
@@ -148,7 +157,7 @@ def _refuse_alphabetical(dataset: str, label_order: str) -> None:
         raise ConfigError(f"--label_order alphabetical is for k400; {dataset} has one order. Leave the flag out.")
 
 
-def _settle_test(dataset: str, official: Any, test: str) -> None:
+def _settle_test(dataset: str, official: Official, test: str) -> None:
     """Published tables test on the validation set; test labels were long held back."""
     if test == "val":
         official.splits["test"] = official.splits.get("val", [])
@@ -185,10 +194,22 @@ def _manifest(
 
 
 def _report(
-    dataset: str, target: Target, out: Path, root: str, names: list[str], splits: Any, notes: dict[str, int], test: str
+    dataset: str,
+    target: Target,
+    out: Path,
+    root: str,
+    names: list[str],
+    splits: dict[str, Matched],
+    notes: dict[str, int],
 ) -> list[str]:
+    from umt.datasets.prepare import output
+
     lines = []
     for split, one in splits.items():
+        if split == "test" and one is splits.get("val"):
+            official = "" if dataset in ("ucf101", "hmdb51") else "; --test official takes the official test list"
+            lines.append(f"test: val again, as in published tables{official}")
+            continue
         lines.append(f"{split}: {_number(len(one.rows))} of {_number(one.official)}")
         if one.repeated:
             lines.append(f"  {_number(one.repeated)} annotated again, listed once")
@@ -197,12 +218,8 @@ def _report(
             lines.append(f"  {empty} of {len(names)} classes have no video")
         if not one.rows:
             lines.append(f"  no {split}.csv is written")
-    if test == "val" and dataset not in ("ucf101", "hmdb51", "folder"):
-        lines.append(
-            "  test.csv is val.csv again, as in published tables; --test official takes the official test list"
-        )
     lines += [f"{name}: {_number(count)}" for name, count in notes.items() if count]
-    missing = sum(len(one.missing) for one in splits.values())
+    missing = sum(len(one.missing) for one in output.once(splits))
     if missing:
         lines.append(f"{_number(missing)} missing, named in {out / 'missing.txt'}")
     lines.append(f"lists, labels.txt ({len(names)} classes) and manifest.json are in {out}")

@@ -41,7 +41,8 @@ def files_of(
     """Name -> content of everything that is written. A split without a single video has no list."""
     files = {f"{split}.csv": list_text(one.rows, separator) for split, one in splits.items() if one.rows}
     files[LABELS_FILE] = text_of(names).encode("utf-8", "surrogateescape")
-    gone = [f"{split}\t{shown}\t{why}\n" for split, one in splits.items() for shown, why in one.missing]
+    first = {id(one): split for split, one in reversed(list(splits.items()))}
+    gone = [f"{first[id(one)]}\t{shown}\t{why}\n" for one in once(splits) for shown, why in one.missing]
     if gone:
         files[MISSING] = "".join(gone).encode("utf-8", "surrogateescape")
     counts = {split: _counts(one, files.get(f"{split}.csv", b""), len(names)) for split, one in splits.items()}
@@ -49,6 +50,11 @@ def files_of(
     content = {"format": FORMAT, **manifest, **labelled, "splits": counts}
     files[MANIFEST] = json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
     return files
+
+
+def once(splits: Mapping[str, Matched]) -> list[Matched]:
+    """The splits, without a test split that is the validation split again."""
+    return list({id(one): one for one in splits.values()}.values())
 
 
 def _counts(one: Matched, text: bytes, classes: int) -> dict[str, Any]:
