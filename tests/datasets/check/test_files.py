@@ -13,10 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
+from tests import damaged
 from tests.datasets.check.conftest import Check
 from tests.videos import render
+from umt.data.reader import open_video
 from umt.datasets.check import crew
 from umt.datasets.check.crew import Task, look_at
+from umt.datasets.check.findings import OF_FILES
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +39,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     start = flipped.index(b"mdat") + 2000
     flipped[start : start + 600 : 40] = bytes(15)
     (folder / "flipped.mp4").write_bytes(bytes(flipped))
+    (folder / "tail.mp4").write_bytes(whole + b"\0\0\7\7more")  # rubbish behind the end
     (folder / "empty.mp4").touch()
     (folder / "page.mp4").write_text("<html>404</html>")
     shutil.copy(folder / "whole.mp4", folder / "copy.mp4")
@@ -68,7 +72,7 @@ def test_decoding_finds_what_is_truncated_undecodable_short_odd_or_damaged(
     check: Check, videos: Path, tmp_path: Path
 ) -> None:
     file = listed(videos, tmp_path, "whole.mp4", "early.mp4", "late.mp4", "early.mkv", "whole.mkv", "page.mp4",
-                  "short.mp4", "odd.mp4", "flipped.mp4")  # fmt: skip
+                  "short.mp4", "odd.mp4", "flipped.mp4", "tail.mp4")  # fmt: skip
     done = check(file, "--decode")
     assert names(done.found()) == {
         "early.mp4": "truncated", "late.mp4": "truncated", "early.mkv": "truncated", "page.mp4": "undecodable",
@@ -76,8 +80,27 @@ def test_decoding_finds_what_is_truncated_undecodable_short_odd_or_damaged(
     }  # fmt: skip
     assert done.detail("short") == "5 frames, a clip spans 8"
     assert done.detail("odd_size") == "65 x 49"
-    assert "error" in done.detail("damaged")
-    assert (done.code, done.report["files"]["decoded"]) == (1, 9)
+    assert "told by the decoder, first: " in done.detail("damaged")
+    assert (done.code, done.report["files"]["decoded"]) == (1, 10)
+
+
+@pytest.mark.slow
+def test_what_passes_the_check_is_read_by_a_run_whatever_the_damage(
+    check: Check, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    whole = damaged.sources(tmp_path_factory.mktemp("sources"))
+    files = []
+    for number in range(200):
+        made = damaged.variant(whole, 4, number)
+        files.append(tmp_path / f"{number}{made.ending}")
+        files[-1].write_bytes(made.data)
+    done = check(listed(tmp_path, tmp_path, *(file.name for file in files)), "--decode")
+    refused = {path for kind, _, path in done.found(*OF_FILES)}
+    assert 50 < len(refused) < 150
+    for file in files:
+        if str(file) not in refused:
+            with open_video(file) as video:
+                assert len(video.frames(np.linspace(0, len(video) - 1, 8).astype(int))) == 8
 
 
 def test_a_dense_clip_spans_its_frames_times_their_distance(check: Check, videos: Path, tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def _judge(facts: Facts, clip: int) -> Iterator[tuple[str, str]]:
         yield facts.problem, facts.cause
         return
     if facts.damaged:
-        yield "damaged", f"{facts.damaged} errors, first: {facts.damage}"
+        yield "damaged", f"{facts.damaged} told by the decoder, first: {facts.damage}"
     if facts.announced and facts.announced != facts.frames:
         yield "frame_count", f"{facts.announced} announced, {facts.frames} decoded"
     if facts.frames < clip:

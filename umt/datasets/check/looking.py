@@ -87,7 +87,9 @@ def _video(path: str, decoder: str) -> Facts:
             raise VideoError("no frame of it can be decoded")
         if known.timed and facts.frames != len(known.times):
             facts.announced = len(known.times)
-        if _ENDS_EARLY.search(facts.damage) or _ends_early(path):
+        # All that was announced is there: then it is rubbish behind the end that is cut off.
+        lacking = not facts.announced or facts.frames < facts.announced
+        if lacking and (_ENDS_EARLY.search(facts.damage) or (facts.announced and _ends_early(path))):
             facts.problem, facts.cause = "truncated", f"the file ends early, after {facts.frames} frames"
             return facts
         with open_video(path, decoder) as video:
