@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from umt.assemble import classes
 from umt.assemble.data import train_loader, training_list, validation_loader
 from umt.config.cli import parse
+from umt.config.lists import sources
 from umt.config.plan import plan
 from umt.config.schema import Config, FinetuneConfig
-from umt.data import label_order, labels
+from umt.data import labels
 from umt.data.annotations import VideoList, read_list
 from umt.data.clips import TrainClips, ViewClips
 from umt.data.list_lines import SEPARATORS
@@ -77,18 +79,19 @@ def _list(what: str, flags: list[str], task: str | None) -> tuple[Config, VideoL
         return _folder(what, flags, task)
     config = parse(task or "finetune", flags, files=False)
     given = {word.split("=")[0] for word in flags}
-    separators = [config.data.split] if "--split" in given else [config.data.split, *SEPARATORS]
+    stated = sources(config.data)[0].separator
+    separators = [stated] if "--split" in given else [stated, *SEPARATORS]
     config, videos = _read(what, config, separators)
     if task is None and (videos.labels < 0).any():
         config, videos = _read(what, parse("pretrain", flags, files=False), separators)
     beside = os.path.dirname(os.path.abspath(what))
     few = [videos.file(row) for row in range(min(len(videos), 20))]
     if "--prefix" not in given and not any("://" in file or os.path.exists(file) for file in few):
-        config, videos = _read(what, _with(config, data={"prefix": beside}), [config.data.split])
+        config, videos = _read(what, _with(config, data={"prefix": beside}), [sources(config.data)[0].separator])
     if isinstance(config, FinetuneConfig):
         path = str(Path(what).parent)
-        classes = config.data.nb_classes if "--nb_classes" in given else _classes(path, int(videos.labels.max()) + 1)
-        return _with(config, data={"data_path": path, "nb_classes": classes}), videos
+        number = config.data.nb_classes if "--nb_classes" in given else _classes(path, int(videos.labels.max()) + 1)
+        return _with(config, data={"data_path": path, "nb_classes": number}), videos
     return _with(config, data={"data_path": what}), videos
 
 
@@ -118,7 +121,7 @@ def _read(what: str, config: Config, separators: Sequence[str]) -> tuple[Config,
             return _with(config, data={"split": separator}), read_list(
                 what,
                 separator=separator,
-                prefix=config.data.prefix,
+                prefix=sources(config.data)[0].prefix,
                 frame_folders=not config.data.use_decord,
                 labels_optional=True,
                 extension="" if isinstance(config, FinetuneConfig) else ".mp4",
@@ -153,13 +156,10 @@ def _shown(config: Config, videos: VideoList) -> Shown:
         clips = validation_loader(config, videos, run).clips
         assert isinstance(clips, ViewClips)
         validation = clips
-        data = config.data
-        order = label_order.of_list(
-            data.data_path, data_set=data.data_set, classes=data.nb_classes, flag=data.label_order, videos=videos
-        )
+        order = classes.listed(config, videos)
         names, source = order.names, order.source
     else:
-        file = Path(config.data.data_path).parent / labels.LABELS_FILE
+        file = Path(sources(config.data)[0].path).parent / labels.LABELS_FILE
         if file.is_file():
             names, source = tuple(labels.read_names(file)), str(file)
     return Shown(config, videos, train, validation, names, source, made.grid)
