@@ -1,10 +1,10 @@
-"""RandAugment's operations on whole clips by look-up tables and OpenCV, held to PIL's, which timm calls frame by frame.
+"""RandAugment's operations on whole clips by OpenCV, held to those on PIL images, which timm calls frame by frame.
 
 An operation is a `Step`: it makes the pixels of a box from those pixels of its input that they depend on. `apply` walks
 back from the box that is wanted and so computes nothing beside it: what it gives is, up to rounding, the box cut out of
 whole frames. `tests/data/transforms/test_operations.py` holds the distance from PIL, in grey levels of 255, at any
-magnitude: tables equal (contrast: 1 where the mean is a tie), blends, shears and shifts at most 1, rotations of decoded
-video at most 2 on 99.8 % of the pixels (OpenCV's cubic kernel has the parameter -0.75, PIL's -1).
+magnitude: inverting, posterizing, solarizing and equalizing are equal, all else differs by at most 1, but rotations (in
+`warps`) of decoded video by at most 2 on 99.8 % of the pixels: OpenCV's cubic kernel has the parameter -0.75, PIL's -1.
 
 Letters: T frames of H x W pixels. Shapes of frames are (T, H, W, 3), uint8, RGB.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -77,55 +77,129 @@ def grown(top: float, left: float, bottom: float, right: float, height: int, wid
     return Box(first, begin, max(last - first, 0) + 1, max(end - begin, 0) + 1)
 
 
-def lookup(frames: Frames, tables: NDArray[np.uint8]) -> Frames:
-    """`tables` (256,) for all frames, (T, 256) one for each, or (T, 256, 3) one for each channel of each."""
-    out = np.empty(frames.shape, np.uint8)
-    each = np.broadcast_to(tables, (len(frames), 256)) if tables.ndim == 1 else tables[:, None]
-    for source, target, table in zip(frames, out, each, strict=True):
-        cv2.LUT(source, table, dst=target)
-    return out
+def brightness(factor: float) -> NDArray[np.float32]:
+    """(3, 4), see `Linear`: each level times `factor`."""
+    return _linear(factor * np.eye(3), 0)
 
 
-LEVELS = np.arange(256)
+def saturation(factor: float) -> NDArray[np.float32]:
+    """(3, 4), see `Linear`: each pixel away from its own grey by `factor`; 0 is grey."""
+    return _linear(factor * np.eye(3) + (1 - factor) * LUMA, 0)
 
 
-def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Numbers cut off to whole ones, as PIL does, within 0..255."""
-    return np.clip(values, 0, 255).astype(np.uint8)
+def contrast(frames: Frames, factor: float) -> NDArray[np.float32]:
+    """(T, H, W, 3) -> (T, 3, 4), see `Linear`: each pixel away from the mean grey of its frame by `factor`."""
+    means = np.floor([LUMA @ cv2.mean(frame)[:3] + 0.5 for frame in frames])
+    return _linear(np.broadcast_to(factor * np.eye(3), (len(frames), 3, 3)), (1 - factor) * means[:, None])
 
 
-def blend_table(start: NDArray[np.int64] | int, factor: float) -> NDArray[np.uint8]:
-    """(...) -> (..., 256): each level x becomes start + factor * (x - start), in PIL's float32."""
-    first = np.asarray(start, np.float32)[..., None]
-    return _bytes(first + np.float32(factor) * (LEVELS.astype(np.float32) - first))
+def autocontrast(frames: Frames) -> NDArray[np.float32]:
+    """(T, H, W, 3) -> (T, 3, 4), see `Linear`: each channel of a frame is stretched to 0..255, a flat one stays."""
+    low, high = frames.min(1).min(1).astype(np.float64), frames.max(1).max(1)
+    scale = np.where(high > low, 255 / np.maximum(high - low, 1), 1)
+    return _linear(scale[..., None] * np.eye(3), np.where(high > low, -low * scale, 0))
 
 
-def solarize_table(threshold: int) -> NDArray[np.uint8]:
-    """Levels from `threshold` on are inverted."""
-    return _bytes(np.where(threshold > LEVELS, LEVELS, 255 - LEVELS))
+def _linear(weights: NDArray[np.float64], constant: NDArray[np.float64] | float) -> NDArray[np.float32]:
+    """(..., 3, 3) and (..., 3) -> (..., 3, 4), which cuts off as PIL does."""
+    matrix = np.empty((*weights.shape[:-1], 4), np.float32)
+    matrix[..., :3], matrix[..., 3] = weights, constant + CUT_OFF
+    return matrix
 
 
-def solarize_add_table(add: int, threshold: int = 128) -> NDArray[np.uint8]:
-    """Levels below `threshold` are raised by `add`."""
-    return _bytes(np.where(threshold > LEVELS, LEVELS + add, LEVELS))
+@dataclass(frozen=True)
+class Linear:
+    """Each channel becomes a weighted sum of red, green, blue and 1.
+
+    `weights`: (3, 4), or a function of all pixels, (T, H, W, 3) -> (T, 3, 4).
+    """
+
+    weights: NDArray[np.float32] | Callable[[Frames], NDArray[np.float32]]
+
+    def needs(self, box: Box, height: int, width: int) -> Box:
+        """See `Step`."""
+        return whole(box, height, width) if callable(self.weights) else box
+
+    def __call__(self, frames: Frames, at: Box, box: Box, height: int, width: int) -> Frames:
+        """See `Step`."""
+        weights = self.weights(frames) if callable(self.weights) else self.weights
+        frames = cut(frames, at, box)
+        out = np.empty(frames.shape, np.uint8)
+        for source, target, matrix in zip(frames, out, np.broadcast_to(weights, (len(frames), 3, 4)), strict=True):
+            cv2.transform(source, matrix, dst=target)
+        return out
 
 
-def posterize_table(bits: int) -> NDArray[np.uint8]:
-    """The upper `bits` of each level; 0, which Pillow 13 refuses, leaves black."""
-    return _bytes(LEVELS & (0xFF00 >> min(bits, 8)))
+class Pointwise:
+    """What changes each level by itself, in the same way everywhere."""
+
+    def needs(self, box: Box, height: int, width: int) -> Box:
+        """See `Step`."""
+        return box
+
+    def __call__(self, frames: Frames, at: Box, box: Box, height: int, width: int) -> Frames:
+        """See `Step`."""
+        frames = cut(frames, at, box)
+        out = np.empty(frames.shape, np.uint8)
+        for source, target in zip(frames, out, strict=True):
+            self.change(source, target)
+        return out
+
+    def change(self, source: Frames, target: Frames) -> None:
+        """(h, w, 3): from one frame to another."""
+        raise NotImplementedError
 
 
-def autocontrast_tables(frames: Frames) -> NDArray[np.uint8]:
-    """(T, H, W, 3) -> (T, 256, 3): the darkest level of each channel of a frame becomes 0, the brightest 255."""
-    low = frames.min(1).min(1).astype(np.int64)[:, None]
-    high = frames.max(1).max(1).astype(np.int64)[:, None]
-    scale = 255.0 / np.maximum(high - low, 1)
-    stretched = _bytes(LEVELS[:, None] * scale + -low * scale)
-    return np.where(high > low, stretched, LEVELS[:, None].astype(np.uint8))
+@dataclass(frozen=True)
+class Posterize(Pointwise):
+    """Keeps the upper `bits` of each level; 0, which Pillow 13 refuses, leaves black."""
+
+    bits: int
+
+    def change(self, source: Frames, target: Frames) -> None:
+        np.bitwise_and(source, np.uint8(0xFF00 >> min(self.bits, 8) & 0xFF), out=target)
+
+
+@dataclass(frozen=True)
+class Solarize(Pointwise):
+    """Inverts levels from `threshold` on; with 0 all."""
+
+    threshold: int
+
+    def change(self, source: Frames, target: Frames) -> None:
+        cv2.threshold(source, self.threshold - 1, 255, cv2.THRESH_BINARY, dst=target)
+        cv2.bitwise_xor(source, target, dst=target)
+
+
+@dataclass(frozen=True)
+class SolarizeAdd(Pointwise):
+    """Raises levels below 128 by `add`."""
+
+    add: int
+
+    def change(self, source: Frames, target: Frames) -> None:
+        cv2.threshold(source, 127, self.add, cv2.THRESH_BINARY_INV, dst=target)
+        cv2.add(source, target, dst=target)
+
+
+@dataclass(frozen=True)
+class Equalize:
+    """Makes the levels of each channel of a frame evenly frequent."""
+
+    needs = staticmethod(whole)
+
+    def __call__(self, frames: Frames, at: Box, box: Box, height: int, width: int) -> Frames:
+        """See `Step`."""
+        tables = equalize_tables(frames)
+        frames = cut(frames, at, box)
+        out = np.empty(frames.shape, np.uint8)
+        for source, target, table in zip(frames, out, tables, strict=True):
+            cv2.LUT(source, table[None], dst=target)
+        return out
 
 
 def equalize_tables(frames: Frames) -> NDArray[np.uint8]:
-    """(T, H, W, 3) -> (T, 256, 3): the levels of each channel of a frame become evenly frequent."""
+    """(T, H, W, 3) -> (T, 256, 3): a level becomes the share of darker pixels, by PIL's whole numbers."""
     counts = [
         [cv2.calcHist([frame], [channel], None, [256], [0, 256]).ravel() for channel in range(3)] for frame in frames
     ]
@@ -134,58 +208,8 @@ def equalize_tables(frames: Frames) -> NDArray[np.uint8]:
     brightest = np.argmax(total == total[..., -1:], -1)[..., None]
     step = (total[..., -1:] - np.take_along_axis(found, brightest, -1)) // 255
     even = (step // 2 + total - found) // np.maximum(step, 1)
-    return np.ascontiguousarray(_bytes(np.where(step > 0, even, LEVELS)).swapaxes(1, 2))
-
-
-def contrast_tables(frames: Frames, factor: float) -> NDArray[np.uint8]:
-    """(T, H, W, 3) -> (T, 256): away from the mean grey of a frame."""
-    means = np.array([cv2.mean(frame)[:3] for frame in frames])
-    return blend_table((means @ LUMA + 0.5).astype(np.int64), factor)
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table for all frames."""
-
-    table: NDArray[np.uint8]
-
-    def needs(self, box: Box, height: int, width: int) -> Box:
-        return box
-
-    def __call__(self, frames: Frames, at: Box, box: Box, height: int, width: int) -> Frames:
-        return lookup(cut(frames, at, box), self.table)
-
-
-@dataclass(frozen=True)
-class TablePerFrame:
-    """A table for each frame, made from all its pixels: (T, H, W, 3) -> (T, 256) or (T, 256, 3)."""
-
-    make: Callable[[Frames], NDArray[np.uint8]]
-
-    needs = staticmethod(whole)
-
-    def __call__(self, frames: Frames, at: Box, box: Box, height: int, width: int) -> Frames:
-        return lookup(cut(frames, at, box), self.make(frames))
-
-
-@dataclass(frozen=True)
-class Saturation:
-    """Each pixel away from its own grey by `factor`; 0 is grey."""
-
-    factor: float
-
-    def needs(self, box: Box, height: int, width: int) -> Box:
-        return box
-
-    def __call__(self, frames: Frames, at: Box, box: Box, height: int, width: int) -> Frames:
-        matrix = np.empty((3, 4), np.float32)
-        matrix[:, :3] = self.factor * np.eye(3) + (1 - self.factor) * LUMA
-        matrix[:, 3] = CUT_OFF
-        frames = cut(frames, at, box)
-        out = np.empty(frames.shape, np.uint8)
-        for source, target in zip(frames, out, strict=True):
-            cv2.transform(source, matrix, dst=target)
-        return out
+    tables = np.where(step > 0, np.minimum(even, 255), np.arange(256)).astype(np.uint8)
+    return np.ascontiguousarray(tables.swapaxes(1, 2))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from umt.data.transforms import operations
-from umt.data.transforms.operations import Box, Step, Table, TablePerFrame
+from umt.data.transforms.operations import Box, Linear, Step
 from umt.data.transforms.resize import Frames
 from umt.data.transforms.warps import FILL, Rotation, Slide
 from umt.errors import ConfigError
@@ -94,16 +94,16 @@ class ByPIL:
 
 # By timm's names; each takes whether warps are bicubic, and the levels.
 FAST: dict[str, Callable[..., Step]] = {
-    "AutoContrast": lambda cubic: TablePerFrame(operations.autocontrast_tables),
-    "Equalize": lambda cubic: TablePerFrame(operations.equalize_tables),
-    "Invert": lambda cubic: Table(operations.solarize_table(0)),
-    "Posterize": lambda cubic, bits: Table(operations.posterize_table(bits)),
-    "Solarize": lambda cubic, threshold: Table(operations.solarize_table(threshold)),
-    "SolarizeAdd": lambda cubic, add: Table(operations.solarize_add_table(add)),
-    "Brightness": lambda cubic, factor: Table(operations.blend_table(0, factor)),
-    "Contrast": lambda cubic, factor: TablePerFrame(partial(operations.contrast_tables, factor=factor)),
-    "Color": lambda cubic, factor: operations.Saturation(factor),
-    "Desaturate": lambda cubic, share: operations.Saturation(min(1.0, max(0.0, 1.0 - share))),
+    "AutoContrast": lambda cubic: Linear(operations.autocontrast),
+    "Equalize": lambda cubic: operations.Equalize(),
+    "Invert": lambda cubic: operations.Solarize(0),
+    "Posterize": lambda cubic, bits: operations.Posterize(bits),
+    "Solarize": lambda cubic, threshold: operations.Solarize(threshold),
+    "SolarizeAdd": lambda cubic, add: operations.SolarizeAdd(add),
+    "Brightness": lambda cubic, factor: Linear(operations.brightness(factor)),
+    "Contrast": lambda cubic, factor: Linear(partial(operations.contrast, factor=factor)),
+    "Color": lambda cubic, factor: Linear(operations.saturation(factor)),
+    "Desaturate": lambda cubic, share: Linear(operations.saturation(min(1.0, max(0.0, 1.0 - share)))),
     "Sharpness": lambda cubic, factor: operations.Sharpness(factor),
     "ShearX": lambda cubic, slope: Slide(slope, 0.0, False, cubic),
     "ShearY": lambda cubic, slope: Slide(slope, 0.0, True, cubic),
