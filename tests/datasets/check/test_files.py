@@ -17,6 +17,7 @@ from tests import damaged
 from tests.datasets.check.conftest import Check
 from tests.videos import render
 from umt.data.reader import open_video
+from umt.datasets import shard
 from umt.datasets.check import crew
 from umt.datasets.check.crew import Task, look_at
 from umt.datasets.check.findings import OF_FILES
@@ -223,6 +224,18 @@ def test_files_by_url_are_looked_for_and_decoded(check: Check, videos: Path, tmp
         "gone.mp4": "missing", "early.mkv": "truncated", "copy.mp4": "copy", "empty.mp4": "empty",
     }  # fmt: skip
     assert check(*words).report["files"]["known"] == 3
+
+
+def test_videos_in_tar_shards_are_looked_for_and_decoded(check: Check, videos: Path, tmp_path: Path) -> None:
+    listed(Path(), tmp_path, "whole.mp4", "early.mkv", "other.mp4")
+    listed(Path(), tmp_path, "copy.mp4", split="val")
+    lists, out = [tmp_path / "train.csv", tmp_path / "val.csv"], tmp_path / "shards"
+    shard.main([*map(str, lists), "--split", ",", "--prefix", str(videos), "--out", str(out)])
+    (out / "train.csv").write_text((out / "train.csv").read_text() + "gone.mp4,0\n")
+    for prefix in (str(out), f"file://{out}"):
+        done = check(out, "--prefix", prefix, "--decode", "--cache", tmp_path / prefix.replace("/", "_"))
+        assert names(done.found()) == {"gone.mp4": "missing", "early.mkv": "truncated", "whole.mp4": "leaked"}
+        assert done.report["files"]["known"] == 0
 
 
 def children() -> list[int]:

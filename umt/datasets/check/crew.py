@@ -23,11 +23,15 @@ _GRACE = 5.0  # seconds after its limit in which a process should have ended its
 
 
 class Task(NamedTuple):
-    """A file to look at; `frames` is -1 for a video, else the listed number of images in a folder."""
+    """A file to look at; `frames` is -1 for a video, else the listed number of images in a folder.
+
+    `part`: the tar file, place and size of one that is in a shard.
+    """
 
     file: int
     path: str
     frames: int
+    part: tuple[str, int, int] | None = None
 
 
 def look_at(tasks: Iterable[Task], *, workers: int, limit: float, decoder: str) -> Iterator[tuple[Task, Facts]]:
@@ -103,7 +107,7 @@ class _Worker:
 
     def ask(self, task: Task, decoder: str, limit: float) -> Facts:
         assert self._process.stdin is not None
-        question = {"path": task.path, "decoder": decoder, "frames": task.frames, "limit": limit}
+        question = {**task._asdict(), "decoder": decoder, "limit": limit}
         try:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from umt.data.storage.shards import Member, Shards, open_shards
 from umt.data.storage.urls import is_url
-from umt.datasets.check.across import Files, twins
+from umt.datasets.check.across import Files, Place, twins
 from umt.datasets.check.cache import Cache, Stamp
 from umt.datasets.check.crew import Task, look_at
 from umt.datasets.check.findings import Finding
@@ -36,13 +37,31 @@ class Seen:
     stamp: Stamp | None = None
     identity: tuple[int, int] = (0, 0)  # device and number: the same for links to one file
     images: int = 0  # in a folder
+    member: Member | None = None  # of a tar shard
 
 
 def on_disk(files: Files, bar: Bar) -> list[Seen]:
-    """Every file of `files`, found or not."""
+    """Every file of `files`, found or not. Raises AnnotationError for a damaged index of shards."""
     step = bar(len(files.names), "finding")
     frames = files.frames.tolist()
-    return list(_side_by_side(lambda file: _find(files.names[file], frames[file]), range(len(frames)), step))
+    shards = {id(one): open_shards(one.videos) for one in files.lists}
+
+    def find(file: int) -> Seen:
+        if not any(shards.values()):
+            return _find(files.names[file], frames[file])
+        place = files.places(file)[0]
+        held = shards.get(id(place.list))
+        return _find(files.names[file], frames[file]) if held is None else _in_shards(held, place)
+
+    return list(_side_by_side(find, range(len(frames)), step))
+
+
+def _in_shards(shards: Shards, place: Place) -> Seen:
+    member = shards.member(place.row)
+    if member is None:
+        return Seen("missing", f"not in the shards of {shards.folder}")
+    stamp = Stamp(f"{member.digest} in shards", member.size, 0)  # the same content is the same file, wherever it is
+    return Seen("" if member.size else "empty", stamp=stamp, member=member)
 
 
 def _side_by_side(work: Callable[[A], T], over: Sequence[A], step: Callable[[], None]) -> Iterator[T]:
@@ -150,7 +169,7 @@ def same_content(files: Files, seen: Sequence[Seen], cache: Cache, bar: Bar) -> 
                 identities.add(one.identity)
             by_size[one.stamp.size].append(file)
     alike = [file for group in by_size.values() if len(group) > 1 for file in group]
-    known = {file: cache.hash(stamp) for file in alike if (stamp := seen[file].stamp) is not None}
+    known = {file: _known_hash(seen[file], cache) for file in alike}
     wanted = [file for file, digest in known.items() if digest is None]
     step = bar(len(wanted), "hashing")
     for file, digest in zip(wanted, _side_by_side(lambda f: _hash(files.names[f]), wanted, step), strict=True):
@@ -163,6 +182,12 @@ def same_content(files: Files, seen: Sequence[Seen], cache: Cache, bar: Bar) -> 
         if digest is not None:
             groups[digest].append(file)
     yield from twins(files, [group for group in groups.values() if len(group) > 1], "the content of")
+
+
+def _known_hash(seen: Seen, cache: Cache) -> str | None:
+    if seen.member is not None:
+        return seen.member.digest
+    return None if seen.stamp is None else cache.hash(seen.stamp)
 
 
 def _hash(name: str) -> str | None:
@@ -203,7 +228,8 @@ def decoded(
         if known is not None:
             facts[file] = known
         else:
-            tasks.append(Task(file, files.names[file], int(files.frames[file])))
+            part = None if one.member is None else (one.member.url, one.member.start, one.member.size)
+            tasks.append(Task(file, files.names[file], int(files.frames[file]), part))
     before = len(facts)
     step = bar(len(tasks), "decoding")
     for task, found in look_at(tasks, workers=max(1, min(workers, len(tasks))), limit=limit, decoder=decoder):

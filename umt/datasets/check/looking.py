@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import struct
-import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,26 +34,37 @@ class Facts:
     seconds: float = 0.0  # that it took
 
 
-def look(path: str, decoder: str = "auto", frames: int = -1) -> Facts:
-    """Decodes all of `path`: a video by PyAV, and three frames of it as runs do; or a folder of `frames` images."""
+def look(path: str, decoder: str = "auto", frames: int = -1, part: Sequence[Any] | None = None) -> Facts:
+    """Decodes all of `path`: a video by PyAV, and three frames of it as runs do; or a folder of `frames` images.
+
+    `part`: the shard, place and size of a video that is in one.
+    """
     start = time.perf_counter()
-    if is_url(path):
-        facts = _remote(path, decoder)
+    if part is not None or is_url(path):
+        facts = _elsewhere(path, decoder, part)
     else:
         facts = _video(path, decoder) if frames < 0 else _folder(path, frames)
     facts.seconds = round(time.perf_counter() - start, 3)
     return facts
 
 
-def _remote(url: str, decoder: str) -> Facts:
+def _elsewhere(name: str, decoder: str, part: Sequence[Any] | None) -> Facts:
     from umt.data.storage import remote
+    from umt.data.storage.lending import path_of_bytes, path_of_part
 
-    with tempfile.NamedTemporaryFile(suffix=os.path.splitext(url)[1]) as copy:
-        try:
-            remote.download(url, copy.name, remote.stat(url).size)
-        except remote.RemoteError as error:
-            return Facts("unreadable", str(error))
-        return _video(copy.name, decoder)
+    try:
+        if part is None or is_url(part[0]):
+            lent = path_of_bytes(remote.read(*(part or (name,))))
+        else:
+            lent = path_of_part(*part)
+        with lent as path:
+            facts = _video(path, decoder)
+            facts.cause = facts.cause.replace(path, name)
+            return facts
+    except remote.RemoteError as error:
+        return Facts("unreadable", str(error))
+    except OSError as error:
+        return Facts("unreadable", error.strerror or str(error))
 
 
 def _folder(path: str, listed: int) -> Facts:

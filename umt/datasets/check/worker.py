@@ -34,7 +34,7 @@ def serve() -> None:
     for line in sys.stdin:
         question = json.loads(line)
         alarm(question["limit"])
-        facts = look(question["path"], question["decoder"], question["frames"])
+        facts = look(question["path"], question["decoder"], question["frames"], question["part"])
         alarm(0)
         print(json.dumps(asdict(facts)), file=answers, flush=True)
 
