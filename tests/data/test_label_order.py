@@ -34,7 +34,7 @@ def prepared(tmp_path: Path) -> str:
 def test_labels_txt_says_the_order_of_a_list(prepared: str) -> None:
     order = of_list(prepared, **KINETICS)
     assert order.names == PUBLISHED
-    assert str(order).startswith("Kinetics-400 in the order of the published UMT weights")
+    assert str(order) == f"Kinetics-400 in the published UMT order, by {prepared}/labels.txt"
 
 
 def test_a_list_without_labels_txt_says_nothing_unless_a_flag_does(tmp_path: Path) -> None:
@@ -48,7 +48,9 @@ def test_labels_txt_of_another_number_of_classes_is_refused(prepared: str) -> No
 
 
 def test_a_flag_that_contradicts_labels_txt_is_refused(prepared: str) -> None:
-    with pytest.raises(ConfigError, match=r"--label_order alphabetical contradicts .*labels.txt"):
+    with pytest.raises(
+        ConfigError, match=r"--label_order alphabetical contradicts Kinetics-400 in the published UMT"
+    ):
         of_list(prepared, **KINETICS, flag="alphabetical")
 
 
@@ -117,7 +119,8 @@ def test_a_published_head_and_an_alphabetical_list_are_refused_with_the_remedy()
     said = str(refused.value)
     assert "class 0 is 'abseiling' in the lists" in said
     assert "'riding a bike' in the head" in said
-    assert "umt data prepare k400 --label_order umt, or --delete_head for a new head" in said
+    assert "umt data prepare k400 --label_order umt, or give --head_label_order alphabetical if the weights" in said
+    assert said.endswith(", or --delete_head for a new head.")
 
 
 def test_what_is_only_tested_gets_no_new_head_for_a_remedy() -> None:

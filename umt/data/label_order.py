@@ -31,10 +31,11 @@ class Order:
 
     names: tuple[str, ...] | None
     source: str = ""
+    assumed: bool = False
 
     def __str__(self) -> str:
         known = self.names and labels.order_of(self.names)
-        return f"{labels.ORDERS[known] if known else 'an order of its own'} ({self.source})"
+        return f"{labels.ORDERS[known] if known else 'an order of its own'}, by {self.source}"
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,7 @@ def of_list(
             )
         told = Order(names, str(file))
         if named is not None and not labels.same(names, named):
-            raise ConfigError(
-                f"--label_order {flag} contradicts {file}: {told}. Leave the flag out, or take other lists."
-            )
+            raise ConfigError(f"--label_order {flag} contradicts {told}. Leave the flag out, or take other lists.")
     elif named is not None:
         told = Order(named, f"--label_order {flag}")
     elif data_set not in _KINETICS:
@@ -89,7 +88,7 @@ def of_list(
     if labels.order_of(told.names) not in (seen, None):
         raise AnnotationError(
             f"{videos.source} is labelled as {labels.ORDERS[seen]}, by its class folders, but {told.source} "  # type: ignore[union-attr]
-            f"says: {labels.ORDERS[str(labels.order_of(told.names))]}. Write the lists again with umt data prepare."
+            f"says {labels.ORDERS[str(labels.order_of(told.names))]}. Write the lists again with umt data prepare."
         )
     return told
 
@@ -145,10 +144,10 @@ def of_head(path: str, rows: int, names: Sequence[str] | None, *, data_set: str,
         return Order(_named("head_label_order", flag, data_set, rows), f"--head_label_order {flag}")
     if data_set in _KINETICS:
         order = _PUBLISHED.get(rows)
-        told = f"{path} does not say; weights of {rows} classes are taken to be published ones"
-        return Order(labels.names_of(order), told) if order else Order(None)
+        told = "the number of its classes, as the file names none"
+        return Order(labels.names_of(order), told, assumed=True) if order else Order(None)
     own = catalog.get(data_set).class_names(rows)
-    return Order(None if own is None else tuple(own), f"{path} does not say; --data_set {data_set} has one order")
+    return Order(None if own is None else tuple(own), f"--data_set {data_set}", assumed=True)
 
 
 def settle(path: str, listed: Order, head: Order, *, rows: int, classes: int, data_set: str, test: bool) -> Settled:
@@ -184,14 +183,13 @@ def _at_odds(path: str, listed: Order, head: Order, *, test: bool) -> str:
     assert listed.names is not None
     assert head.names is not None
     first = next(i for i, (a, b) in enumerate(zip(head.names, listed.names, strict=True)) if a != b)
-    orders = {labels.order_of(listed.names), labels.order_of(head.names)}
-    if orders == {"k400", "k400_umt"}:
-        wanted = "alphabetical" if labels.order_of(head.names) == "k400" else "umt"
-        remedy = f"Write the lists with umt data prepare k400 --label_order {wanted}"
-    else:
-        remedy = "Give lists in the order of the weights"
-    remedy += "" if test else ", or --delete_head for a new head"
+    remedies = ["Give lists in the order of the weights"]
+    if {labels.order_of(listed.names), labels.order_of(head.names)} == {"k400", "k400_umt"}:
+        wanted, other = ("alphabetical", "umt") if labels.order_of(head.names) == "k400" else ("umt", "alphabetical")
+        remedies = [f"Write the lists with umt data prepare k400 --label_order {wanted}"]
+        remedies += [f"give --head_label_order {other} if the weights speak that order"] if head.assumed else []
+    remedies += [] if test else ["--delete_head for a new head"]
     return (
         f"The labels of the lists and the head of {path} are at odds: class {first} is '{listed.names[first]}' in the "
-        f"lists, {listed}, and '{head.names[first]}' in the head, {head}. {remedy}."
+        f"lists ({listed}) and '{head.names[first]}' in the head ({head}). {', or '.join(remedies)}."
     )

@@ -17,10 +17,10 @@ FOLDER = Path(__file__).parent
 LABELS_FILE = "labels.txt"  # beside a list: one class name a line, in the order of the labels
 # Known orders: file -> how to name it to a person.
 ORDERS = {
-    "k400_umt": "Kinetics-400 in the order of the published UMT weights (--label_order umt)",
-    "k400": "Kinetics-400 in alphabetical order (--label_order alphabetical)",
-    "k600": "Kinetics-600 in the order of the published UMT weights",
-    "k700": "Kinetics-700 in the order of the published UMT weights",
+    "k400_umt": "Kinetics-400 in the published UMT order",
+    "k400": "Kinetics-400 in alphabetical order",
+    "k600": "Kinetics-600 in the published UMT order",
+    "k700": "Kinetics-700 in the published UMT order",
     "k710": "Kinetics-710",
     "ssv2": "Something-Something V2",
     "mitv1": "Moments in Time V1",
@@ -42,7 +42,7 @@ def order_of(names: Sequence[str]) -> str | None:
 
 
 def same(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether both number the same classes alike. Of names that this library knows, case and punctuation do not count."""
+    """Whether both number the same classes alike; case and punctuation of names that are known here do not count."""
     return list(one) == list(other) or (order_of(one) or "one") == (order_of(other) or "other")
 
 

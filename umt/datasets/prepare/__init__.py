@@ -226,6 +226,9 @@ def _report(
     place = f"DATA_PATH={shlex.quote(str(out))} PREFIX={shlex.quote(root)}"
     if target.scripts:
         lines.append(f"for the scripts of {target.scripts}: {place}")
+        if dataset == "k710":
+            alone = shlex.quote(str(out / "train.csv"))
+            lines.append(f"for those of exp/pretraining: DATA_PATH={alone} PREFIX={shlex.quote(root)}")
     else:
         lines.append(
             f"for a run: --data_set {target.data_set} --nb_classes {len(names)} --data_path {shlex.quote(str(out))} "
