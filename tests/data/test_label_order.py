@@ -48,9 +48,7 @@ def test_labels_txt_of_another_number_of_classes_is_refused(prepared: str) -> No
 
 
 def test_a_flag_that_contradicts_labels_txt_is_refused(prepared: str) -> None:
-    with pytest.raises(
-        ConfigError, match=r"--label_order alphabetical contradicts Kinetics-400 in the published UMT"
-    ):
+    with pytest.raises(ConfigError, match=r"--label_order alphabetical contradicts Kinetics-400 in the published UMT"):
         of_list(prepared, **KINETICS, flag="alphabetical")
 
 
