@@ -18,7 +18,7 @@ from tests.datasets.check.conftest import Check
 from tests.videos import render
 from umt.data.reader import open_video
 from umt.datasets import shard
-from umt.datasets.check import crew
+from umt.datasets.check import command, crew
 from umt.datasets.check.crew import Task, look_at
 from umt.datasets.check.findings import OF_FILES
 
@@ -107,6 +107,14 @@ def test_what_passes_the_check_is_read_by_a_run_whatever_the_damage(
 def test_a_dense_clip_spans_its_frames_times_their_distance(check: Check, videos: Path, tmp_path: Path) -> None:
     words = ("--decode", "--data_set", "Kinetics", "--num_frames", 8, "--sampling_rate", 4)
     assert check(listed(videos, tmp_path, "whole.mp4"), *words).detail("short") == "20 frames, a clip spans 32"
+
+
+def test_where_there_is_no_terminal_progress_is_said_in_lines(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_EVERY", -1)
+    command.main([str(listed(videos, tmp_path, "whole.mp4", "short.mp4")), "--decode", "--no_cache"])
+    assert capsys.readouterr().err.splitlines()[-2:] == ["decoding: 1 of 2 files", "decoding: 2 of 2 files"]
 
 
 def test_a_second_check_decodes_nothing_and_finds_the_same(check: Check, videos: Path, tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ from umt.datasets.check.report import Report
 from umt.datasets.command import Parser
 from umt.errors import AnnotationError, ConfigError, OutputError
 
+_SHORT = 4  # files that need no progress bar
+_EVERY = 60.0  # seconds between lines of progress where there is no terminal
+
 ABOUT = """Looks at every line of lists, whether the files are there, and with --decode at every file.
 
 LIST is a list of videos (csv, text, parquet), a folder with train, val and test lists, or a folder per class.
@@ -169,17 +172,22 @@ def _allowed(lists: Sequence[Checked], findings: list[Finding], share: float) ->
 
 
 def _bar(total: int, what: str) -> Callable[[], None]:
+    """A progress bar on a terminal, and a line a minute in the log of a batch job."""
     from tqdm import tqdm
 
-    # On a terminal only, and not for what is done at once.
-    bar = tqdm(
-        total=total, desc=what, unit="file", disable=None if total > 200 or what == "decoding" else True, leave=False
-    )
+    on_terminal = sys.stderr.isatty()
+    bar = tqdm(total=total, desc=what, unit="file", disable=not on_terminal or total < _SHORT, leave=False)
+    done, said = 0, time.monotonic()
 
     def step() -> None:
+        nonlocal done, said
+        done += 1
         bar.update()
-        if bar.n >= total:
+        if done >= total:
             bar.close()
+        if not on_terminal and time.monotonic() - said > _EVERY:
+            said = time.monotonic()
+            print(f"{what}: {done} of {total} files", file=sys.stderr, flush=True)
 
     return step
 
