@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from umt.data.clips import Sample
+from umt.data.loaders import collate
 from umt.data.transforms import erasing
 from umt.data.transforms.erasing import draw_erase_box, erase
 from umt.data.transforms.mixup import ClipMixup
@@ -202,6 +204,20 @@ def test_an_unknown_way_to_mix_is_refused() -> None:
 def test_mixing_with_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="mixing needs --mixup or --cutmix above 0"):
         mixer(mixup_alpha=0.0, cutmix_alpha=0.0)
+
+
+def test_frames_travel_as_bytes_and_become_floats_on_the_device() -> None:
+    """Tensors of torch's "meta" device have no content: whatever were computed on the host would raise."""
+    frames = np.zeros((2, 17, 17, 3), np.uint8)
+    box = np.array([2, 3, 8, 5])
+    batch = collate([Sample(frames, label=n, row=n, path="", seed=n, erase=box) for n in range(4)], [])
+    assert batch.video.dtype == torch.uint8
+    moved = batch.to("meta")
+    assert (moved.video.dtype, moved.video.device.type) == (torch.uint8, "meta")
+    video = erase(normalize(moved.video), moved.erase, moved.seed, "const")
+    mixed, target = mixer()(video, moved.label, seed=1)
+    assert (mixed.dtype, mixed.device.type) == (torch.float32, "meta")
+    assert (tuple(target.shape), target.device.type) == ((4, 6), "meta")
 
 
 @pytest.mark.gpu

@@ -66,7 +66,7 @@ def erase(video: Tensor, boxes: Tensor, seeds: Tensor, mode: str = "pixel") -> T
     for clip, rectangles, seed in zip(video, boxes.reshape(len(video), -1, 4).tolist(), seeds.tolist(), strict=True):
         if not any(height for _, _, height, _ in rectangles):
             continue
-        generator = torch.Generator(video.device).manual_seed(seed)
+        generator = None if mode == "const" else torch.Generator(video.device).manual_seed(seed)
         for top, left, height, width in rectangles:
             patch = clip[:, :, top : top + height, left : left + width]
             if mode == "pixel":
