@@ -109,10 +109,9 @@ class _Index:
 def read_index(content: bytes, source: str) -> tuple[tuple[Shard, ...], list[Place]]:
     """What `write_index` wrote. Raises AnnotationError naming `source` for anything else."""
     index = _read(content, source)
-    columns = zip(
-        index.paths, index.shard.tolist(), index.start.tolist(), index.size.tolist(), index.digest, strict=True
-    )
-    return index.shards, [Place(*facts, digest.tobytes().hex()) for *facts, digest in columns]
+    digests = [digest.tobytes().hex() for digest in index.digest]
+    shard, start, size = index.shard.tolist(), index.start.tolist(), index.size.tolist()
+    return index.shards, list(map(Place, index.paths, shard, start, size, digests))
 
 
 def _read(content: bytes, source: str) -> _Index:
