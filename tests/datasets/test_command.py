@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -32,3 +33,8 @@ def test_a_misspelt_flag_of_a_tool_gets_the_nearest_one() -> None:
     parser.add_argument("--label_order")
     with pytest.raises(ConfigError, match=r"there is no flag --lable-order. Did you mean --label_order\?"):
         parser.words(["--lable-order", "umt"])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_tool_has_a_main(name: str) -> None:
+    assert callable(importlib.import_module(COMMANDS[name][0]).main)

@@ -8,21 +8,19 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import importlib.util
 from collections.abc import Sequence
 from typing import NoReturn
 
 from umt.errors import ConfigError
 
 # Command -> module and what it is for, in the order in which they are met.
-_ALL = {
+COMMANDS = {
     "prepare": ("umt.datasets.prepare", "official annotations and a folder of videos -> train, val and test lists"),
     "transcode": ("umt.datasets.transcode", "smaller copies of the videos, quick to decode"),
     "check": ("umt.datasets.check", "every line of a list, and with --decode every file"),
     "shard": ("umt.datasets.shard", "the videos of a list as tar shards"),
     "show": ("umt.datasets.show", "a page with what the model will see"),
 }
-COMMANDS = {name: entry for name, entry in _ALL.items() if importlib.util.find_spec(entry[0])}
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +171,15 @@ def test_odd_names_come_back_from_the_list_as_they_are(tree: Tree, tmp_path: Pat
     listed = read_list(tmp_path / "out/train.csv", separator=",", prefix=str(videos))
     assert listed.path(0) == f"train/{name}/{name}.mp4"
     assert missing_files(listed) == []
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.mp4", b"a\nb.mp4"])
+def test_a_name_that_no_list_can_hold_is_missing_with_its_cause(tree: Tree, tmp_path: Path, name: bytes) -> None:
+    videos = tree("train/a/1.mp4", "val/a/2.mp4")
+    shutil.copy(videos / "val/a/2.mp4", os.fsencode(videos / "train/a") + b"/" + name)
+    prepare("folder", videos=[videos], out=tmp_path / "out")
+    assert (tmp_path / "out/train.csv").read_text() == "train/a/1.mp4,0\n"
+    assert b"its path is no UTF-8, holds a line end or" in (tmp_path / "out/missing.txt").read_bytes()
 
 
 def test_a_run_reads_the_frames_of_a_prepared_list(tree: Tree, tmp_path: Path, clip: Path) -> None:

@@ -17,6 +17,7 @@ from umt.datasets.prepare.clips import Clip
 from umt.errors import AnnotationError
 
 _FRAME = re.compile(r"img_\d{5}\.jpg", re.IGNORECASE)
+NOT_LISTED = "its path is no UTF-8, holds a line end or begins with a space: a list cannot name it"
 _AT_ONCE = 16  # network disks answer slowly, but many at once
 
 
@@ -49,14 +50,20 @@ class Disk:
                 return None, f"{len(known)} files have that name, none in a folder {clip.folder}"
             if not found.size and not found.frames:
                 return None, f"{found.path} is empty (0 bytes)"
-            if "\n" in found.path or "\r" in found.path or found.path.strip() != found.path:
-                return None, "its path holds a line end, or begins with a space: a list cannot name it"
+            if not can_be_listed(found.path):
+                return None, NOT_LISTED
             return found, ""
         return None, "no such file"
 
     def examples(self, count: int = 2) -> list[str]:
         """Paths of some videos, the same each time."""
         return sorted(found.path for known in self.stems.values() for found in known)[:count]
+
+
+def can_be_listed(path: str) -> bool:
+    """Whether a line of a list can hold the path."""
+    lone = any("\ud800" <= c <= "\udfff" for c in path)  # a byte that is no UTF-8
+    return not lone and path == path.strip() and "\n" not in path and "\r" not in path
 
 
 def _in_folder(found: Found, folder: str) -> bool:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from umt.data.annotations import read_folders
+from umt.datasets.prepare.disk import NOT_LISTED, can_be_listed
 from umt.datasets.prepare.match import Matched, Row
 from umt.errors import AnnotationError
 
@@ -28,6 +29,8 @@ def read(videos: Path) -> tuple[list[str], dict[str, Matched], str]:
             size = os.path.getsize(read_.file(row)) if read_.num_frames[row] < 0 else 0
             if read_.num_frames[row] >= 0:
                 matched.missing.append((path, "a folder of frames: --data_set image_folder reads it, a list does not"))
+            elif not can_be_listed(path):
+                matched.missing.append((path, NOT_LISTED))
             elif not size:
                 matched.missing.append((path, f"{path} is empty (0 bytes)"))
             else:

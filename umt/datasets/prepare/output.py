@@ -42,7 +42,11 @@ def files_of(
     files = {f"{split}.csv": list_text(one.rows, separator) for split, one in splits.items() if one.rows}
     files[LABELS_FILE] = text_of(names).encode("utf-8", "surrogateescape")
     first = {id(one): split for split, one in reversed(list(splits.items()))}
-    gone = [f"{first[id(one)]}\t{shown}\t{why}\n" for one in once(splits) for shown, why in one.missing]
+    gone = [
+        f"{first[id(one)]}\t{_one_line(shown)}\t{_one_line(why)}\n"
+        for one in once(splits)
+        for shown, why in one.missing
+    ]
     if gone:
         files[MISSING] = "".join(gone).encode("utf-8", "surrogateescape")
     counts = {split: _counts(one, files.get(f"{split}.csv", b""), len(names)) for split, one in splits.items()}
@@ -50,6 +54,10 @@ def files_of(
     content = {"format": FORMAT, **manifest, **labelled, "splits": counts}
     files[MANIFEST] = json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
     return files
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 def once(splits: Mapping[str, Matched]) -> list[Matched]:
