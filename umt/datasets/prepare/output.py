@@ -48,7 +48,8 @@ def files_of(
         for shown, why in one.missing
     ]
     if gone:
-        files[MISSING] = "".join(gone).encode("utf-8", "surrogateescape")
+        text = "".join("\t".join(map(_one_line, line)) + "\n" for line in gone)
+        files[MISSING] = text.encode("utf-8", "surrogateescape")
     counts = {split: _counts(one, files.get(f"{split}.csv", b""), len(names)) for split, one in splits.items()}
     labelled = {"classes": len(names), "labels_sha256": digest(files[LABELS_FILE])}
     content = {"format": FORMAT, **manifest, **labelled, "splits": counts}
