@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,11 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     start = flipped.index(b"mdat") + 2000
     flipped[start : start + 600 : 40] = bytes(15)
     (folder / "flipped.mp4").write_bytes(bytes(flipped))
+    more = bytearray(render(folder / "more.avi", frames=20, codec="mpeg4").read_bytes())
+    at = more.index(b"strh") + 8 + 32  # frames, in the header of the stream
+    assert struct.unpack_from("<I", more, at) == (20,)
+    struct.pack_into("<I", more, at, 25)
+    (folder / "more.avi").write_bytes(bytes(more))
     (folder / "tail.mp4").write_bytes(whole + b"\0\0\7\7more")  # rubbish behind the end
     (folder / "empty.mp4").touch()
     (folder / "page.mp4").write_text("<html>404</html>")
@@ -102,6 +108,14 @@ def test_what_passes_the_check_is_read_by_a_run_whatever_the_damage(
         if str(file) not in refused:
             with open_video(file) as video:
                 assert len(video.frames(np.linspace(0, len(video) - 1, 8).astype(int))) == 8
+
+
+def test_another_number_of_frames_than_the_container_announces_is_a_warning(
+    check: Check, videos: Path, tmp_path: Path
+) -> None:
+    done = check(listed(videos, tmp_path, "more.avi"), "--decode")
+    assert (done.code, done.found()) == (0, [("frame_count", 1, str(videos / "more.avi"))])
+    assert done.detail("frame_count") == "25 announced, 20 decoded"
 
 
 def test_a_dense_clip_spans_its_frames_times_their_distance(check: Check, videos: Path, tmp_path: Path) -> None:
