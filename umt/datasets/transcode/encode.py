@@ -120,7 +120,8 @@ def _write(source: str, path: str, settings: Settings) -> tuple[int, int, int]:
                 out.width, out.height, out.pix_fmt = frame.width, frame.height, "yuv420p"
                 out.codec_context.time_base = unit
                 for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
-                    setattr(out.codec_context, name, getattr(frame, name))
+                    if hasattr(frame, name):  # PyAV tells the last two from release 17 on
+                        setattr(out.codec_context, name, getattr(frame, name))
             frame.pts, frame.time_base = times.next(frame.pts), unit
             frame.pict_type = 0  # the encoder decides, not what the frame was in the original
             new.mux(out.encode(frame))
