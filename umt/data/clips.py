@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from umt.data import guard, sampling
 from umt.data.annotations import VideoList
 from umt.data.decoders import Frames, VideoReader
-from umt.data.reader import open_folder, open_video
+from umt.data.reader import open_video
 from umt.data.storage.source import PLAIN_FILES, Storage
 from umt.errors import ConfigError, VideoError
 from umt.randomness import generator, key
@@ -67,7 +67,7 @@ class Videos:
         if frames < 0:
             return self.storage.open(self.list, row, partial(open_video, decoder=self.decoder), alone=alone)
         # 0: nobody counted the frames, so nobody promised how they are named either.
-        return open_folder(name, frames or None, self.frame_template if frames else None)
+        return self.storage.open_frames(self.list, row, frames or None, self.frame_template if frames else None)
 
     def fetch_ahead(self, rows: Sequence[int]) -> None:
         """Begins to fetch the shards of rows that will be wanted, one after the other; nothing without shards."""

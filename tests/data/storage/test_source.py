@@ -9,8 +9,10 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.same_batches import assert_same
+from tests.videos import played
 from umt.data import clips
 from umt.data.annotations import VideoList, read_list
 from umt.data.clips import TrainClips, Videos
@@ -131,3 +133,43 @@ def test_an_unreadable_object_is_replaced_in_training_as_a_file_is(mp4s: Path, t
 def test_a_store_that_lost_everything_stops_the_run_with_a_sentence(s3: str, mp4s: Path) -> None:
     with pytest.raises(VideoError, match=r"10 videos in a row cannot be read, first s3://gone/v\d\.mp4: .*such bucket"):
         next(loader(videos("s3://gone", mp4s)).batches(0))
+
+
+@pytest.fixture(scope="module")
+def frames(mp4s: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folders of frames of two videos: on this machine and in a store."""
+    top, store = tmp_path_factory.mktemp("frames"), fsspec.filesystem("memory")
+    for number in range(2):
+        (top / f"{number}").mkdir()
+        for place, frame in enumerate(played(mp4s / f"v{number}.mp4"), 1):
+            path = top / f"{number}" / f"img_{place:05}.jpg"
+            Image.fromarray(frame).save(path)
+            store.pipe_file(f"/frames/{number}/{path.name}", path.read_bytes())
+    return top, "memory://frames"
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_folder_of_frames_in_a_store_gives_the_frames_of_the_folder(
+    frames: tuple[Path, str], tmp_path: Path, counted: bool
+) -> None:
+    cache = Cache(str(tmp_path), 10**8)
+    cache.prepare()
+    for where in (None, cache):
+        read = []
+        for prefix in frames:
+            rows = VideoList("a.csv", ["0", "1"], [0, 1], [20, 21] if counted else [0, 0], prefix=str(prefix))
+            with Videos(rows, storage=Storage(cache=where)).open(1) as video:
+                assert len(video) == 21
+                read.append(video.frames([20, 0, 9]))
+        assert np.array_equal(*read)
+
+
+def test_a_frame_that_is_not_in_the_store_is_named(frames: tuple[Path, str]) -> None:
+    rows = VideoList("a.csv", ["0", "7"], [0, 0], [30, 0], prefix=frames[1])
+    with (
+        pytest.raises(VideoError, match=r"^memory://frames/0/img_00025\.jpg: cannot be read as an image \(no such"),
+        Videos(rows).open(0) as video,
+    ):
+        video.frames([24])
+    with pytest.raises(VideoError, match=r"^memory://frames/7: cannot be read as a folder of frames \(no such object"):
+        Videos(rows).open(1)

@@ -115,6 +115,12 @@ def exists(url: str) -> bool:
     return True
 
 
+def names(url: str) -> list[str]:
+    """Names of the objects in a folder. Raises RemoteError."""
+    found = _try(url, lambda fs: fs.ls(url, detail=False))
+    return [str(path).rstrip("/").rsplit("/", 1)[-1] for path in found]
+
+
 def read(url: str, start: int = 0, size: int | None = None) -> bytes:
     """`size` bytes of an object from `start` on; all of it without `size`. Raises RemoteError, also for fewer."""
     if size == 0:

@@ -12,8 +12,10 @@ from umt.data import guard
 from umt.data.annotations import Files
 from umt.data.decoders import VideoReader
 from umt.data.probe import unreadable
+from umt.data.reader import open_folder
 from umt.data.storage import remote
 from umt.data.storage.cache import Cache
+from umt.data.storage.frames import RemoteFrames
 from umt.data.storage.lending import Lent, path_of_bytes, path_of_part, renamed
 from umt.data.storage.shards import Member, Shards, open_shards
 from umt.data.storage.urls import is_url
@@ -56,6 +58,13 @@ class Storage(Files):
             resources.close()
             raise
         return Lent(name, path, reader, resources)
+
+    def open_frames(self, videos: VideoList, row: int, length: int | None, template: str | None) -> VideoReader:
+        """The row's folder of frames: `length` images named by `template`, or all of them. Raises VideoError."""
+        name = self.name(videos, row)
+        if self.shards is None and is_url(name):
+            return RemoteFrames(name, length, template, self._remote_file)
+        return open_folder(name, length, template)
 
     @contextlib.contextmanager
     def path(self, videos: VideoList, row: int, *, alone: bool = False) -> Iterator[str]:
