@@ -35,6 +35,18 @@ def test_a_misspelt_flag_of_a_tool_gets_the_nearest_one() -> None:
         parser.words(["--lable-order", "umt"])
 
 
+def test_a_misspelt_flag_is_said_before_the_one_that_is_missing_for_it() -> None:
+    parser = Parser("umt data thing", "does a thing")
+    parser.add_argument("--videos", required=True)
+    with pytest.raises(ConfigError, match=r"there is no flag --vidoes. Did you mean --videos\?"):
+        parser.words(["--vidoes=here"])
+
+
+def test_a_word_too_many_is_named() -> None:
+    with pytest.raises(ConfigError, match="'twice' is one word too many"):
+        Parser("umt data thing", "does a thing").words(["twice"])
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_tool_has_a_main(name: str) -> None:
     assert callable(importlib.import_module(COMMANDS[name][0]).main)

@@ -37,19 +37,18 @@ class Parser(argparse.ArgumentParser):
 
     def words(self, argv: Sequence[str]) -> argparse.Namespace:
         """The parsed words. Raises ConfigError for what the tool does not know."""
-        known, unknown = self.parse_known_args(list(argv))
-        if not unknown:
-            return known
-        word = next((w for w in unknown if w.startswith("-")), unknown[0]).split("=")[0]
         flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-        near = difflib.get_close_matches(word.replace("-", "_"), [f.replace("-", "_") for f in flags], n=2)
-        near = [flag for flag in flags if flag.replace("-", "_") in near]
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"{self.prog} --help lists them."
-        raise ConfigError(
-            f"{self.prog}: there is no flag {word}. {hint}"
-            if word.startswith("-")
-            else f"{self.prog}: '{word}' is one word too many. See {self.prog} --help."
-        )
+        # Before argparse complains of a flag that is missing because it is misspelt.
+        for word in (word.split("=")[0] for word in argv):
+            if word.startswith("--") and len(word) > 2 and word not in flags:
+                near = difflib.get_close_matches(word.replace("-", "_"), [f.replace("-", "_") for f in flags], n=2)
+                near = [flag for flag in flags if flag.replace("-", "_") in near]
+                hint = f"Did you mean {' or '.join(near)}?" if near else f"{self.prog} --help lists them."
+                raise ConfigError(f"{self.prog}: there is no flag {word}. {hint}")
+        known, unknown = self.parse_known_args(list(argv))
+        if unknown:
+            raise ConfigError(f"{self.prog}: '{unknown[0]}' is one word too many. See {self.prog} --help.")
+        return known
 
 
 def usage() -> str:

@@ -158,6 +158,7 @@ def test_what_validation_misses_is_named_once(tree: Tree, deepmind: Path, tmp_pa
     said = prepare("k400", videos=[tree(*list(NAMES)[:1])], annotations=[deepmind], out=tmp_path / "out")
     assert len((tmp_path / "out" / "missing.txt").read_text().splitlines()) == 4
     assert f"4 missing, named in {tmp_path / 'out' / 'missing.txt'}" in said
+    assert any("more is missing than found" in line for line in said)
 
 
 def test_annotations_beside_the_videos_need_no_flag(tree: Tree, tmp_path: Path) -> None:

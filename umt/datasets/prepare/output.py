@@ -42,11 +42,7 @@ def files_of(
     files = {f"{split}.csv": list_text(one.rows, separator) for split, one in splits.items() if one.rows}
     files[LABELS_FILE] = text_of(names).encode("utf-8", "surrogateescape")
     first = {id(one): split for split, one in reversed(list(splits.items()))}
-    gone = [
-        f"{first[id(one)]}\t{_one_line(shown)}\t{_one_line(why)}\n"
-        for one in once(splits)
-        for shown, why in one.missing
-    ]
+    gone = [(first[id(one)], shown, why) for one in once(splits) for shown, why in one.missing]
     if gone:
         text = "".join("\t".join(map(_one_line, line)) + "\n" for line in gone)
         files[MISSING] = text.encode("utf-8", "surrogateescape")
