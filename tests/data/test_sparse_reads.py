@@ -124,3 +124,11 @@ def test_interlaced_files_are_read_by_pyav_whatever_is_asked_for(tmp_path: Path)
     for decoder in (name for name in ORDER if available(name)):
         with open_video(path, decoder) as video:
             np.testing.assert_array_equal(video.frames([3, 11]), truth[[3, 11]])
+
+
+def test_a_file_that_goes_while_it_is_open_is_named(tmp_path: Path) -> None:
+    path, _, _ = plain(tmp_path)
+    with open_video(path, "pyav") as video:
+        path.unlink()
+        with pytest.raises(VideoError, match=r"a\.mp4: cannot be read as a video \(No such file"):
+            video.frames([3])

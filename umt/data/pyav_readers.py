@@ -62,6 +62,9 @@ class Direct(Reader):
             except (av.FFmpegError, EOFError) as error:
                 self.close()
                 raise unreadable(self.path, DAMAGED) from error
+            except OSError as error:  # the file has gone since, or its disk
+                self.close()
+                raise unreadable(self.path, error.strerror or error) from None
             if frames is not None:
                 return frames
             self._other = PyAV(self.path)
