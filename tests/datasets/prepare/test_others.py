@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import pytest
 
 from tests.datasets.prepare.conftest import Tree, kinetics_csv
 from tests.videos import played
+from umt.config.schema import FinetuneDataConfig
 from umt.data import labels
 from umt.data.annotations import missing_files, read_list
 from umt.data.clips import TrainClips, Videos, training_sampler
 from umt.data.transforms.pipelines import FinetuneTransform
-from umt.datasets.prepare import main, prepare
+from umt.datasets.prepare import DATASETS, main, prepare
 from umt.errors import AnnotationError, ConfigError
 
 
@@ -216,3 +218,14 @@ def test_the_command_needs_no_torch_and_prints_the_shares(tree: Tree, tmp_path: 
 def test_a_misspelt_data_set_gets_the_nearest_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'ucf-101' is not a data set. Did you mean ucf101\?"):
         main(["ucf-101", "--videos", str(tmp_path), "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("dataset", [name for name, target in DATASETS.items() if target.scripts])
+def test_the_scripts_read_lists_as_they_are_written(dataset: str) -> None:
+    target = DATASETS[dataset]
+    scripts = sorted((Path(__file__).parents[3] / target.scripts).glob("*.sh"))
+    assert scripts
+    for script in scripts:
+        words = shlex.split(script.read_text(), comments=True)
+        split = words[words.index("--split") + 1] if "--split" in words else FinetuneDataConfig().split
+        assert (words[words.index("--data_set") + 1], split) == (target.data_set, target.separator)

@@ -224,9 +224,7 @@ def _report(
         lines.append(f"{_number(missing)} missing, named in {out / 'missing.txt'}")
     found = sum(len(one.rows) for one in output.once(splits))
     if found < missing:
-        lines.append(
-            "  more is missing than found: is --videos all of it, and are the annotations of this edition?"
-        )
+        lines.append("  more is missing than found: is --videos all of it, and are the annotations of this edition?")
     lines.append(f"lists, labels.txt ({len(names)} classes) and manifest.json are in {out}")
     place = f"DATA_PATH={shlex.quote(str(out))} PREFIX={shlex.quote(root)}"
     if target.scripts:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -150,10 +149,10 @@ def _csv(file: Path) -> Iterator[_Row]:
 
 def _json(file: Path) -> Iterator[_Row]:
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        content: Any = sources.json_of(file)
+    except AnnotationError:
         if _SPLIT_WORD.search(file.stem.lower()):
-            raise AnnotationError(f"{file} cannot be read as JSON: {error}. Fetch it again.") from None
+            raise
         return
     content = content.get("database", content) if isinstance(content, dict) else {}
     for video, entry in content.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -70,24 +69,15 @@ def ssv2(annotations: Sequence[Path], videos: Sequence[Path], split: int) -> Off
     return Official(list(labels.names_of("ssv2")), splits, files, same_name_is_same_clip=True)
 
 
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise AnnotationError(f"{file} cannot be read as JSON: {error}. Fetch it again.") from None
-    except OSError as error:
-        raise AnnotationError(f"{file} cannot be read: {error.strerror}. Check its permissions.") from None
-
-
 def _entries(file: Path) -> list[Any]:
-    content = _json(file)
+    content = sources.json_of(file)
     if not isinstance(content, list):
         raise AnnotationError(f"{file} is no list of videos. Is it the official file?")
     return content
 
 
 def _check_ssv2_labels(file: Path, numbers: dict[str, int]) -> None:
-    content = _json(file)
+    content = sources.json_of(file)
     if not isinstance(content, dict):
         raise AnnotationError(f"{file} does not map class names to labels. Is it the official file?")
     for name, label in content.items():
@@ -138,7 +128,10 @@ def mitv1(annotations: Sequence[Path], videos: Sequence[Path], split: int) -> Of
 def _mit_clips(file: Path, numbers: dict[str, int]) -> list[Clip]:
     clips = []
     for line, text in sources.lines(file):
-        fields = next(csv.reader([text]), [])
+        try:
+            fields = next(csv.reader([text]), [])
+        except csv.Error:
+            fields = []
         if len(fields) < 2 or not fields[0]:
             raise AnnotationError(f"{file}:{line}: `{text[:60]}` is not `class/name.mp4,class,...`.")
         path, name = fields[0].strip(), fields[1].strip()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from umt.errors import AnnotationError
 
@@ -65,6 +67,16 @@ def lines(file: Path) -> list[tuple[int, str]]:
     except OSError as error:
         raise AnnotationError(f"{file} cannot be read: {error.strerror}. Check its permissions.") from None
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def json_of(file: Path) -> Any:
+    """The content of a JSON file. Raises AnnotationError."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise AnnotationError(f"{file} cannot be read as JSON: {error}. Fetch it again.") from None
+    except OSError as error:
+        raise AnnotationError(f"{file} cannot be read: {error.strerror}. Check its permissions.") from None
 
 
 def none_found(dataset: str, looked_for: str, annotations: Sequence[Path], videos: Sequence[Path]) -> AnnotationError:
