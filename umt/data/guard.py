@@ -48,6 +48,11 @@ def attach(board: Board) -> None:
     _board = board
 
 
+def is_watched() -> bool:
+    """Whether this process is a worker."""
+    return _board is not None
+
+
 def refuse(names: Mapping[str, str]) -> None:
     """Files that this process will not read again, and why."""
     _refused.update(names)

@@ -20,7 +20,7 @@ from umt.data.batch import Batch
 from umt.data.clips import Failure, Sample, Videos
 from umt.data.epoch_order import Draws, EpochOrder, Shuffled, fetched_ahead
 from umt.data.memory import keep_freed_memory
-from umt.data.pool import Pool
+from umt.data.pool import Pool, empty_to_send
 from umt.errors import ConfigError, UserError
 
 # Epoch, rows of one batch (`umt.data.epoch_order`), and rows whose shards will be wanted soon.
@@ -46,7 +46,7 @@ def collate(samples: Sequence[Sample], failures: list[Failure]) -> Batch:
     if len(shapes) > 1:
         raise ValueError(f"clips of one batch differ in shape: {sorted(shapes)}")
     frames, height, width, channels = next(iter(shapes), (0, 0, 0, 3))
-    video = torch.empty((len(samples), channels, frames, height, width), dtype=torch.uint8)
+    video = empty_to_send((len(samples), channels, frames, height, width))
     for slot, sample in zip(video.numpy(), samples, strict=True):
         for number, frame in enumerate(sample.video):
             cv2.split(frame, list(slot[:, number]))  # a sixth of the time of a transposed copy

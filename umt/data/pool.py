@@ -11,10 +11,13 @@ finished items.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import math
 import multiprocessing.connection
 import multiprocessing.util
 import os
+import pickle
 import signal
 import threading
 import time
@@ -23,8 +26,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import torch
 import torch.multiprocessing
 
 from umt.data import guard
@@ -35,6 +40,7 @@ log = logging.getLogger(__name__)
 TICK = 1.0  # seconds between two looks at what the workers read
 ORPHAN = 5.0  # seconds between a worker's looks at whether its parent lives
 CRASHES = 2  # of one file until it is refused: one may have been the machine's fault
+SMALL = 1 << 16  # bytes of a tensor that travels by value
 DEATHS = 3  # of workers that were reading nothing, until the run stops
 
 
@@ -76,9 +82,33 @@ def _work(make: Callable[[Any], Any], start: Callable[[], None], pipe: Connectio
             except Exception:  # noqa: BLE001 - whatever it is, the consumer raises it
                 item = _Raised(traceback.format_exc())
             guard.end()
-            pipe.send((turn, number, item))
+            _send(pipe, (turn, number, item))
+            del item  # or its memory would be held while the next one is made
     except (EOFError, ConnectionError):
         return
+
+
+class _Pickler(ForkingPickler):
+    """Large tensors travel as shared memory, each by a connection of its own; small ones are quicker by value."""
+
+    def reducer_override(self, thing: Any) -> Any:
+        if type(thing) is torch.Tensor and thing.nbytes < SMALL and not thing.is_shared():
+            return torch.from_numpy, (thing.numpy(),)
+        return NotImplemented
+
+
+def empty_to_send(shape: tuple[int, ...]) -> torch.Tensor:
+    """uint8 of that shape; in a worker it lies where the parent will see it, so that nothing is copied on the way."""
+    if not guard.is_watched() or math.prod(shape) < SMALL:
+        return torch.empty(shape, dtype=torch.uint8)
+    shared = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate function does
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
+
+
+def _send(pipe: Connection, message: Any) -> None:
+    buffer = io.BytesIO()
+    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
+    pipe.send_bytes(buffer.getbuffer())
 
 
 class _Crew:
