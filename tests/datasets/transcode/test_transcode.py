@@ -161,6 +161,14 @@ def test_lists_are_written_for_the_copies(data_set: Path, capsys: pytest.Capture
     assert "of the size" in said
 
 
+def test_class_names_go_along_with_the_lists(data_set: Path) -> None:
+    (data_set / "labels.txt").write_text("yoga\nzumba\n")
+    lists = [str(data_set / "train.csv"), str(data_set / "val.csv")]
+    words = ["--videos", *lists, "--prefix", str(data_set / "videos"), "--split", ",", "--out", str(data_set / "out")]
+    main([*words, *FAST])
+    assert (data_set / "out/labels.txt").read_text() == "yoga\nzumba\n"
+
+
 def test_a_second_run_does_only_what_is_missing_or_has_changed(
     data_set: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

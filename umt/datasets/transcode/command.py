@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from umt.data.labels import LABELS_FILE
 from umt.datasets.command import Parser
 from umt.datasets.transcode.crew import Job, transcode_all
 from umt.datasets.transcode.encode import Settings, Written
@@ -122,6 +124,9 @@ def _transcode(
     for name, videos, jobs in plan.lists:
         kept = write_list(out / name, videos, jobs, names, separator)
         print(f"{out / name}: {kept} of {len(jobs)} rows")
+    named = {Path(videos.source).parent / LABELS_FILE for _, videos, _ in plan.lists}
+    if len(named) == 1 and (beside := named.pop()).is_file():
+        shutil.copyfile(beside, out / LABELS_FILE)  # the copies' lists number classes as the originals' do
     _report(manifest, done, failed, out, sample)
 
 
