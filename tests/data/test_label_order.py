@@ -61,10 +61,14 @@ def test_data_sets_of_one_order_need_no_label_file() -> None:
     assert of_list("", data_set="SSV2", classes=174).names == labels.names_of("ssv2")
 
 
-@pytest.mark.parametrize(("names", "order"), [(PUBLISHED, "k400_umt"), (ALPHABETICAL, "k400")])
-def test_class_folders_in_the_paths_tell_the_order(names: tuple[str, ...], order: str, tmp_path: Path) -> None:
-    assert of_folders(in_folders(names), 400) == order
-    assert of_list(str(tmp_path), **KINETICS, videos=in_folders(names)).names == labels.names_of(order)
+K600, K700 = labels.names_of("k600"), labels.names_of("k700")
+
+
+@pytest.mark.parametrize("names", [PUBLISHED, ALPHABETICAL, K600, K700, tuple(sorted(K600)), tuple(sorted(K700))])
+def test_class_folders_in_the_paths_tell_the_order(names: tuple[str, ...], tmp_path: Path) -> None:
+    videos = in_folders(names)
+    assert of_folders(videos, len(names)) == names
+    assert of_list(str(tmp_path), data_set="Kinetics_sparse", classes=len(names), videos=videos).names == names
 
 
 def test_folders_that_are_no_classes_tell_nothing() -> None:
@@ -77,9 +81,7 @@ def test_few_or_contradicting_folders_tell_nothing() -> None:
 
 
 def test_class_folders_against_labels_txt_are_refused(prepared: str) -> None:
-    with pytest.raises(
-        AnnotationError, match=r"train.csv is labelled as Kinetics-400 in alphabetical.*labels.txt says"
-    ):
+    with pytest.raises(AnnotationError, match=r"in alphabetical order, by the class folders in train.csv, is at odds"):
         of_list(prepared, **KINETICS, videos=in_folders(ALPHABETICAL))
 
 

@@ -83,13 +83,11 @@ def of_list(
     seen = None if videos is None else of_folders(videos, classes)
     if seen is None:
         return told
+    folders = Order(seen, f"the class folders in {videos.source}")  # type: ignore[union-attr]
     if told.names is None:
-        return Order(labels.names_of(seen), f"the class folders in {videos.source}")  # type: ignore[union-attr]
-    if labels.order_of(told.names) not in (seen, None):
-        raise AnnotationError(
-            f"{videos.source} is labelled as {labels.ORDERS[seen]}, by its class folders, but {told.source} "  # type: ignore[union-attr]
-            f"says {labels.ORDERS[str(labels.order_of(told.names))]}. Write the lists again with umt data prepare."
-        )
+        return folders
+    if labels.order_of(told.names) is not None and not labels.same(told.names, seen):
+        raise AnnotationError(f"{folders}, is at odds with {told}. Write the lists again with umt data prepare.")
     return told
 
 
@@ -106,18 +104,24 @@ def _named(flag: str, value: str, data_set: str, classes: int) -> tuple[str, ...
     return labels.names_of(order)
 
 
-def of_folders(videos: VideoList, classes: int) -> str | None:
-    """The known order in which labels fit the class folders of the paths (`yoga/x.mp4,399`); None if none is seen."""
+def of_folders(videos: VideoList, classes: int) -> tuple[str, ...] | None:
+    """The order in which labels fit the class folders of the paths (`yoga/x.mp4,399`); None if none is seen.
+
+    Looked for are the orders that are known here, and the alphabetical ones.
+    """
     step = max(len(videos) // _SAMPLE, 1)
     seen = [(labels.plain(os.path.basename(os.path.dirname(videos.path(row)))), int(videos.labels[row]))
             for row in range(0, len(videos), step)]  # fmt: skip
     for order in labels.ORDERS:
-        if len(labels.names_of(order)) != classes:
+        names = labels.names_of(order)
+        if len(names) != classes:
             continue
-        numbers = labels.numbers(order)
-        known = [numbers[name] == label for name, label in seen if name in numbers]
-        if len(known) >= max(_ENOUGH, len(seen) // 2) and sum(known) >= 0.9 * len(known):
-            return order
+        for candidate in (names, tuple(sorted(names))):
+            place = {name: i for i, name in enumerate(candidate)}
+            numbers = {plain: place[names[label]] for plain, label in labels.numbers(order).items()}
+            known = [numbers[name] == label for name, label in seen if name in numbers]
+            if len(known) >= max(_ENOUGH, len(seen) // 2) and sum(known) >= 0.9 * len(known):
+                return candidate
     return None
 
 
@@ -170,12 +174,14 @@ def settle(path: str, listed: Order, head: Order, *, rows: int, classes: int, da
 
 
 def _untold(listed: Order, head: Order) -> str:
-    if listed.names is not None or head.names is None or labels.order_of(head.names) != "k400_umt":
+    known = None if head.names is None else labels.order_of(head.names)
+    if listed.names is not None or known not in _PUBLISHED.values():
         return ""
+    more = ", or --label_order" if known == "k400_umt" else ""
     return (
-        "Nothing says in which order the lists number the 400 classes: they are taken to follow the weights, "
-        f"{labels.ORDERS['k400_umt']}. Most other lists are alphabetical: check it, and say it by --label_order or by "
-        "labels.txt beside the lists."
+        f"Nothing says in which order the lists number their {len(head.names or ())} classes: they are taken to follow "
+        f"the weights, {labels.ORDERS[str(known)]}. Other lists are often alphabetical: check it; labels.txt beside "
+        f"them says it{more}."
     )
 
 
