@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.reading import read, read_in_child
 from tests.videos import cut, played, render
 from umt.data.reader import ORDER, available, open_video
 
@@ -28,17 +29,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("videos")
     plain = render(folder / "a.mp4", frames=40)
     return [plain, cut(render(folder / "open.mp4", frames=40, open_gop=True), folder / "cut.mp4", start=7)]
-
-
-def read(path: Path, decoder: str, seed: int) -> tuple[list[int], np.ndarray]:
-    with open_video(path, decoder) as video:
-        wanted = np.random.default_rng(seed).integers(0, len(video), 6).tolist()
-        return wanted, video.frames(wanted)
-
-
-def read_in_child(work: tuple[str, str, int]) -> tuple[list[int], np.ndarray]:
-    path, decoder, seed = work
-    return read(Path(path), decoder, seed)
 
 
 @pytest.mark.parametrize("decoder", WORKING)

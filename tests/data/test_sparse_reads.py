@@ -43,7 +43,7 @@ X264 = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(x264=X264, start=st.integers(0, 15), data=st.data())
 def test_sparse_frames_are_those_of_a_full_decode(x264: dict[str, object], start: int, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
