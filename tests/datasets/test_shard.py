@@ -313,6 +313,27 @@ def test_what_is_no_size_is_refused(size: str) -> None:
         shard.bytes_of(size)
 
 
+def test_the_class_names_beside_the_lists_go_with_them(folder: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        shutil.copy(folder / "train.csv", tmp_path / name / f"{name}.csv")
+        (tmp_path / name / "labels.txt").write_text("a\nb\nc\n")
+    words = [str(tmp_path / "one" / "one.csv"), str(tmp_path / "two" / "two.csv"), "--prefix", str(folder)]
+    words += ["--split", ",", "--out", str(tmp_path / "out")]
+    shard.main(words)
+    assert (tmp_path / "out" / "labels.txt").read_text() == "a\nb\nc\n"
+    (tmp_path / "two" / "labels.txt").write_text("b\na\nc\n")
+    with pytest.raises(ConfigError, match=r"two/labels\.txt differ, but shards have one labels\.txt"):
+        shard.main(words)
+
+
+def test_lists_are_not_replaced_by_those_of_the_shards(folder: Path) -> None:
+    before = (folder / "train.csv").read_bytes()
+    with pytest.raises(ConfigError, match=r"--out \(.*\) is the folder of .*train\.csv, which would be replaced"):
+        make(folder, folder)
+    assert (folder / "train.csv").read_bytes() == before
+
+
 def test_two_lists_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="have the same name"):
         make(folder, tmp_path, lists=("train", "train"))

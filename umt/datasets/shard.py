@@ -28,6 +28,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from umt.data.annotations import VideoList, read_list
+from umt.data.labels import LABELS_FILE
 from umt.data.storage import remote
 from umt.data.storage.shards import INDEX, Place, Shard, read_index, write_index
 from umt.data.storage.urls import is_url
@@ -120,6 +121,10 @@ def shard(
     stems = [Path(name).stem for name in lists]
     if len(set(stems)) < len(stems):
         raise ConfigError(f"{' and '.join(lists)} have the same name, which their shards are to bear. Rename one.")
+    for name in lists:
+        if os.path.exists(name) and os.path.realpath(name) == os.path.realpath(Path(out, _list_name(name))):
+            raise ConfigError(f"--out ({out}) is the folder of {name}, which would be replaced. Give another one.")
+    names = _class_names(lists)
     read = [read_list(name, separator=separator, prefix=prefix, labels_optional=True) for name in lists]
     try:
         os.makedirs(out, exist_ok=True)
@@ -127,6 +132,8 @@ def shard(
         wanted = _pack(stems, read, found, shard_size, seed)
         made = _write_all(Path(out), wanted, workers)
         _write_lists(Path(out), lists, read, found, separator)
+        if names is not None:
+            _replace(Path(out, LABELS_FILE), names)
         shards, places = [made[w.name][0] for w in wanted], []
         for number, part in enumerate(wanted):
             places += [replace(place, shard=number) for place in made[part.name][1]]
@@ -142,6 +149,17 @@ def shard(
     stray = sorted({p.name for p in Path(out).glob("*.tar")} - {s.name for s in shards})
     if stray:
         print(f"{len(stray)} more tar files there belong to no list, first {stray[0]}: of an earlier run?")
+
+
+def _class_names(lists: Sequence[str]) -> bytes | None:
+    """The labels.txt beside the lists, which says how they number classes. Raises ConfigError for two that differ."""
+    files = [Path(name).parent / LABELS_FILE for name in lists if not is_url(name)]
+    found = {file: file.read_bytes() for file in files if file.is_file()}
+    if len(set(found.values())) > 1:
+        raise ConfigError(
+            f"{' and '.join(map(str, found))} differ, but shards have one {LABELS_FILE}. Shard them apart."
+        )
+    return next(iter(found.values()), None)
 
 
 def _data_path(out: str, lists: Sequence[str]) -> str:
