@@ -51,6 +51,14 @@ def test_an_unknown_codec_is_named(decoder: str, tmp_path: Path) -> None:
 
 
 @decoders
+def test_a_lost_codec_header_is_named(decoder: str, tmp_path: Path) -> None:
+    path = render(tmp_path / "v.mp4")
+    path.write_bytes(path.read_bytes().replace(b"avcC", b"xxxx"))
+    with pytest.raises(VideoError, match=r"v\.mp4: cannot be read as a video"), open_video(path, decoder) as video:
+        video.frames([0])
+
+
+@decoders
 def test_a_title_in_latin_1_is_no_damage(decoder: str, tmp_path: Path) -> None:
     # Matroska, whose probe reads all of it; a stream copy may bring such a title from anywhere.
     path = render(tmp_path / "v.mkv")

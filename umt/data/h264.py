@@ -20,7 +20,8 @@ def parts(packet: bytes, prefix: int | None) -> Iterator[bytes]:
     """The parts (NAL units) of a packet, each behind its length in `prefix` bytes, or behind a start code if None."""
     if prefix is None:
         starts = [match.end() for match in _START.finditer(packet)]
-        for start, end in zip(starts, [*(s - 3 for s in starts[1:]), len(packet)], strict=True):
+        # Without a start code, as in a damaged packet, there is no part.
+        for start, end in zip(starts, [*(s - 3 for s in starts[1:]), len(packet)], strict=False):
             yield packet[start:end]
         return
     at = 0
