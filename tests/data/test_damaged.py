@@ -14,6 +14,7 @@ import pytest
 from tests.damaged import boxes
 from tests.end_to_end.conftest import environment
 from tests.videos import picture, played, render
+from umt.data import h264
 from umt.data.reader import ORDER, available, open_video
 from umt.errors import VideoError
 
@@ -56,6 +57,11 @@ def test_a_lost_codec_header_is_named(decoder: str, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"avcC", b"xxxx"))
     with pytest.raises(VideoError, match=r"v\.mp4: cannot be read as a video"), open_video(path, decoder) as video:
         video.frames([0])
+
+
+def test_a_packet_without_a_start_code_has_no_parts() -> None:
+    assert list(h264.parts(b"\0\0\2\1 and so on", None)) == []
+    assert not h264.is_intra(b"", None)
 
 
 @decoders
