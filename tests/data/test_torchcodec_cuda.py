@@ -12,7 +12,7 @@ import torch
 from tests.videos import render
 from umt.data.decoders import TorchCodecCuda
 from umt.data.reader import available, choose, open_video
-from umt.errors import ConfigError
+from umt.errors import ConfigError, VideoError
 
 # The GPU converts colours in its own arithmetic: levels of 255 by which frames may differ from the CPU's.
 MEAN, MOST = 2.0, 12.0
@@ -24,6 +24,15 @@ def test_without_a_gpu_it_is_refused(tmp_path: Path) -> None:
         choose("torchcodec-cuda")
     with pytest.raises(ConfigError, match="does not work on this machine"):
         open_video(render(tmp_path / "a.mp4"), "torchcodec-cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or not available("torchcodec"), reason="wants torchcodec and no GPU")
+def test_a_process_that_cannot_use_the_gpu_says_so_instead_of_reading_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not work in this process. It wants workers that are spawned"):
+        TorchCodecCuda(str(render(tmp_path / "a.mp4")))
+    (tmp_path / "b.mp4").write_text("<html>")
+    with pytest.raises(VideoError, match=r"b\.mp4: cannot be read as a video"):
+        TorchCodecCuda(str(tmp_path / "b.mp4"))
 
 
 @pytest.fixture
@@ -70,6 +79,6 @@ def test_a_spawned_worker_decodes_on_the_gpu_and_a_forked_one_says_why_not(video
     answer = here.recv()
     child.join()
     if method == "fork":
-        assert "cannot work in forked processes" in answer
+        assert "wants workers that are spawned" in answer
     else:
         assert answer.shape == (14, 256, 320, 3)

@@ -84,12 +84,12 @@ class TorchCodecCuda(TorchCodec):
         try:
             super().__init__(path, length)
         except VideoError as error:
-            if "forked subprocess" in str(error):
-                raise ConfigError(
-                    "--decoder torchcodec-cuda cannot work in forked processes: CUDA does not survive a fork. "
-                    "Start the workers by spawn."
-                ) from None
-            raise
+            TorchCodec(path, length).close()  # if the CPU cannot either, it is the file
+            raise ConfigError(
+                "--decoder torchcodec-cuda does not work in this process. It wants workers that are spawned, since CUDA "
+                "does not survive a fork, and a torchcodec built for this CUDA; --decoder auto wants neither. "
+                f"The cause: {str(error).removeprefix(path)[:200]}"
+            ) from None
         if "NVcuvid" in str(getattr(self._decoder, "cpu_fallback", "")):
             raise ConfigError(
                 "--decoder torchcodec-cuda: the driver's video library (libnvcuvid) is not there, and torchcodec would "
