@@ -28,7 +28,7 @@ def test_without_a_gpu_it_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available() or not available("torchcodec"), reason="wants torchcodec and no GPU")
 def test_a_process_that_cannot_use_the_gpu_says_so_instead_of_reading_otherwise(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not work in this process. It wants workers that are spawned"):
+    with pytest.raises(ConfigError, match=r"does not work in this process \(.*\)\. It wants workers"):
         TorchCodecCuda(str(render(tmp_path / "a.mp4")))
     (tmp_path / "b.mp4").write_text("<html>")
     with pytest.raises(VideoError, match=r"b\.mp4: cannot be read as a video"):
@@ -79,6 +79,6 @@ def test_a_spawned_worker_decodes_on_the_gpu_and_a_forked_one_says_why_not(video
     answer = here.recv()
     child.join()
     if method == "fork":
-        assert "wants workers that are spawned" in answer
+        assert "wants workers that are" in answer
     else:
         assert answer.shape == (14, 256, 320, 3)

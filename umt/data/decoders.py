@@ -85,10 +85,10 @@ class TorchCodecCuda(TorchCodec):
             super().__init__(path, length)
         except VideoError as error:
             TorchCodec(path, length).close()  # if the CPU cannot either, it is the file
+            cause = str(error).partition("(")[2].partition(". ")[0]
             raise ConfigError(
-                "--decoder torchcodec-cuda does not work in this process. It wants workers that are spawned, since CUDA "
-                "does not survive a fork, and a torchcodec built for this CUDA; --decoder auto wants neither. "
-                f"The cause: {str(error).removeprefix(path)[:200]}"
+                f"--decoder torchcodec-cuda does not work in this process ({cause[:160]}). It wants workers that are "
+                "spawned, since CUDA does not survive a fork, and a torchcodec built for CUDA. Or take --decoder auto."
             ) from None
         if "NVcuvid" in str(getattr(self._decoder, "cpu_fallback", "")):
             raise ConfigError(
