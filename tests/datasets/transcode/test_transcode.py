@@ -142,7 +142,7 @@ def test_a_folder_is_copied_with_its_structure_and_failures_are_listed(
     (failure,) = map(json.loads, (out / "failed.jsonl").read_text().splitlines())
     assert failure["path"].endswith("a/broken.mp4")
     assert "Invalid data" in failure["cause"]
-    assert "1 videos failed" in capsys.readouterr().out
+    assert "1 video failed" in capsys.readouterr().out
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before} == before
 
 
@@ -263,7 +263,7 @@ def test_a_worker_that_dies_costs_one_video_and_a_run_that_dies_goes_on(tmp_path
     process = begin()
     os.kill(workers(process.pid)[0], signal.SIGKILL)
     said, _ = process.communicate(timeout=120)
-    assert "1 videos failed" in said
+    assert "1 video failed" in said
     assert "died: SIGKILL" in said
     assert sorted(p.name for p in out.glob("*.mp4*")) == ["1.mp4", "2.mp4"]
 
@@ -280,3 +280,11 @@ def test_the_picture_is_the_one_that_was_rendered(tmp_path: Path) -> None:
     transcode(str(original), str(tmp_path / "copy.mp4"), Settings(short_side=96, crf=10))
     for number, frame in enumerate(frames_of(tmp_path / "copy.mp4")):
         assert np.abs(frame.astype(int) - picture(number, 128, 96)).mean() < 8
+
+
+def test_where_nothing_can_be_transcoded_the_run_fails(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/a.mp4").write_text("<html>")
+    with pytest.raises(ConfigError, match=r"Not one video could be transcoded; why is in .*failed\.jsonl"):
+        main(["--videos", str(tmp_path / "v"), "--out", str(tmp_path / "out"), *FAST])
+    assert "Invalid data" in (tmp_path / "out/failed.jsonl").read_text()

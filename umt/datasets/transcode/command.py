@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
 from tqdm import tqdm
@@ -143,11 +143,11 @@ def _write_failed(path: Path, failed: dict[str, str]) -> None:
 def _report(manifest: Manifest, done: list[Job], failed: dict[str, str], out: Path, sample: int) -> None:
     if failed:
         first = next(iter(failed.values()))
-        print(f"{len(failed)} videos failed, listed in {out / FAILED}; the first: {first}")
+        print(f"{_count(failed)} failed, listed in {out / FAILED}; the first: {first}")
     if not done:
-        raise ConfigError("Not one video could be transcoded.")
+        raise ConfigError(f"Not one video could be transcoded; why is in {out / FAILED}.")
     old, new = manifest.sizes(done)
-    print(f"{len(done)} videos, {_size(old)} -> {_size(new)}, {new / max(old, 1):.2f} of the size")
+    print(f"{_count(done)}, {_size(old)} -> {_size(new)}, {new / max(old, 1):.2f} of the size")
     before, after, measured = measure(done, sample)
     if measured:
         print(
@@ -155,6 +155,10 @@ def _report(manifest: Manifest, done: list[Job], failed: dict[str, str], out: Pa
             f"(mean of {measured} videos, read in turns)"
         )
     print(f"To use them: --prefix {out}")
+
+
+def _count(videos: Sized) -> str:
+    return f"{len(videos)} video{'' if len(videos) == 1 else 's'}"
 
 
 def _size(count: int) -> str:
