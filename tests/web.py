@@ -11,9 +11,13 @@ from pathlib import Path
 
 
 class Web(http.server.SimpleHTTPRequestHandler):
-    """The first `broken` requests are answered by an error of the server. `asked` has the names of all."""
+    """The first `broken` requests are answered by an error of the server. `asked` has the names of all.
+
+    A `simple` server knows no ranges and tells no sizes.
+    """
 
     broken = 0
+    simple = False
     asked: list[str]
 
     def do_GET(self) -> None:
@@ -28,16 +32,24 @@ class Web(http.server.SimpleHTTPRequestHandler):
             return
         content = path.read_bytes()
         part = self.headers.get("Range")
-        if part:
+        if part and not self.simple:
             first, last = (int(word) for word in part.removeprefix("bytes=").split("-"))
             whole, content = len(content), content[first : last + 1]
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {first}-{first + len(content) - 1}/{whole}")
         else:
             self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        if not self.simple:
+            self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def do_HEAD(self) -> None:
+        if not self.simple:
+            super().do_HEAD()
+            return
+        self.send_response(200)
+        self.end_headers()
 
     def log_message(self, *words: object) -> None:
         pass

@@ -136,6 +136,12 @@ def test_a_file_of_a_web_server_is_read_in_part(web: tuple[str, type[Web]]) -> N
         remote.read(f"{web[0]}/none")
 
 
+def test_a_web_server_that_knows_no_ranges_is_read_in_part(web: tuple[str, type[Web]]) -> None:
+    web[1].simple = True
+    assert remote.read(f"{web[0]}/v.bin", 7, 3) == bytes([7, 8, 9])
+    assert remote.read(f"{web[0]}/v.bin", 0, 256) == bytes(range(256))
+
+
 def test_bytes_that_are_not_there_are_an_error(web: tuple[str, type[Web]]) -> None:
     with pytest.raises(RemoteError, match="6 bytes came where 10 were asked for, after 4 attempts"):
         remote.read(f"{web[0]}/v.bin", 250, 10)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.same_batches import assert_same
 from tests.videos import played
+from tests.web import serving
 from umt.data import clips
 from umt.data.annotations import VideoList, read_list
 from umt.data.clips import TrainClips, Videos
@@ -173,3 +174,12 @@ def test_a_frame_that_is_not_in_the_store_is_named(frames: tuple[Path, str]) -> 
         video.frames([24])
     with pytest.raises(VideoError, match=r"^memory://frames/7: cannot be read as a folder of frames \(no such object"):
         Videos(rows).open(1)
+
+
+def test_a_store_that_tells_no_sizes_is_read_past_the_cache(mp4s: Path, tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path), 10**8)
+    cache.prepare()
+    with serving(mp4s) as (url, web):
+        web.simple = True
+        assert_same(loader(videos(url, mp4s, cache=cache)).batches(0), loader(videos(mp4s, mp4s)).batches(0))
+    assert not [p for p in (tmp_path / "objects").rglob("*") if p.is_file()]

@@ -124,19 +124,23 @@ class Storage(Files):
 
     @contextlib.contextmanager
     def _remote_file(self, url: str) -> Iterator[str]:
-        if self.cache is None:
-            with path_of_bytes(remote.read(url)) as path:
-                yield path
-            return
-        facts = remote.stat(url)
-        with self.cache.get(
-            f"{url}\n{facts.tag}\n{facts.size}", facts.size, lambda path: remote.download(url, path, facts.size)
-        ) as held:
-            if held is not None:
-                yield held
-                return
+        if self.cache is not None:
+            with contextlib.ExitStack() as resources:
+                held = None
+                with contextlib.suppress(remote.UnsizedError):
+                    held = resources.enter_context(self._cached_file(self.cache, url))
+                if held is not None:
+                    yield held
+                    return
         with path_of_bytes(remote.read(url)) as path:
             yield path
+
+    @staticmethod
+    def _cached_file(cache: Cache, url: str) -> contextlib.AbstractContextManager[str | None]:
+        facts = remote.stat(url)
+        return cache.get(
+            f"{url}\n{facts.tag}\n{facts.size}", facts.size, lambda path: remote.download(url, path, facts.size)
+        )
 
     @contextlib.contextmanager
     def _remote_member(self, member: Member, alone: bool) -> Iterator[str]:
