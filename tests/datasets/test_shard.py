@@ -199,6 +199,16 @@ def test_a_video_that_changed_is_packed_anew(folder: Path, tmp_path: Path) -> No
     assert {p.path: p.digest for p in places}["class 0/v3.mp4"] == hashlib.sha256(content).hexdigest()
 
 
+def test_a_label_that_changed_is_written_anew(folder: Path, tmp_path: Path) -> None:
+    for name, label in (("one", 0), ("one", 1)):
+        (tmp_path / f"{name}.csv").write_text(f"class 0/v0.mp4,{label}\nclass 0/v3.mp4,0\n")
+        words = [str(tmp_path / "one.csv"), "--prefix", str(folder), "--split", ",", "--out", str(tmp_path / "out")]
+        shard.main(words)
+        with tarfile.open(tmp_path / "out" / "one-000000.tar") as tar:
+            told = [json.load(tar.extractfile(name)) for name in tar.getnames()[1::2]]  # type: ignore[arg-type]
+        assert {"path": "class 0/v0.mp4", "label": label} in told
+
+
 def test_verify_finds_a_changed_byte(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = make(folder, tmp_path)
     assert shard.main(["--verify", str(out)]) == 0

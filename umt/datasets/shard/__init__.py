@@ -11,18 +11,15 @@ The same lists and videos give the same bytes. Stopped and started again, it goe
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import logging
 import os
 import re
 import tarfile
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -30,36 +27,17 @@ from tqdm import tqdm
 from umt.data.annotations import VideoList, read_list
 from umt.data.labels import LABELS_FILE
 from umt.data.storage import remote
-from umt.data.storage.shards import INDEX, Place, Shard, read_index, write_index
+from umt.data.storage.shards import INDEX, Place, read_index, write_index
 from umt.data.storage.urls import is_url
 from umt.datasets.command import Parser
+from umt.datasets.shard.tar import BLOCK, Part, Video, facts_of, padded, put, write_all
 from umt.errors import AnnotationError, ConfigError, OutputError
 from umt.randomness import generator
 
 log = logging.getLogger(__name__)
 
-_BLOCK = tarfile.BLOCKSIZE
-_CHUNK = 1 << 22
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Video:
-    path: str  # as the list writes it
-    label: int
-    file: str
-    size: int = 0
-    changed: float = 0.0
-
-
-@dataclass
-class _Shard:
-    """A tar file that is to be: its videos in order, numbered from `first` on within their list."""
-
-    name: str
-    first: int
-    videos: list[_Video] = field(default_factory=list)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -130,14 +108,14 @@ def shard(
         os.makedirs(out, exist_ok=True)
         found = _look(read, skip_missing=skip_missing)
         wanted = _pack(stems, read, found, shard_size, seed)
-        made = _write_all(Path(out), wanted, workers)
+        made = write_all(Path(out), wanted, workers)
         _write_lists(Path(out), lists, read, found, separator)
         if names is not None:
-            _replace(Path(out, LABELS_FILE), names)
+            put(Path(out, LABELS_FILE), names)
         shards, places = [made[w.name][0] for w in wanted], []
         for number, part in enumerate(wanted):
             places += [replace(place, shard=number) for place in made[part.name][1]]
-        _replace(Path(out, INDEX), write_index(shards, places))
+        put(Path(out, INDEX), write_index(shards, places))
     except OSError as error:
         raise OutputError(f"--out ({out}) cannot be written: {error.strerror or error}.") from error
     for part in wanted:
@@ -166,13 +144,13 @@ def _data_path(out: str, lists: Sequence[str]) -> str:
     return out if any(Path(name).stem in ("val", "test") for name in lists) else str(Path(out, _list_name(lists[0])))
 
 
-def _look(lists: Sequence[VideoList], *, skip_missing: bool) -> dict[str, _Video]:
+def _look(lists: Sequence[VideoList], *, skip_missing: bool) -> dict[str, Video]:
     """The videos of all lists by path, each once, with their sizes."""
     rows = {videos.path(row): (videos, row) for videos in reversed(lists) for row in reversed(range(len(videos)))}
 
-    def look(path: str) -> _Video:
+    def look(path: str) -> Video:
         videos, row = rows[path]
-        return _measured(_Video(path, int(videos.labels[row]), videos.file(row)))
+        return _measured(Video(path, int(videos.labels[row]), videos.file(row)))
 
     with ThreadPoolExecutor(16) as pool:
         measured = list(tqdm(pool.map(look, rows), "looking", len(rows), unit="video", disable=None, leave=False))
@@ -188,7 +166,7 @@ def _look(lists: Sequence[VideoList], *, skip_missing: bool) -> dict[str, _Video
     return {video.path: video for video in measured if video.size}
 
 
-def _measured(video: _Video) -> _Video:
+def _measured(video: Video) -> Video:
     """With its size; 0: not there."""
     if is_url(video.file):
         try:
@@ -208,20 +186,20 @@ def _measured(video: _Video) -> _Video:
 
 
 def _pack(
-    stems: Sequence[str], lists: Sequence[VideoList], found: dict[str, _Video], shard_size: int, seed: int
-) -> list[_Shard]:
-    packed: list[_Shard] = []
+    stems: Sequence[str], lists: Sequence[VideoList], found: dict[str, Video], shard_size: int, seed: int
+) -> list[Part]:
+    packed: list[Part] = []
     left = dict(found)
     for stem, videos in zip(stems, lists, strict=True):
         paths = dict.fromkeys(videos.path(row) for row in range(len(videos)))
         mine = [left.pop(path) for path in paths if path in left]
         order = generator(seed, "shards").permutation(len(mine))
-        parts: list[_Shard] = []
+        parts: list[Part] = []
         filled = 0
         for number, place in enumerate(order.tolist()):
-            takes = sum(_padded(size) + _BLOCK for size in (mine[place].size, len(_facts(mine[place]))))
+            takes = sum(padded(size) + BLOCK for size in (mine[place].size, len(facts_of(mine[place]))))
             if not parts or filled + takes > shard_size - 2 * tarfile.RECORDSIZE:
-                parts.append(_Shard(f"{stem}-{len(parts):06d}.tar", number))
+                parts.append(Part(f"{stem}-{len(parts):06d}.tar", number))
                 filled = 0
             parts[-1].videos.append(mine[place])
             filled += takes
@@ -229,142 +207,12 @@ def _pack(
     return packed
 
 
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
-
-
-def _facts(video: _Video) -> bytes:
-    """The JSON member of a video: its path in the list and its label, if it has one."""
-    facts: dict[str, str | int] = {"path": video.path}
-    if video.label >= 0:
-        facts["label"] = video.label
-    return json.dumps(facts, sort_keys=True).encode()
-
-
-def _write_all(out: Path, wanted: list[_Shard], workers: int) -> dict[str, tuple[Shard, list[Place]]]:
-    """Name -> what was written, or was there already."""
-    made = dict(_already(out, wanted))
-    todo = [part for part in wanted if part.name not in made]
-    stop = threading.Event()
-    total = sum(video.size for part in todo for video in part.videos)
-    if made:
-        log.info("%d of %d shards are there already", len(made), len(wanted))
-    with (
-        tqdm(desc="writing", total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        running = {pool.submit(_write, out, part, bar, stop): part.name for part in todo}
-        try:
-            for done in as_completed(running):
-                made[running[done]] = done.result()
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-    return made
-
-
-def _already(out: Path, wanted: list[_Shard]) -> Iterator[tuple[str, tuple[Shard, list[Place]]]]:
-    """Shards that are there as they are to be: the same videos of the same sizes, none changed since."""
-    known: dict[str, tuple[Shard, list[Place]]] = {}
-    for path in [out / INDEX, *sorted(out.glob("*-*.idx"))]:
-        with suppress(OSError, AnnotationError):
-            shards, places = read_index(path.read_bytes(), str(path))
-            by_shard: dict[int, list[Place]] = {}
-            for place in places:
-                by_shard.setdefault(place.shard, []).append(place)
-            known |= {shard.name: (shard, by_shard.get(number, [])) for number, shard in enumerate(shards)}
-    for part in wanted:
-        if part.name not in known:
-            continue
-        shard, places = known[part.name]
-        with suppress(OSError):
-            facts = os.stat(out / part.name)
-            same = [(p.path, p.size) for p in places] == [(v.path, v.size) for v in part.videos]
-            if same and facts.st_size == shard.size and facts.st_mtime >= max(v.changed for v in part.videos):
-                yield part.name, (shard, places)
-
-
-class _Hashed:
-    """A file that is written, and the hash of all that was."""
-
-    def __init__(self, file: io.BufferedWriter) -> None:
-        self.file, self.hash, self.size = file, hashlib.sha256(), 0
-
-    def write(self, content: bytes) -> None:
-        self.file.write(content)
-        self.hash.update(content)
-        self.size += len(content)
-
-
-def _write(out: Path, part: _Shard, bar: tqdm[None], stop: threading.Event) -> tuple[Shard, list[Place]]:
-    """Writes one shard beside its place, and renames it once it is whole and on the disk."""
-    unfinished = out / f"{part.name}.part"
-    places = []
-    with unfinished.open("wb") as file:
-        hashed = _Hashed(file)
-        for number, video in enumerate(part.videos, part.first):
-            facts, ending = _facts(video), os.path.splitext(video.file)[1] or ".mp4"
-            hashed.write(_header(f"{number:09d}{ending}", video.size))
-            start, digest = hashed.size, hashlib.sha256()
-            for content in _content(video):
-                if stop.is_set():
-                    raise OSError("stopped")
-                hashed.write(content)
-                digest.update(content)
-                bar.update(len(content))
-            places.append(Place(video.path, 0, start, video.size, digest.hexdigest()))
-            hashed.write(bytes(_padded(video.size) - video.size))
-            hashed.write(_header(f"{number:09d}.json", len(facts)))
-            hashed.write(facts.ljust(_padded(len(facts)), b"\0"))
-        end = 2 * _BLOCK + hashed.size
-        hashed.write(bytes(-(-end // tarfile.RECORDSIZE) * tarfile.RECORDSIZE - hashed.size))
-        file.flush()
-        os.fsync(file.fileno())
-    shard = Shard(part.name, hashed.size, hashed.hash.hexdigest())
-    os.replace(unfinished, out / part.name)
-    _replace((out / part.name).with_suffix(".idx"), write_index([shard], places))  # until all shards are there
-    return shard, places
-
-
-def _header(name: str, size: int) -> bytes:
-    """Nothing in it depends on when, where and by whom it is written."""
-    facts = tarfile.TarInfo(name)
-    facts.size, facts.mode = size, 0o644
-    return facts.tobuf(tarfile.GNU_FORMAT)
-
-
-def _content(video: _Video) -> Iterator[bytes]:
-    left = video.size
-    for content in _chunks(video):
-        left -= len(content)
-        if content and left >= 0:
-            yield content
-    if left:
-        raise OutputError(f"{video.file} changed while it was read. Start the same command again when it is at rest.")
-
-
-def _chunks(video: _Video) -> Iterator[bytes]:
-    if is_url(video.file):
-        try:
-            yield remote.read(video.file)
-        except remote.RemoteError as error:
-            raise AnnotationError(f"{video.file} cannot be read: {error}.") from None
-        return
-    try:
-        with open(video.file, "rb") as file:
-            while content := file.read(_CHUNK):
-                yield content
-    except OSError as error:
-        raise AnnotationError(f"{video.file} cannot be read: {error.strerror}.") from None
-
-
 def _list_name(source: str) -> str:
     return f"{Path(source).stem}.csv"
 
 
 def _write_lists(
-    out: Path, sources: Sequence[str], lists: Sequence[VideoList], found: dict[str, _Video], separator: str
+    out: Path, sources: Sequence[str], lists: Sequence[VideoList], found: dict[str, Video], separator: str
 ) -> None:
     """Each list with its own rows and separator. One that was read from parquet becomes a csv."""
     separator = "\t" if separator == "\\t" else separator
@@ -375,17 +223,11 @@ def _write_lists(
             for path, label in zip(paths, videos.labels.tolist(), strict=True)
             if path in found
         ]
-        _replace(out / _list_name(source), "".join(lines).encode("utf-8", "surrogateescape"))
+        put(out / _list_name(source), "".join(lines).encode("utf-8", "surrogateescape"))
 
 
 def _quoted(path: str) -> str:
     return '"' + path.replace('"', '""') + '"' if '"' in path else path
-
-
-def _replace(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
 
 
 def verify(folder: str) -> int:
