@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.conftest import Command, Data, with_flags
 from tests.end_to_end.test_resume import assert_kills_leave_no_trace, said, words_of
+from tests.end_to_end.test_two_processes import torchrun
 from tests.same_batches import assert_same
+from tests.same_run import differences
 from tests.web import serving
 from umt.assemble import data as assembled
 from umt.assemble.data import evaluation_list, train_loader, training_list
@@ -17,6 +20,7 @@ from umt.config.plan import plan
 from umt.config.schema import FinetuneConfig
 from umt.data.loaders import TestLoader, TrainLoader
 from umt.datasets.shard import shard
+from umt.engine import checkpoints
 from umt.engine.runtime import Runtime
 from umt.errors import AnnotationError, ConfigError
 
@@ -129,3 +133,17 @@ def test_a_run_killed_in_mid_epoch_on_streamed_shards_and_two_lists_ends_like_on
         flags += ["--prefix", url, str(data.folder), "--cache_dir", "cache"]
         words = words_of(flags, save_every_steps=1)
         assert_kills_leave_no_trace(words, [said("epoch 1/2 step 3/7"), said("epoch 2/2 step 2/7")], umt, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_cache_and_end_as_on_local_shards(data: Data, shards: Path, tmp_path: Path) -> None:
+    words = [*data.pretrain, "--data_path", str(shards / "train.csv"), "--shard_shuffle", "2", "--num_workers", "1"]
+    words += ["--batch_size", "2", "--epochs", "1", "--warmup_epochs", "0"]
+    with serving(shards) as (url, web):
+        more = {"cache_dir": tmp_path / "cache", "prefix": url, "output_dir": tmp_path / "streamed"}
+        torchrun(*with_flags(words, **more), cwd=tmp_path)
+        asked = Counter(web.asked)
+    torchrun(*with_flags(words, prefix=shards, output_dir=tmp_path / "local"), cwd=tmp_path)
+    assert all(asked[f"/{path.name}"] == 1 for path in shards.glob("train-*.tar"))
+    one, other = (checkpoints.load(tmp_path / name / checkpoints.LATEST) for name in ("streamed", "local"))
+    assert differences(one["model"], other["model"]) == []
