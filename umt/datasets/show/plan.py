@@ -20,6 +20,7 @@ from umt.data import labels
 from umt.data.annotations import VideoList, read_list
 from umt.data.clips import TrainClips, ViewClips
 from umt.data.list_lines import SEPARATORS
+from umt.data.storage.urls import is_url
 from umt.engine.runtime import Runtime
 from umt.errors import AnnotationError, ConfigError, UserError
 
@@ -73,7 +74,7 @@ def resolve(what: str, flags: Sequence[str], *, task: str | None = None) -> Show
 
 
 def _list(what: str, flags: list[str], task: str | None) -> tuple[Config, VideoList]:
-    if not os.path.exists(what):
+    if not is_url(what) and not os.path.exists(what):
         raise AnnotationError(f"{what} does not exist. Name a list of videos, or pretrain or finetune and its flags.")
     if os.path.isdir(what):
         return _folder(what, flags, task)
@@ -84,14 +85,14 @@ def _list(what: str, flags: list[str], task: str | None) -> tuple[Config, VideoL
     config, videos = _read(what, config, separators)
     if task is None and (videos.labels < 0).any():
         config, videos = _read(what, parse("pretrain", flags, files=False), separators)
-    beside = os.path.dirname(os.path.abspath(what))
+    folder = what.rpartition("/")[0] if is_url(what) else str(Path(what).parent)
+    beside = folder if is_url(what) else os.path.abspath(folder)
     few = [videos.file(row) for row in range(min(len(videos), 20))]
-    if "--prefix" not in given and not any("://" in file or os.path.exists(file) for file in few):
+    if "--prefix" not in given and not any(is_url(file) or os.path.exists(file) for file in few):
         config, videos = _read(what, _with(config, data={"prefix": beside}), [sources(config.data)[0].separator])
     if isinstance(config, FinetuneConfig):
-        path = str(Path(what).parent)
-        number = config.data.nb_classes if "--nb_classes" in given else _classes(path, int(videos.labels.max()) + 1)
-        return _with(config, data={"data_path": path, "nb_classes": number}), videos
+        number = config.data.nb_classes if "--nb_classes" in given else _classes(folder, int(videos.labels.max()) + 1)
+        return _with(config, data={"data_path": folder, "nb_classes": number}), videos
     return _with(config, data={"data_path": what}), videos
 
 
