@@ -207,7 +207,10 @@ def _final(error: Exception) -> RemoteError | None:
     """What a second attempt will not mend, in words; None for what it may."""
     text, name = str(error), type(error).__name__
     if name in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "TokenRetrievalError"):
-        return RemoteError("no credentials; for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+        return RemoteError(
+            "no credentials; for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+            "and for a public bucket FSSPEC_S3_ANON=true"
+        )
     if isinstance(error, FileNotFoundError) or getattr(error, "status", None) == 404:
         bucket = "bucket" in text.lower() and "not exist" in text.lower()
         return MissingError("no such bucket" if bucket else "no such object")
