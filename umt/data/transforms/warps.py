@@ -64,16 +64,17 @@ class Slide:
         return grown(box.top, left, box.top + box.height - 1, right, height, width)
 
     def _slide(self, frames: Frames, at: Box, box: Box, width: int) -> Frames:
-        padded = np.empty((*frames.shape[:2], frames.shape[2] + 2 * PAD, 3), np.uint8)
-        for source, target in zip(frames, padded, strict=True):
-            cv2.copyMakeBorder(source, 0, 0, PAD, PAD, cv2.BORDER_REPLICATE, dst=target)
-        out = np.full((len(frames), box.height, box.width, 3), FILL, np.uint8)
+        pad = PAD if at.left == 0 or at.left + at.width == width else 0  # inside a frame there is no border to repeat
+        padded = _padded(frames, 0, pad)
         shifts = self._shifts(box, width)
         whole = np.floor(shifts)
         taps = weights(shifts - whole, self.cubic)[:, None]
         first = np.maximum(np.ceil(-shifts - 0.5), box.left)
         last = np.minimum(np.ceil(width - shifts - 0.5), box.left + box.width)
-        spans = np.stack([first - box.left, last - box.left, first + whole - at.left + PAD - 1], -1).astype(np.int64)
+        spans = np.stack([first - box.left, last - box.left, first + whole - at.left + pad - 1], -1).astype(np.int64)
+        out = np.empty((len(frames), box.height, box.width, 3), np.uint8)
+        if spans[:, 0].any() or (spans[:, 1] < box.width).any():
+            out.fill(FILL)
         for source, target, kernel, (start, stop, begin) in zip(
             self._lines(padded), self._lines(out), taps, spans.tolist(), strict=True
         ):
@@ -105,15 +106,17 @@ class Rotation:
         matrix = self._matrix(box, height, width)
         columns, rows = np.arange(box.width), np.arange(box.height)[:, None]
         x, y = (row[0] * columns + row[2] + row[1] * rows for row in matrix)
-        inside = ((x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)).astype(np.uint8)
-        matrix[:, 2] -= at.left, at.top
+        outside = ((x < -0.5) | (x >= width - 0.5) | (y < -0.5) | (y >= height - 0.5)).astype(np.uint8)
+        matrix[:, 2] += PAD - at.left, PAD - at.top
         flags = cv2.WARP_INVERSE_MAP | (cv2.INTER_CUBIC if self.cubic else cv2.INTER_LINEAR)
-        out = np.full((len(frames), box.height, box.width, 3), FILL, np.uint8)
-        for source, target in zip(frames, out, strict=True):
-            turned = cv2.warpAffine(
-                source, matrix, (box.width, box.height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        fill = np.full((box.height, box.width, 3), FILL, np.uint8)
+        out = np.empty((len(frames), box.height, box.width, 3), np.uint8)
+        # With a border of its own and a constant beyond it, what lies outside is not interpolated.
+        for source, target in zip(_padded(frames, PAD, PAD), out, strict=True):
+            cv2.warpAffine(
+                source, matrix, (box.width, box.height), dst=target, flags=flags, borderMode=cv2.BORDER_CONSTANT
             )
-            cv2.copyTo(turned, inside, dst=target)
+            cv2.copyTo(fill, outside, dst=target)
         return out
 
     def _matrix(self, box: Box, height: int, width: int) -> NDArray[np.float64]:
@@ -127,6 +130,16 @@ class Rotation:
 
 def _turned(box: Box) -> Box:
     return Box(box.left, box.top, box.width, box.height)
+
+
+def _padded(frames: Frames, rows: int, columns: int) -> Frames:
+    """(T, H, W, 3) -> (T, H + 2 * rows, W + 2 * columns, 3): the border repeated."""
+    if not rows and not columns:
+        return frames
+    out = np.empty((len(frames), frames.shape[1] + 2 * rows, frames.shape[2] + 2 * columns, 3), np.uint8)
+    for source, target in zip(frames, out, strict=True):
+        cv2.copyMakeBorder(source, rows, rows, columns, columns, cv2.BORDER_REPLICATE, dst=target)
+    return out
 
 
 def _transposed(frames: Frames) -> Frames:
