@@ -20,7 +20,7 @@ from tests.data.test_loaders import assert_same, training, two_epochs, views_of
 from tests.videos import render
 from umt.data import guard
 from umt.data.loaders import Workers
-from umt.data.pool import Pool
+from umt.data.pool import ORPHAN, Pool
 from umt.errors import VideoError
 
 TIMEOUT = 1.0
@@ -148,6 +148,17 @@ def test_a_mistake_in_a_worker_arrives_with_its_traceback(pools: list[Pool]) -> 
     pools.append(Pool(_fails, workers=1))
     with pytest.raises(RuntimeError, match=r"(?s)Traceback.*in _fails.*KeyError: 'no 0'"):
         next(pools[0].run([0]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_stay_while_nobody_asks_for_anything(pools: list[Pool], method: str) -> None:
+    pools.append(Pool(Crashing(), workers=2, start_method=method))
+    before = list(pools[0].run(range(3)))
+    workers = [worker.process.pid for worker in pools[0]._crew._workers]
+    time.sleep(ORPHAN + 2)
+    assert list(pools[0].run(range(3))) == before
+    assert [worker.process.pid for worker in pools[0]._crew._workers] == workers
 
 
 def test_a_later_plan_drops_what_is_left_of_an_earlier_one(pools: list[Pool]) -> None:

@@ -63,7 +63,8 @@ class _Worker:
     stuck: float = 0.0  # seconds that the board has been seen unchanged
 
 
-def _work(make: Callable[[Any], Any], start: Callable[[], None], pipe: Connection, board: Board, parent: int) -> None:
+def _work(make: Callable[[Any], Any], start: Callable[[], None], pipe: Connection, board: Board) -> None:
+    parent = os.getppid()  # under "forkserver" not the pool's process, but one that ends with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     start()
     guard.attach(board)
@@ -297,7 +298,7 @@ class _Crew:
     def _hire(self) -> _Worker:
         here, there = self._context.Pipe()
         board = Board(self._context)
-        arguments = (self._make, self._start, there, board, os.getpid())
+        arguments = (self._make, self._start, there, board)
         process = self._context.Process(target=_work, args=arguments, name="loader", daemon=True)
         process.start()
         there.close()
@@ -308,6 +309,10 @@ def _end(worker: _Worker) -> None:
     worker.process.kill()
     worker.process.join(timeout=1)  # one that waits for a dead file server cannot even be killed: it is left behind
     worker.pipe.close()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _as_it_is(item: Any) -> Any:
@@ -335,7 +340,7 @@ class Pool:
         prefetch: int = 2,
         start_method: str | None = None,
         timeout: float = 0.0,
-        start: Callable[[], None] = lambda: None,
+        start: Callable[[], None] = _nothing,
         receive: Callable[[Any], Any] = _as_it_is,
     ) -> None:
         self._crew = _Crew(
