@@ -104,15 +104,28 @@ def test_without_credentials_the_cause_is_said_at_once(s3: str, tmp_path: Path) 
     assert said.stdout.decode().endswith(" True\n")
 
 
-def test_a_package_that_is_missing_is_named_with_the_extra() -> None:
+@pytest.mark.parametrize(("url", "package", "extra"), [("s3", "s3fs", "storage"), ("gs", "gcsfs", "gs")])
+def test_a_package_that_is_missing_is_named_with_the_extra(url: str, package: str, extra: str) -> None:
     code = (
-        "import sys; sys.modules['s3fs'] = None\n"  # what Python itself leaves of a module that cannot be imported
+        f"import sys; sys.modules['{package}'] = None\n"  # what Python itself leaves where an import fails
         "from umt.data.storage import remote\n"
-        "remote.read('s3://videos/k400/v0.mp4')"
+        f"remote.read('{url}://videos/k400/v0.mp4')"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True)
-    assert b"ConfigError: s3:// needs the package s3fs, which is not installed" in said.stderr
-    assert b"pip install 'umt[storage]'" in said.stderr
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"ConfigError: {url}:// needs the package {package}, which is not installed" in said.stderr
+    assert f"pip install 'umt[{extra}]'" in said.stderr
+
+
+def test_a_hub_that_does_not_answer_is_an_error_of_the_url() -> None:
+    code = (
+        "from umt.data.storage import remote\n"
+        "remote.PAUSE = 0.01\n"
+        "try: remote.read('hf://datasets/nobody/videos/a.mp4')\n"
+        "except remote.RemoteError as error: print(error)"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:1"}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "after 4 attempts" in said.stdout, said.stderr
 
 
 def test_an_unknown_kind_of_url_is_refused() -> None:

@@ -82,7 +82,8 @@ def _new_client(name: str) -> Any:
     except ImportError as error:
         missing = error.name or wanted
         raise ConfigError(
-            f"{name}:// needs the package {missing}, which is not installed. Try pip install 'umt[storage]'."
+            f"{name}:// needs the package {missing}, which is not installed. Try pip install "
+            f"'umt[{'gs' if wanted == 'gcsfs' else 'storage'}]'."
         ) from None
     except ValueError:
         raise ConfigError(
@@ -200,21 +201,24 @@ _RAISED = {
     "google.auth.exceptions": ("GoogleAuthError",),
     "gcsfs.retry": ("HttpError",),
     "huggingface_hub.errors": ("HfHubHTTPError",),
+    "httpx": ("HTTPError",),
+    "httpx2": ("HTTPError",),
 }
 
 
 def _final(error: Exception) -> RemoteError | None:
     """What a second attempt will not mend, in words; None for what it may."""
     text, name = str(error), type(error).__name__
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     if name in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "TokenRetrievalError"):
         return RemoteError(
             "no credentials; for s3:// set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
             "and for a public bucket FSSPEC_S3_ANON=true"
         )
-    if isinstance(error, FileNotFoundError) or getattr(error, "status", None) == 404:
+    if isinstance(error, FileNotFoundError) or status == 404:
         bucket = "bucket" in text.lower() and "not exist" in text.lower()
         return MissingError("no such bucket" if bucket else "no such object")
-    if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
+    if isinstance(error, PermissionError) or status in (401, 403):
         return RemoteError(f"access denied: {' '.join(text.split())[:200] or 'check the credentials'}")
     if isinstance(error, IsADirectoryError):
         return MissingError("a folder, not a file")
