@@ -21,5 +21,5 @@ def test_decoding_is_what_a_sample_costs(tmp_path: Path) -> None:
     assert len(costs) % 5 == 0
     for cost in costs:
         if cost["aim"] is not None:
-            assert cost["cpu_ratio"] <= SLACK * cost["aim"], cost
+            assert cost["ratio"] <= SLACK * cost["aim"], cost
         assert cost["shares"]["decoding"] == max(cost["shares"].values()), cost
