@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -141,6 +142,19 @@ def test_a_store_that_does_not_answer_is_tried_a_few_times_and_no_more(web: tupl
     with pytest.raises(RemoteError, match=r"503.* after 4 attempts"):
         remote.read(f"{url}/v.bin")
     assert len(handler.asked) == remote.ATTEMPTS
+
+
+@pytest.mark.parametrize("kind", ["http", "s3"])
+def test_a_store_that_falls_silent_is_given_up(kind: str, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        for name, value in (("_clients", {}), ("PAUSE", 0.01), ("SILENCE", 0.2)):
+            monkeypatch.setattr(remote, name, value)
+        start = time.monotonic()
+        with pytest.raises(RemoteError, match="after 4 attempts"):
+            remote.read(f"{address}/v.bin" if kind == "http" else "s3://videos/v.bin")
+        assert 0.7 < time.monotonic() - start < 10
 
 
 def test_a_file_of_a_web_server_is_read_in_part(web: tuple[str, type[Web]]) -> None:

@@ -19,6 +19,7 @@ from umt.errors import AnnotationError, ConfigError
 
 ATTEMPTS = 4  # of any request, in all
 PAUSE = 0.5  # seconds before the second attempt; doubled before each further one
+SILENCE = 30.0  # seconds without a byte after which an attempt has failed
 _BLOCK = 32 << 20  # bytes of one request of a download
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ def _new_client(name: str) -> Any:
         import fsspec
 
         # No listings are kept: a file that is there now is to be seen now.
-        made = fsspec.filesystem(name, skip_instance_cache=True, use_listings_cache=False, **_retrying_once(name))
+        made = fsspec.filesystem(name, skip_instance_cache=True, use_listings_cache=False, **_options(name))
         if hasattr(made, "retries"):
             made.retries = 1
         return made
@@ -91,13 +92,23 @@ def _new_client(name: str) -> Any:
         ) from None
 
 
-def _retrying_once(name: str) -> dict[str, Any]:
-    """Options by which a client leaves trying again to `_try`: attempts within attempts take minutes to give up."""
-    if _PACKAGES.get(name) != "s3fs":
-        return {}
+def _options(name: str) -> dict[str, Any]:
+    """Options by which a client gives up a silent store soon, and leaves trying again to `_try`.
+
+    Attempts within attempts take minutes. What a person has configured for fsspec stays, but for that.
+    """
     from fsspec.config import conf
 
-    return {"config_kwargs": {**conf.get(name, {}).get("config_kwargs", {}), "retries": {"total_max_attempts": 1}}}
+    own = conf.get(name, {})
+    if _PACKAGES.get(name) == "s3fs":
+        settings = {"read_timeout": SILENCE, **own.get("config_kwargs", {}), "retries": {"total_max_attempts": 1}}
+        return {"config_kwargs": settings}
+    if _PACKAGES.get(name) == "aiohttp":
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
+        return {"client_kwargs": {"timeout": timeout, **own.get("client_kwargs", {})}}
+    return {}
 
 
 def stat(url: str) -> Stat:
