@@ -59,6 +59,31 @@ def test_a_lost_codec_header_is_named(decoder: str, tmp_path: Path) -> None:
         video.frames([0])
 
 
+@pytest.fixture(scope="module")
+def enormous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 kB that ask for 200 MB a frame."""
+    return render(tmp_path_factory.mktemp("enormous") / "v.mp4", frames=1, width=8256, height=8256)
+
+
+@decoders
+@pytest.mark.slow
+def test_a_small_file_of_enormous_frames_is_named(decoder: str, enormous: Path) -> None:
+    with pytest.raises(VideoError, match=r"v\.mp4: .* \(its frames are 8256 x 8256, more than 64 Mi pixels\)"):
+        open_video(enormous, decoder)
+
+
+@decoders
+@pytest.mark.slow
+def test_enormous_frames_behind_a_small_size_are_not_made(decoder: str, enormous: Path, tmp_path: Path) -> None:
+    data = bytearray(enormous.read_bytes())
+    at = data.index(b"avc1", data.index(b"stsd")) + 28
+    assert data[at : at + 4] == bytes([0x20, 0x40, 0x20, 0x40])
+    data[at : at + 4] = bytes([0, 64, 0, 64])
+    (tmp_path / "v.mp4").write_bytes(bytes(data))
+    with pytest.raises(VideoError, match=r"v\.mp4: cannot be read"), open_video(tmp_path / "v.mp4", decoder) as video:
+        video.frames([0])
+
+
 def test_a_packet_without_a_start_code_has_no_parts() -> None:
     assert list(h264.parts(b"\0\0\2\1 and so on", None)) == []
     assert not h264.is_intra(b"", None)

@@ -22,6 +22,7 @@ from umt.data import h264
 
 # Baseline, main, extended and high: profiles that hold 8-bit 4:2:0 only.
 _PLAIN_PROFILES = {66, 77, 88, 100}
+MOST_PIXELS = 1 << 26  # of a frame; 8K has half of that. A file of some kilobytes may ask for gigabytes
 _LARGEST = 64 << 20  # bytes of an index; an hour of video has less than 4 MB
 _IDENTITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
@@ -176,7 +177,8 @@ def _plain_picture(stsd: bytes) -> bytes | None:
         return None
     width, height = struct.unpack_from(">2H", entry, 24)
     config = dict(_boxes(entry[78:]))[b"avcC"]
-    return config if config[1] in _PLAIN_PROFILES and width % 2 == 0 and height % 2 == 0 else None
+    fits = width % 2 == 0 and height % 2 == 0 and width * height <= MOST_PIXELS
+    return config if config[1] in _PLAIN_PROFILES and fits else None
 
 
 def _places(table: dict[bytes, bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

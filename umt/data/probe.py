@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umt.data import h264
+from umt.data.mp4 import MOST_PIXELS
 from umt.errors import VideoError
 
 _PLAIN_FORMATS = {"yuv420p", "yuvj420p"}
@@ -91,6 +92,8 @@ def probe(path: str) -> Probe:
             containers = set(container.format.name.split(","))
             pix_fmt, width, height, reorders = codec.pix_fmt, codec.width, codec.height, bool(codec.has_b_frames)
             claimed = stream.frames  # 0: the container does not say
+            if width * height > MOST_PIXELS:
+                raise unreadable(path, f"its frames are {width} x {height}, more than {MOST_PIXELS >> 20} Mi pixels")
             invisible = codec.name == "vp8"  # alternate reference frames are packets that nobody sees
     except av.FFmpegError as error:
         raise unreadable(path, error.strerror or error) from None

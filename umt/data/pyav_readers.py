@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umt.data import h264
-from umt.data.mp4 import Index, plain_index, read_at
+from umt.data.mp4 import MOST_PIXELS, Index, plain_index, read_at
 from umt.data.probe import Probe, probe, unreadable
 from umt.data.video_reader import Frames, Reader, VideoReader
 
+_LIMITS = {"max_pixels": str(MOST_PIXELS)}  # where the stream itself says another size than its container
 DAMAGED = "damaged: decoding it fails"
 
 
@@ -138,7 +139,7 @@ def _h264_decoder(config: bytes) -> Any:
     decoder.extradata = config
     decoder.thread_type, decoder.thread_count = "NONE", 1
     # Where the stream does not say how far its frames are reordered, expect the most: never drop a late one.
-    decoder.options = {"strict": "strict"}
+    decoder.options = {"strict": "strict", **_LIMITS}
     return decoder
 
 
@@ -185,6 +186,7 @@ class PyAV(Reader):
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "NONE"
         self._stream.codec_context.thread_count = 1
+        self._stream.codec_context.options = _LIMITS
 
     def _from_start(self) -> Iterator[Any]:
         # Opened anew: where times cannot be trusted, neither can a seek to the first one.
