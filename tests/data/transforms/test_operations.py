@@ -19,6 +19,7 @@ from umt.data.transforms.pipelines import FinetuneTransform
 from umt.data.transforms.randaugment import FAST, ByPIL, RandAugment, draw_magnitude, step, timm_policy
 from umt.data.transforms.resize import resize
 from umt.data.transforms.resized_crop import random_box
+from umt.data.transforms.warps import Rotation
 
 # With levels that grow with the magnitude (inc1), with levels that do not, and the three operations of "3a".
 POLICIES = ("rand-m7-n4-mstd0.5-inc1", "rand-m7-n4-mstd0.5-inc0", "rand-m7-t3a")
@@ -39,8 +40,12 @@ def by_pil(frames: np.ndarray, operation, magnitude: float, seed: int) -> np.nda
     return np.stack([np.asarray(image) for image in images])
 
 
+def whole(frames: np.ndarray) -> Box:
+    return Box(0, 0, *frames.shape[1:3])
+
+
 def on_clip(frames: np.ndarray, operation, magnitude: float, seed: int) -> np.ndarray:
-    return operations.apply([step(operation, magnitude, seed)], frames, Box(0, 0, *frames.shape[1:3]))
+    return operations.apply([step(operation, magnitude, seed)], frames, whole(frames))
 
 
 def error(frames: np.ndarray, operation, magnitude: float, seed: int) -> np.ndarray:
@@ -147,18 +152,18 @@ def test_operations_have_the_originals_means(clip: np.ndarray, image_space: dict
 @settings(deadline=None, max_examples=60)
 @given(seed=signs)
 def test_a_box_alone_is_the_box_of_the_whole_frames(video: np.ndarray, seed: int) -> None:
-    """Pixels beside the crop are left out only where nothing depends on them.
-
-    Places of a rotation are counted from another corner, which may round a pixel otherwise; equalizing and hard edges
-    spread a level of difference, so few pixels may differ by more.
-    """
+    """To the bit without a rotation; one counts its places from another corner, which rounds some pixels otherwise."""
     rng = np.random.default_rng(seed)
     steps = RandAugment("rand-m7-n4-mstd0.5-inc1-p1.0").draw(rng)
     box = Box(*random_box(256, 340, rng))
-    whole = operations.apply(steps, video, Box(0, 0, 256, 340))
     alone = operations.apply(steps, video, box)
-    difference = np.abs(alone.astype(int) - operations.cut(whole, Box(0, 0, 256, 340), box))
-    assert (difference > 0).mean() <= 0.01
+    difference = np.abs(
+        alone.astype(int) - operations.cut(operations.apply(steps, video, whole(video)), whole(video), box)
+    )
+    if not any(isinstance(s, Rotation) for s in steps):
+        assert difference.max() == 0
+    assert (difference > 0).mean() <= 0.05
+    assert (difference > 1).mean() <= 0.01
 
 
 @settings(deadline=None, max_examples=40)
@@ -182,10 +187,6 @@ def test_any_box_of_any_frame_can_be_made(height: int, width: int, data: st.Data
             )
 
 
-def whole(frames: np.ndarray) -> Box:
-    return Box(0, 0, *frames.shape[1:3])
-
-
 def test_a_finetuning_clip_is_randaugment_then_a_crop(clip: np.ndarray) -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -194,7 +195,7 @@ def test_a_finetuning_clip_is_randaugment_then_a_crop(clip: np.ndarray) -> None:
         frames = RandAugment("rand-m7-n4-inc1")(clip, rng)
         top, left, height, width = random_box(72, 96, rng)
         expected = resize(frames[:, top : top + height, left : left + width], 32, 32)
-        assert (ours != expected).mean() <= 0.01
+        assert (np.abs(ours.astype(int) - expected) > 1).mean() <= 0.01  # a rotation rounds some pixels otherwise
 
 
 def test_frames_that_copies_share_are_not_written_on(clip: np.ndarray) -> None:

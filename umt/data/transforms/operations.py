@@ -1,10 +1,11 @@
 """RandAugment's operations on whole clips by OpenCV, held to those on PIL images, which timm calls frame by frame.
 
 An operation is a `Step`: it makes the pixels of a box from those pixels of its input that they depend on. `apply` walks
-back from the box that is wanted and so computes nothing beside it: what it gives is, up to rounding, the box cut out of
-whole frames. `tests/data/transforms/test_operations.py` holds the distance from PIL, in grey levels of 255, at any
-magnitude: inverting, posterizing, solarizing and equalizing are equal, all else differs by at most 1, but rotations (in
-`warps`) of decoded video by at most 2 on 99.8 % of the pixels: OpenCV's cubic kernel has the parameter -0.75, PIL's -1.
+back from the box that is wanted and so computes nothing beside it: what it gives is the box cut out of whole frames, to
+the bit but for rotations. The distance from PIL, in grey levels of 255 at any magnitude, is held by a test
+(`tests/data/transforms/test_operations.py`): inverting, posterizing, solarizing and equalizing are equal; all else is
+off by at most 1; but rotations of decoded video (`warps`) by at most 2 on 99.8 % of the pixels: OpenCV's cubic kernel
+has the parameter -0.75 and PIL's -1.
 
 Letters: T frames of H x W pixels. Shapes of frames are (T, H, W, 3), uint8, RGB.
 """
