@@ -149,6 +149,31 @@ def test_many_processes_share_a_cache_within_its_limit(tmp_path: Path, method: s
     assert wrong.empty(), wrong.get()
 
 
+def test_what_is_being_written_counts_and_is_not_waited_for(tmp_path: Path) -> None:
+    cache = made(tmp_path, 2 * SIZE)
+    get(cache, "0")
+    inside: list[bytes | None] = []
+
+    def while_written(path: str) -> None:
+        second: list[bytes | None] = []
+
+        def deeper(path: str) -> None:
+            second.append(get(cache, "3"))
+            writer("2")(path)
+
+        with cache.get("2", SIZE, deeper) as place:
+            assert place is not None
+        inside.extend(second)
+        writer("1")(path)
+
+    with cache.get("1", SIZE, while_written) as place:
+        assert place is not None
+    assert inside == [None]  # both places were taken by what was being written
+    assert stored(cache) == 2 * SIZE
+    assert get(cache, "3") == content("3")
+    assert stored(cache) <= 2 * SIZE
+
+
 def test_processes_that_want_the_same_object_fetch_it_once(tmp_path: Path) -> None:
     cache = made(tmp_path)
 

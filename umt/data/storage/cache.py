@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -52,7 +53,8 @@ class Cache:
                     os.unlink(os.path.join(self.folder, "warned"))
                 with self._lock("count"):
                     self._clear_abandoned()
-                self._reserve(0)
+                with self._counted() as count:
+                    count.write(count.read())
         except OSError as error:
             self._give_up(error, quietly=not main)
 
@@ -106,7 +108,8 @@ class Cache:
 
     def _write(self, place: str, name: str, size: int, fetch: Callable[[str], None]) -> _Held | None:
         beside = os.path.join(self.folder, "writing", f"{os.getpid()}-{secrets.token_hex(8)}")
-        self._reserve(size, beside)
+        if not self._reserve(size, beside):
+            return None
         try:
             fetch(beside)
             if os.path.getsize(beside) != size:
@@ -115,27 +118,39 @@ class Cache:
             os.replace(beside, place)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(beside)
-            with contextlib.suppress(OSError):
-                self._reserve(-size)
+                self._release(size, beside)
             raise
         return self._find(name, size)
 
     # ---- how much there is
 
-    def _reserve(self, size: int, path: str | None = None) -> None:
-        """Counts `size` bytes more, makes room for them, and takes it by the file `path`, which whoever counts sees."""
-        with self._lock("count"), open(os.path.join(self.folder, "count"), "a+b") as file:
-            file.seek(0)
-            content = file.read(8)
-            total = (struct.unpack("<q", content)[0] if len(content) == 8 else self._evict(self.limit)) + size
+    def _reserve(self, size: int, path: str) -> bool:
+        """Makes room for `size` bytes and takes it by the file `path`, which whoever counts sees; False: there is none.
+
+        What other processes are writing is room that nobody can make.
+        """
+        with self._counted() as count:
+            total = count.read() + size
             if total > self.limit:
                 total = self._evict(max(int(self.limit * _LOW) - size, 0)) + size
-            file.truncate(0)
-            file.write(struct.pack("<q", max(total, 0)))
-            if path is not None:
-                with open(path, "wb") as reserved:
-                    reserved.truncate(size)
+                count.write(total - size)
+            if total > self.limit:
+                return False
+            with open(path, "wb") as reserved:
+                reserved.truncate(size)
+            count.write(total)
+            return True
+
+    def _release(self, size: int, path: str) -> None:
+        """Gives up what was reserved. At once, since whoever counts in between would count it out twice."""
+        with self._counted() as count:
+            os.unlink(path)
+            count.write(count.read() - size)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[_Count]:
+        with self._lock("count"), open(os.path.join(self.folder, "count"), "a+b") as file:
+            yield _Count(file, lambda: self._evict(self.limit))
 
     def _evict(self, limit: int) -> int:
         """Deletes what was used longest ago until at most `limit` bytes are left; how many are."""
@@ -191,6 +206,23 @@ class Cache:
             "--cache_dir (%s) cannot be written: %s. The run goes on and reads from the remote store each time.",
             self.folder, error.strerror or error,
         )  # fmt: skip
+
+
+class _Count:
+    """Bytes that are stored and reserved, in a file; `anew` counts them where the file does not know."""
+
+    def __init__(self, file: BinaryIO, anew: Callable[[], int]) -> None:
+        self._file, self._anew = file, anew
+
+    def read(self) -> int:
+        self._file.seek(0)
+        content = self._file.read(8)
+        return int(struct.unpack("<q", content)[0]) if len(content) == 8 else self._anew()
+
+    def write(self, total: int) -> None:
+        self._file.truncate(0)
+        self._file.write(struct.pack("<q", max(total, 0)))
+        self._file.flush()
 
 
 class _Held:
