@@ -114,7 +114,7 @@ def main() -> int:
     except PeerLostError as error:
         return _say(str(error), error.code)
     except KeyboardInterrupt:
-        return _say("interrupted; the run goes on from its last checkpoint when it is started again", 130)
+        return _say("interrupted; the same command goes on, a run from its last checkpoint", 130)
     except BrokenPipeError:  # the reader of our output has gone, as in `umt finetune --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
