@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,17 @@ def test_a_terminal_gets_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> N
     run_log = RunLog(None, log_every=1, progress_bar=True)
     tiny_run.build(TrainerOptions(epochs=1, steps_per_epoch=3), run_log=run_log).fit()
     assert "epoch 1/1: 100%" in capsys.readouterr().err
+
+
+def test_tensorboard_starts_no_thread_after_the_beginning(tmp_path: Path) -> None:
+    run_log = RunLog(None, tensorboard_dir=tmp_path, log_every=1, progress_bar=False)
+    run_log.rewind(epoch=0, global_step=0)
+    before = set(threading.enumerate())
+    run_log.start_epoch(0, epochs=1, first_step=0, steps=1)
+    run_log.step(0, 0, {"loss": 1.0}, waited=0.0, samples=1)
+    after = set(threading.enumerate())
+    run_log.close()
+    assert after <= before
 
 
 def test_tensorboard_has_the_originals_heads(tmp_path: Path) -> None:
