@@ -116,8 +116,8 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
-@pytest.mark.parametrize(("decoder", "reads"), [("pyav", 300), pytest.param("pyav", 4000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("decoder", "reads"), [("pyav", 300), pytest.param("pyav", 8000, marks=pytest.mark.slow)])
 def test_the_resident_size_of_a_worker_stays_flat(videos: list[Path], decoder: str, reads: int) -> None:
     command = [sys.executable, "-c", MEMORY, decoder, *map(str, videos), str(reads)]
     grown = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert grown < 3  # MiB; 300 reads decode 5
+    assert grown < 4  # MiB: one more packet kept of each file would be more after 300 reads

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umt.data import h264
+from umt.data.memory import tidy_heap
 from umt.data.mp4 import MOST_PIXELS, Index, plain_index, read_at
 from umt.data.probe import Probe, probe, unreadable
 from umt.data.video_reader import Frames, Reader, VideoReader
@@ -242,3 +243,4 @@ class PyAV(Reader):
         if self._container is not None:
             self._container.close()
             self._container = None
+            tidy_heap()
