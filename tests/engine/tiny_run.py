@@ -7,10 +7,10 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -162,11 +162,15 @@ def build(
 
 
 def die_in_write(folder: Path) -> None:
-    """Kills the process when the second checkpoint is half written."""
+    """From now on: kills the process at its second checkpoint, of which the disk then holds a half."""
     latest, writing = folder / "checkpoint-latest.pth", folder / ".checkpoint-new.pth.writing"
-    while not (latest.exists() and writing.exists() and writing.stat().st_size):
-        time.sleep(0.0002)
-    os.kill(os.getpid(), signal.SIGKILL)
+
+    def at_the_end_of_a_write(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and Path(arguments[0]) == writing and latest.exists():
+            os.truncate(writing, writing.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(at_the_end_of_a_write)
 
 
 def run(words: list[str]) -> int:
@@ -200,7 +204,7 @@ def run(words: list[str]) -> int:
     )
     arguments = parser.parse_args(words)
     if arguments.die_in_write:
-        threading.Thread(target=die_in_write, args=(arguments.output_dir,), daemon=True).start()
+        die_in_write(arguments.output_dir)
     place = runtime.start(device=arguments.device, precision=arguments.precision, threads=1)
     setup_console(main=place.is_main)
     with Preemption(max_hours=arguments.max_hours) as preemption:
