@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.recipes.conftest import ROOT, SCRIPTS, run_script
+from tests.recipes.conftest import run_script
 
 K400 = "finetuning/k400/b16_ptk710_ftk710_ftk400_f8_res224"
 PRETRAIN = "pretraining/b16_ptk710_f8_res224"
@@ -137,10 +135,3 @@ def test_a_missing_list_stops_before_anything_starts(gpus: str, tmp_path: Path) 
     assert run.returncode == 2
     assert run.errors.startswith("umt: --data_path (nowhere) does not exist.")
     assert run.errors.count("\n") == 1
-
-
-def test_the_shell_is_clean() -> None:
-    paths = [str(ROOT / "scripts" / "launch.sh"), *map(str, SCRIPTS.values())]
-    command = [str(Path(sys.executable).with_name("shellcheck")), "-x", *paths]
-    checked = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert checked.stdout == ""

@@ -55,7 +55,12 @@ def test_a_remote_video_gives_the_frames_of_the_file(memory: str, mp4s: Path, de
 
 
 @pytest.mark.parametrize(
-    "workers", [Workers(0), Workers(2), pytest.param(Workers(2, start_method="spawn"), marks=pytest.mark.slow)]
+    "workers",
+    [
+        Workers(0),
+        pytest.param(Workers(2), marks=pytest.mark.slow),
+        pytest.param(Workers(2, start_method="spawn"), marks=pytest.mark.slow),
+    ],
 )
 def test_batches_from_s3_are_those_of_the_folder(bucket: str, mp4s: Path, workers: Workers) -> None:
     remote = loader(videos(bucket, mp4s), workers=workers)
