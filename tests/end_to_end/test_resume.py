@@ -71,14 +71,20 @@ def videos_done(videos: int) -> Moment:
     return moment
 
 
-def kill_when(moment: Moment, words: Sequence[str], folder: Path) -> str:
-    """Runs `umt words` in `folder` until the moment, then SIGKILLs it; what it had said."""
+def started(words: Sequence[str], folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """`umt words` at work in `folder`, in a group of its own, and the file of what it says."""
     console = folder / "console.txt"
     with open(console, "w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "umt", *words], cwd=folder, stderr=file, stdout=file, env=environment(),
             start_new_session=True,
         )  # fmt: skip
+    return process, console
+
+
+def kill_when(moment: Moment, words: Sequence[str], folder: Path) -> str:
+    """Runs `umt words` in `folder` until the moment, then SIGKILLs it; what it had said."""
+    process, console = started(words, folder)
     try:
         while process.poll() is None and not moment(folder / "out", console.read_text()):
             time.sleep(0.001)
@@ -303,12 +309,7 @@ def test_signals_stop_a_finetuning_anywhere_without_a_trace(
 
 def signal_when(moment: Moment, number: signal.Signals, words: Sequence[str], folder: Path) -> str:
     """Runs `umt words` in `folder` until the moment, then signals its whole group; what it said until it ended."""
-    console = folder / "console.txt"
-    with open(console, "w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "umt", *words], cwd=folder, stderr=file, stdout=file, env=environment(),
-            start_new_session=True,
-        )  # fmt: skip
+    process, console = started(words, folder)
     while process.poll() is None and not moment(folder / "out", console.read_text()):
         time.sleep(0.001)
     os.killpg(process.pid, number)

@@ -14,9 +14,10 @@ import torch
 
 from tests.videos import render
 from umt.config.schema import build, flatten
+from umt.drawing import masked
 from umt.evaluation.scores import ViewScores
 from umt.models import create_model
-from umt.quickstart import figures, report
+from umt.quickstart import report
 
 CLASSES = ("disc: stays up", "disc: sinks", "star: stays up", "star: sinks", "bar: stays up", "bar: sinks")
 VIDEOS, CLIPS, CROPS = 12, 2, 3
@@ -169,7 +170,7 @@ def test_a_masked_picture_keeps_visible_patches_and_greys_the_others() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     visible = np.zeros((2, 2, 2), bool)
     visible[0, 1, 0] = True
-    picture = figures.masked(frames, visible)
+    picture = masked(frames, visible)
     np.testing.assert_array_equal(picture[0, 4:, :4], frames[0, 4:, :4])
     grey = picture[0, :4]
     assert (grey == grey[..., :1]).all()

@@ -16,6 +16,7 @@ from umt.config.checks import model_spec, token_grid
 from umt.config.deepspeed import deepspeed_json
 from umt.config.lists import list_files, sources, training_files
 from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
+from umt.cores import usable_cores
 from umt.data import catalog
 from umt.data.label_order import agreed, of_list
 from umt.data.storage.urls import is_url
@@ -112,9 +113,7 @@ def loader_processes(config: Config) -> int:
     """Processes per GPU that load data: --num_workers, else 10, or the CPU cores that this process may use if fewer."""
     if config.data.num_workers is not None:
         return config.data.num_workers
-    # SLURM binds a task to the cores that it was given, which may be far fewer than the node has.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(10, cores)
+    return min(10, usable_cores())
 
 
 def _notice(optim: OptimConfig, world_size: int, accumulated: int) -> str | None:

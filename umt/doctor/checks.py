@@ -16,6 +16,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from umt import __version__
+from umt.cores import usable_cores
 from umt.data import reader
 from umt.errors import UserError
 
@@ -213,8 +214,7 @@ def cluster() -> Iterator[Finding]:
 
 def machine() -> Iterator[Finding]:
     """What the loader's processes live on."""
-    cores = os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    cores, allowed = os.cpu_count() or 1, usable_cores()
     quota = _cgroup_cores()
     usable = min(allowed, quota or allowed)
     limits = f", {allowed} by affinity" + (f", {quota:g} by cgroup" if quota else "")

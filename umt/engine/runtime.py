@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from umt.cores import usable_cores
 from umt.errors import ConfigError, PeerLostError
 
 log = logging.getLogger(__name__)
@@ -139,8 +140,7 @@ def choose_threads(requested: int, world: World, environ: Mapping[str, str]) -> 
         return requested
     if environ.get("OMP_NUM_THREADS", "").isdigit():
         return max(1, int(environ["OMP_NUM_THREADS"]))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(world.local_size, 1))
+    return max(1, usable_cores() // max(world.local_size, 1))
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,10 @@
 """Pictures of the quickstart's report, as PNG bytes: curves, what the teacher looks at, masks, accuracies, predictions.
 
-Backgrounds are transparent and lines of middle brightness, so that one picture reads on a light page and on a dark one.
 Shapes: T frames, H x W pixels, T' x N tokens.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,12 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from umt import drawing
+from umt.drawing import INK, Frames
 from umt.evaluation.summary import Summary
 
-Frames = NDArray[np.uint8]
 Logs = Mapping[str, Sequence[Mapping[str, Any]]]
 
-TEACHER, SCRATCH, PRETRAINED, INK = "#9a6dd7", "#e0862f", "#2b8fd6", "#80868f"
+TEACHER, SCRATCH, PRETRAINED = "#9a6dd7", "#e0862f", "#2b8fd6"
 RIGHT, WRONG = "#2f9e5b", "#d9534a"
 _SCALE, _GAP = 2, 6  # enlargement of a frame, pixels between two
 
@@ -35,14 +34,6 @@ def heat(frames: Frames, saliency: NDArray[np.float32]) -> Frames:
         share = 0.35 + 0.5 * smooth[..., None]
         painted.append((1 - share) * grey + share * colour)
     return np.stack(painted).astype(np.uint8)
-
-
-def masked(frames: Frames, visible: NDArray[np.bool_]) -> Frames:
-    """frames (T, H, W, 3), visible (T, h, w) -> the frames with the patches that the student does not see greyed."""
-    rows, columns = (np.arange(n) * m // n for n, m in zip(frames.shape[1:3], visible.shape[1:], strict=True))
-    seen = visible[:, rows[:, None], columns[None]][..., None]
-    hidden = 96 + 0.16 * (frames.mean(-1, keepdims=True) - 96)
-    return np.where(seen, frames, hidden).astype(np.uint8)
 
 
 def strip(*rows: Frames, scale: int = _SCALE) -> NDArray[np.uint8]:
@@ -72,7 +63,7 @@ def png(picture: NDArray[np.uint8]) -> bytes:
 
 def curves(logs: Logs) -> bytes:
     """Losses above, what they are for below: teacher, pretraining, finetuning beside training from scratch."""
-    figure, axes = _figure(2, 3, (12, 5.6))
+    figure, axes = drawing.figure(2, 3, (12, 5.6))
     teacher, pretrain = logs["teacher"], logs["pretrain"]
     _line(axes[0, 0], teacher, "step", "loss", TEACHER, "teacher: loss")
     _line(axes[1, 0], teacher, "step", "accuracy", TEACHER, "teacher: right captions of new frames, %")
@@ -85,18 +76,18 @@ def curves(logs: Logs) -> bytes:
         axis.legend(frameon=False, labelcolor=INK)
     for axis in (axes[1, 0], axes[1, 2]):
         axis.set_ylim(0, 102)
-    return _save(figure)
+    return drawing.save(figure)
 
 
 def accuracies(scratch: Summary, pretrained: Summary) -> bytes:
     """Top-1 by number of clips and crops for both runs, and top-1 of every class."""
     from matplotlib.gridspec import GridSpec
 
-    figure, _ = _figure(0, 0, (12, 5.6))
+    figure, _ = drawing.figure(0, 0, (12, 5.6))
     layout = GridSpec(2, 2, figure=figure, width_ratios=[1, 1.7])
     runs = (("from scratch", scratch, SCRATCH), ("pretrained", pretrained, PRETRAINED))
     for place, (name, run, colour) in enumerate(runs):
-        axis = _dress(figure.add_subplot(layout[place, 0]), f"{name}: merged top-1 by views, %", grid=False)
+        axis = drawing.dress(figure.add_subplot(layout[place, 0]), f"{name}: merged top-1 by views, %", grid=False)
         grid = np.array([[cell.top1 for cell in row] for row in run.grid])
         low, high = grid.min(), grid.max()
         for s, c in np.ndindex(*grid.shape):
@@ -110,7 +101,7 @@ def accuracies(scratch: Summary, pretrained: Summary) -> bytes:
         axis.tick_params(length=0)
         for edge in axis.spines.values():
             edge.set_visible(False)
-    axis = _dress(figure.add_subplot(layout[:, 1]), "merged top-1 of every class, %")
+    axis = drawing.dress(figure.add_subplot(layout[:, 1]), "merged top-1 of every class, %")
     names = [line.name for line in pretrained.classes]
     for shift, (name, run, colour) in zip((-0.2, 0.2), runs, strict=True):
         axis.barh(
@@ -121,12 +112,12 @@ def accuracies(scratch: Summary, pretrained: Summary) -> bytes:
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.set_xlim(0, 102)
     figure.legend(loc="outside lower right", ncols=2, frameon=False, labelcolor=INK)
-    return _save(figure)
+    return drawing.save(figure)
 
 
 def predictions(cards: Sequence[Mapping[str, Any]]) -> bytes:
     """The prediction cards of the page as one picture: frames, the true class, and what each run said."""
-    figure, axes = _figure(-(-len(cards) // 2), 2, (12, 1.25 * -(-len(cards) // 2) + 0.4))
+    figure, axes = drawing.figure(-(-len(cards) // 2), 2, (12, 1.25 * -(-len(cards) // 2) + 0.4))
     for axis in axes.flat:
         axis.axis("off")
     for axis, card in zip(axes.flat, cards, strict=False):
@@ -136,35 +127,11 @@ def predictions(cards: Sequence[Mapping[str, Any]]) -> bytes:
             sign, colour = ("right", RIGHT) if answer["right"] else ("wrong", WRONG)
             text = f"{answer['run']}, {sign}: {answer['name']} {answer['probability']:.0%}"
             axis.text(across, -0.08, text, transform=axis.transAxes, va="top", color=colour, fontsize=8, zorder=place)
-    return _save(figure)
+    return drawing.save(figure)
 
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number > 1)}"
-
-
-def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    # Figure and canvas by hand: pyplot would pick a backend for the whole process.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False) if rows else None
-    return figure, axes
-
-
-def _dress(axis: Any, title: str, grid: bool = True) -> Any:
-    axis.set_title(title, color=INK, fontsize=11, loc="left")
-    axis.patch.set_alpha(0)
-    axis.tick_params(colors=INK, labelsize=9)
-    for side, edge in axis.spines.items():
-        edge.set_color(INK)
-        edge.set_visible(side in ("left", "bottom"))
-    if grid:
-        axis.grid(color=INK, alpha=0.2, linewidth=0.8)
-        axis.set_axisbelow(True)
-    return axis
 
 
 def _cell(x: float, y: float, colour: str, depth: float) -> Any:
@@ -180,16 +147,10 @@ def _line(
 ) -> None:
     lines = [line for line in log if key in line and across in line]
     shift = across == "epoch"  # the log counts epochs from 0; a point stands where its epoch ended
-    _dress(axis, title)
+    drawing.dress(axis, title)
     axis.plot(
         [line[across] + shift for line in lines], [line[key] for line in lines],
         color=colour, linewidth=2, marker="o", markersize=3.5, label=name,
     )  # fmt: skip
     axis.set_xlabel(across, color=INK, fontsize=9)
     axis.xaxis.get_major_locator().set_params(integer=True)
-
-
-def _save(figure: Any) -> bytes:
-    target = io.BytesIO()
-    figure.savefig(target, format="png", dpi=110, transparent=True)
-    return target.getvalue()

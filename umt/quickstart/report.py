@@ -7,7 +7,6 @@ accuracy is computed from the saved scores of the views. Shapes: R videos, K cla
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import shlex
 import sys
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from umt import drawing
 from umt.config.schema import FinetuneConfig, PretrainConfig, build
 from umt.data import catalog
 from umt.data.annotations import read_list
@@ -298,7 +298,7 @@ def make(results: Results) -> tuple[str, dict[str, bytes]]:
     with tqdm(total=4, desc="report", unit="picture", leave=False) as bar:
         looks = look(results, rows[:MASKED_CLIPS], clips)
         strips = [
-            figures.strip(one.frames, figures.heat(one.frames, one.saliency), figures.masked(one.frames, one.visible))
+            figures.strip(one.frames, figures.heat(one.frames, one.saliency), drawing.masked(one.frames, one.visible))
             for one in looks
         ]
         held = np.mean([(one.saliency * one.visible).sum() / one.saliency.sum() for one in looks])
@@ -314,7 +314,9 @@ def make(results: Results) -> tuple[str, dict[str, bytes]]:
         bar.update()
     loader = FileSystemLoader(Path(__file__).parent)
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("report.html")
-    masks = [{"truth": one.truth, "src": _inline(figures.png(s))} for one, s in zip(looks, strips, strict=True)]
+    masks = [
+        {"truth": one.truth, "src": drawing.data_uri(figures.png(s))} for one, s in zip(looks, strips, strict=True)
+    ]
     page = template.render(
         rows=table_rows(results),
         margin=margin(results),
@@ -326,16 +328,12 @@ def make(results: Results) -> tuple[str, dict[str, bytes]]:
         masks=masks,
         seen=np.mean([one.visible.mean() for one in looks]),
         held=held,
-        cards=[{**card, "src": _inline(figures.png(card["picture"]))} for card in cards],
-        curves=_inline(pictures["curves.png"]),
-        accuracy=_inline(pictures["accuracy.png"]),
+        cards=[{**card, "src": drawing.data_uri(figures.png(card["picture"]))} for card in cards],
+        curves=drawing.data_uri(pictures["curves.png"]),
+        accuracy=drawing.data_uri(pictures["accuracy.png"]),
         commands=results.commands,
     )
     return page, pictures
-
-
-def _inline(picture: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
 def write(path: Path, content: bytes) -> None:

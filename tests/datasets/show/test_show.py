@@ -16,9 +16,9 @@ from tests.data.test_pool import hanging
 from tests.videos import played, render
 from umt.data import sampling
 from umt.datasets import command
-from umt.datasets.show.figures import masked
 from umt.datasets.show.look import Seen, choose, look
 from umt.datasets.show.plan import Shown, resolve
+from umt.drawing import masked
 from umt.errors import AnnotationError, ConfigError
 from umt.models import create_model
 from umt.randomness import generator

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from umt.config.schema import DECODERS, ORDERS
+from umt.cores import usable_cores
 from umt.data import catalog
 from umt.data.storage.urls import is_url
 from umt.datasets.check import across, files
@@ -149,7 +150,7 @@ def examine(lists: list[Checked], words: Namespace, classes: int | None, clip: i
             if words.decode:
                 facts, report.known = files.decoded(
                     rows, seen, cache, _bar,
-                    workers=words.num_workers or _cores(), limit=words.decode_timeout, decoder=words.decoder,
+                    workers=words.num_workers or usable_cores(), limit=words.decode_timeout, decoder=words.decoder,
                 )  # fmt: skip
                 report.decoded = len(facts)
                 found += files.of_facts(rows, facts, clip)
@@ -190,10 +191,6 @@ def _bar(total: int, what: str) -> Callable[[], None]:
             print(f"{what}: {done} of {total} files", file=sys.stderr, flush=True)
 
     return step
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_json(file: Path, report: Report) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from umt import drawing
 from umt.config.schema import FinetuneConfig
 from umt.datasets.show import figures
 from umt.datasets.show.look import Clip, Seen
@@ -112,7 +113,7 @@ def _card(shown: Shown, clip: Clip, file: Any) -> dict[str, Any]:
     for strip in clip.strips:
         rows = [strip.frames]
         if strip.visible is not None:
-            rows.append(figures.masked(strip.frames, strip.visible))
+            rows.append(drawing.masked(strip.frames, strip.visible))
         share = None if strip.visible is None else float(strip.visible.mean())
         strips.append({"title": strip.title, "src": figures.webp(figures.strip(rows, strip.numbers)), "seen": share})
     label = int(shown.videos.labels[clip.row])

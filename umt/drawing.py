@@ -1,0 +1,62 @@
+"""What all pages draw with: one look for figures, patches that are not seen, pictures as data URIs.
+
+Backgrounds are transparent and lines of middle brightness, so that one picture reads on a light page and on a dark one.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+INK = "#80868f"
+Frames = NDArray[np.uint8]
+
+
+def masked(frames: Frames, visible: NDArray[np.bool_]) -> Frames:
+    """frames (T, H, W, 3), visible (T, h, w) -> the frames with the patches that the student does not see greyed."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(frames.shape[1:3], visible.shape[1:], strict=True))
+    seen = visible[:, rows[:, None], columns[None]][..., None]
+    hidden = 96 + 0.16 * (frames.mean(-1, keepdims=True) - 96)
+    return np.where(seen, frames, hidden).astype(np.uint8)
+
+
+def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """A matplotlib figure of `size` inches and its (rows, columns) axes; of 0 rows it has None."""
+    # Figure and canvas by hand: pyplot would pick a backend for the whole process.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(made)
+    axes = made.subplots(rows, columns, squeeze=False) if rows else None
+    return made, axes
+
+
+def dress(axis: Any, title: str, *, grid: bool = True, points: int = 9) -> Any:
+    """Gives an axis its title and look; `points` is the size of the numbers. Returns it."""
+    axis.set_title(title, color=INK, fontsize=points + 2, loc="left")
+    axis.patch.set_alpha(0)
+    axis.tick_params(colors=INK, labelsize=points)
+    for side, edge in axis.spines.items():
+        edge.set_color(INK)
+        edge.set_visible(side in ("left", "bottom"))
+    if grid:
+        axis.grid(color=INK, alpha=0.2, linewidth=0.8)
+        axis.set_axisbelow(True)
+    return axis
+
+
+def save(made: Any) -> bytes:
+    """A matplotlib figure -> PNG."""
+    target = io.BytesIO()
+    made.savefig(target, format="png", dpi=110, transparent=True)
+    return target.getvalue()
+
+
+def data_uri(picture: bytes, kind: str = "png") -> str:
+    """An encoded picture as what a page can hold in itself."""
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
