@@ -14,7 +14,7 @@ import numpy as np
 
 from umt.data import parquet_list
 from umt.data.class_folders import VIDEO_ENDINGS, read_folders
-from umt.data.list_lines import SEPARATORS, Form, explain, header, lines, read_text
+from umt.data.list_lines import SEPARATORS, Form, explain, header, lines, read_text, separator_of
 from umt.data.plain_lists import plain_rows
 from umt.data.video_list import Rows, VideoList
 from umt.errors import AnnotationError
@@ -93,7 +93,7 @@ def read_list(
         rows = parquet_list.read(source, frame_folders=frame_folders, labels_optional=labels_optional)
         numbers = array("q")
     else:
-        form = Form("\t" if separator == "\\t" else separator, frame_folders, labels_optional)
+        form = Form(separator_of(separator), frame_folders, labels_optional)
         rows, numbers = _rows(source, form)
     if num_classes is not None:
         _check_labels(source, rows, numbers, num_classes, labels_optional)

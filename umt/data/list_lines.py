@@ -117,6 +117,11 @@ class Form:
         return line
 
 
+def separator_of(split: str) -> str:
+    """The character that --split means: the two characters `\\t` stand for a tab."""
+    return "\t" if split == "\\t" else split
+
+
 def _fits_text(path: str) -> bool:
     return not re.search(r"[\r\n\0\ud800-\udfff]|^\ufeff", path)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from umt.config.schema import DECODERS, ORDERS
 from umt.cores import usable_cores
 from umt.data import catalog
+from umt.data.list_lines import separator_of
 from umt.data.storage.urls import is_url
 from umt.datasets.check import across, files
 from umt.datasets.check.cache import Cache, cache_folder, versions
@@ -96,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError(
                 "--fix writes lists beside lists, which a folder per class and a URL do not have. Mend or copy them."
             )
-        split = "\t" if words.split == "\\t" else words.split
+        split = None if words.split is None else separator_of(words.split)
         report.fixed = fix(lists, report.findings, folder, frame_folders=frame_folders, split=split)
     report.seconds = time.perf_counter() - start
     if words.json == "-":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from umt.data import parquet_list
 from umt.data.annotations import read_folders
-from umt.data.list_lines import SEPARATORS, Form, header, lines, read_text
+from umt.data.list_lines import SEPARATORS, Form, header, lines, read_text, separator_of
 from umt.data.plain_lists import plain_rows
 from umt.data.storage.urls import is_url
 from umt.data.video_list import Rows, VideoList
@@ -222,7 +222,7 @@ def _form(checked: Checked, text: str, how: Reading) -> Form:
     forms = {s: Form(s, how.frame_folders) for s in SEPARATORS}
     read_by = {s: sum(form.row(line) is not None for line in sample) for s, form in forms.items()}
     best = max(read_by, key=lambda s: read_by[s])
-    split = "\t" if how.split == "\\t" else how.split
+    split = None if how.split is None else separator_of(how.split)
     if split is None:
         split = best if read_by[best] else ","
         if read_by[best]:

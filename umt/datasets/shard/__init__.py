@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from umt.data.annotations import VideoList, read_list
 from umt.data.labels import LABELS_FILE
+from umt.data.list_lines import Form, Row, separator_of
 from umt.data.storage import remote
 from umt.data.storage.shards import INDEX, Place, read_index, write_index
 from umt.data.storage.urls import is_url
@@ -215,19 +216,15 @@ def _write_lists(
     out: Path, sources: Sequence[str], lists: Sequence[VideoList], found: dict[str, Video], separator: str
 ) -> None:
     """Each list with its own rows and separator. One that was read from parquet becomes a csv."""
-    separator = "\t" if separator == "\\t" else separator
+    form = Form(separator_of(separator))
     for source, videos in zip(sources, lists, strict=True):
         paths = [videos.path(row) for row in range(len(videos))]
         lines = [
-            f"{_quoted(path)}{separator}{label}\n"
+            form.line(Row(path, -1, label)) + "\n"
             for path, label in zip(paths, videos.labels.tolist(), strict=True)
             if path in found
         ]
         put(out / _list_name(source), "".join(lines).encode("utf-8", "surrogateescape"))
-
-
-def _quoted(path: str) -> str:
-    return '"' + path.replace('"', '""') + '"' if '"' in path else path
 
 
 def verify(folder: str) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from umt.data.annotations import VIDEO_ENDINGS, VideoList, read_list
-from umt.data.list_lines import Form, Row
+from umt.data.list_lines import Form, Row, separator_of
 from umt.datasets.transcode.crew import Job
 from umt.errors import AnnotationError, ConfigError
 
@@ -82,7 +82,7 @@ def _jobs(files: Sequence[str], top: str, out: Path) -> dict[str, Job]:
 
 def write_list(path: Path, videos: VideoList, jobs: Sequence[Job], done: set[str], separator: str) -> int:
     """Writes the list with the copies' paths, without the rows whose copy is not `done`; says how many rows it has."""
-    form = Form("\t" if separator == "\\t" else separator)
+    form = Form(separator_of(separator))
     lines = []
     for row, job in enumerate(jobs):
         if job.name not in done:
