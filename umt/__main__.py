@@ -8,6 +8,7 @@ goes on. A recipe is parsed, checked and printed (`--dry_run`) before torch is i
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import signal
@@ -20,6 +21,17 @@ from umt.config.cli import parse, render_dry_run
 from umt.engine.preemption import Preemption
 from umt.errors import EXIT_PREEMPTED, ConfigError, PeerLostError, PreemptedError, UserError
 
+# Command -> module, which has `main(argv) -> exit code` and is imported when it is asked for, and what it is for.
+_TOOLS = {
+    "data": ("umt.datasets.command", "data sets: prepare, transcode, check, shard, show"),
+}
+_COMMANDS = ("pretrain", "finetune", "test", "replay", "plan", "doctor", *_TOOLS)
+
+
+def _tools() -> str:
+    return "\n".join(f"  umt {name:<28} {what}" for name, (_, what) in _TOOLS.items())
+
+
 USAGE = f"""umt {__version__}: video transformers by masked distillation from an image teacher
 
   umt pretrain  --flag value ...   align a student with a frozen image teacher
@@ -27,12 +39,10 @@ USAGE = f"""umt {__version__}: video transformers by masked distillation from an
   umt test      --flag value ...   test a classifier from many views (finetune --eval)
   umt replay    FILE               recompute the step that a run stopped at because it was not finite
   umt plan      SCRIPT             parameters, memory and hours of an experiment, before it is started
-  umt data      COMMAND            prepare, check and look at data sets
   umt doctor                       what this machine has, and what is missing for what
+{_tools()}
 
 umt COMMAND --help lists the flags; --dry_run prints the resolved run. Experiments: exp/, results: MODEL_ZOO.md."""
-
-_COMMANDS = ("pretrain", "finetune", "test", "replay", "plan", "data", "doctor")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -48,11 +58,8 @@ def run(argv: Sequence[str]) -> None:
         from umt.sizing.command import plan_command
 
         print(plan_command(rest))
-    elif command == "data":
-        from umt.datasets.command import main as data_command
-
-        code = data_command(rest)
-        if code:
+    elif command in _TOOLS:
+        if code := importlib.import_module(_TOOLS[command][0]).main(rest):
             raise SystemExit(code)
     elif command == "doctor":
         from umt.doctor import examine

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from umt.datasets.command import COMMANDS, Parser, main
+from umt.command_line import Parser
+from umt.datasets.command import COMMANDS, main
 from umt.errors import ConfigError
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from umt.command_line import Parser
 from umt.config.schema import DECODERS, ORDERS
 from umt.cores import usable_cores
 from umt.data import catalog
@@ -22,7 +23,6 @@ from umt.datasets.check.findings import OF_FILES, WARNING, Finding
 from umt.datasets.check.fix import fix, tell
 from umt.datasets.check.lists import Checked, Reading, find_lists, read, read_class_folders
 from umt.datasets.check.report import Report
-from umt.datasets.command import Parser
 from umt.errors import AnnotationError, ConfigError, OutputError
 
 _SHORT = 4  # files that need no progress bar

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umt.datasets.command import Parser
+from umt.command_line import Parser
 from umt.errors import AnnotationError, ConfigError
 
 if TYPE_CHECKING:

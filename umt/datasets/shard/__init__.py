@@ -24,13 +24,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from umt.command_line import Parser
 from umt.data.annotations import VideoList, read_list
 from umt.data.labels import LABELS_FILE
 from umt.data.list_lines import Form, Row, separator_of
 from umt.data.storage import remote
 from umt.data.storage.shards import INDEX, Place, read_index, write_index
 from umt.data.storage.urls import is_url
-from umt.datasets.command import Parser
 from umt.datasets.shard.tar import BLOCK, Part, Video, facts_of, padded, put, write_all
 from umt.errors import AnnotationError, ConfigError, OutputError
 from umt.randomness import generator

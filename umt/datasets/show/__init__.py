@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from umt.datasets.command import Parser
+from umt.command_line import Parser
 from umt.errors import ConfigError
 
 DESCRIPTION = """What a model will see of a list of videos, as one page that opens in a browser: clips after

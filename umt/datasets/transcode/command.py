@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from umt.command_line import Parser
 from umt.data.labels import LABELS_FILE
-from umt.datasets.command import Parser
 from umt.datasets.transcode.crew import Job, transcode_all
 from umt.datasets.transcode.encode import Settings, Written
 from umt.datasets.transcode.gain import measure

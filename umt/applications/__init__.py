@@ -1,0 +1,1 @@
+"""Tools that use trained weights on videos: `umt predict`, `extract`, `probe`, `visualize`."""

@@ -1,0 +1,1 @@
+"""Weights ready to be used: model, transform and labels in one object."""

@@ -1,0 +1,1 @@
+"""Tools on what tests have left: `umt ensemble`, `umt verify`."""

@@ -1,0 +1,1 @@
+"""Tools that bring weights in and out: `umt weights`, `umt export`."""
