@@ -1,0 +1,87 @@
+"""What a user of a model must know beside its weights; the content of `config.json` in an exported folder. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from umt.errors import CheckpointError
+from umt.models.specs import image_shape
+
+FORMAT = 1  # the key `umt_model`; raised when a reader of the old layout would misread the new one
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Sampling = Literal["sparse", "dense", "ssv2"]
+
+
+@dataclass(frozen=True)
+class Description:
+    """How to build a model, to feed it, and to read what it gives.
+
+    Args:
+        model, arguments: `create_model(model, **arguments)` builds it.
+        mean, std: per channel, red green blue, in units of the full range.
+        sampling, sampling_rate: how frames are taken from a video (the rate counts for "dense" only).
+        short_side_size: pixels to which a frame's short side is brought before crops of it are taken.
+        test_clips, test_crops: views of a video over which results are merged.
+        labels: class names in the order of the head; None where nothing says them. `labels_source`: what says them.
+        multi_label: classes do not exclude each other; a sigmoid each, not a softmax.
+        provenance: where the weights come from: source, sha256, epoch, ...
+        licence: of "code", "weights", "teacher" and "data", as far as known.
+    """
+
+    model: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    sampling: Sampling = "sparse"
+    sampling_rate: int = 4
+    short_side_size: int = 224
+    test_clips: int = 4
+    test_crops: int = 3
+    labels: tuple[str, ...] | None = None
+    labels_source: str = ""
+    multi_label: bool = False
+    provenance: dict[str, str | int | float] = field(default_factory=dict)
+    licence: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def num_frames(self) -> int:
+        return int(self.arguments.get("num_frames", 8))
+
+    @property
+    def input_size(self) -> int | tuple[int, int]:
+        """Pixels of a frame that the model takes: one number for a square, else (height, width)."""
+        height, width = image_shape(self.arguments["image_size"])
+        return height if height == width else (height, width)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values under the names of the fields, and `umt_model`, the number of this layout."""
+        return {"umt_model": FORMAT, **json.loads(json.dumps(dataclasses.asdict(self)))}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], where: str = "config.json") -> Description:
+        """From what `to_json` gives; keys of others (those of the hub) are passed over. Raises `CheckpointError`."""
+        if content.get("umt_model") != FORMAT:
+            raise CheckpointError(
+                f"{where} is not the description of a model of this library (umt_model: {FORMAT}), or of a newer one. "
+                "Export the model again, or update umt."
+            )
+        known = {f.name for f in dataclasses.fields(cls)}
+        values = {name: value for name, value in content.items() if name in known}
+        values["arguments"] = {name: _tuple(value) for name, value in values.get("arguments", {}).items()}
+        for name in ("mean", "std", "labels"):
+            if name in values:
+                values[name] = _tuple(values[name])
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise CheckpointError(f"{where} lacks a part of a model's description: {error}.") from None
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
