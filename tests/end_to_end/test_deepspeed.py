@@ -128,12 +128,14 @@ def test_a_missing_compiler_is_said_in_a_sentence(data: Data, umt: Command, tmp_
     assert "Install one, e.g. apt-get install g++" in sentence
 
 
+@pytest.mark.slow
 @needs_deepspeed
 def test_fp16_on_a_cpu_is_refused(data: Data, umt: Command, tmp_path: Path) -> None:
     words = [*flags_of("finetune", data), "--precision", "fp16", "--zero_stage", "1"]
     assert "--precision (fp16): DeepSpeed has no fp16 on a CPU." in said(umt, words, cwd=tmp_path)
 
 
+@pytest.mark.slow
 @needs_deepspeed
 def test_a_file_that_contradicts_a_flag_is_refused_before_training(data: Data, umt: Command, tmp_path: Path) -> None:
     (tmp_path / "ds.json").write_text('{"train_micro_batch_size_per_gpu": 64}')

@@ -119,6 +119,7 @@ def assert_kills_leave_no_trace(words: list[str], moments: Sequence[Moment], umt
     assert_same_run(tmp_path / "whole" / "out", tmp_path / "cut" / "out")
 
 
+@pytest.mark.slow
 def test_a_pretraining_killed_in_mid_epoch_ends_as_one_left_alone(data: Data, umt: Command, tmp_path: Path) -> None:
     words = words_of(data.pretrain, save_every_steps=1, epochs=1, warmup_epochs=0)
     assert_kills_leave_no_trace(words, [said("step 4/6")], umt, tmp_path)

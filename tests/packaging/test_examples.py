@@ -39,6 +39,8 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
     assert "vit_base_patch16_224" in run(sections(ROOT / "README.md")["Use the models"], tmp_path)
 
 
-@pytest.mark.parametrize("title", ["A new data set", "A new model", "A new task"])
+@pytest.mark.parametrize(
+    "title", ["A new model", *(pytest.param(t, marks=pytest.mark.slow) for t in ("A new data set", "A new task"))]
+)
 def test_the_examples_of_extending_run(title: str, tmp_path: Path) -> None:
     run(sections(ROOT / "docs/extend.md")[title], tmp_path)

@@ -166,6 +166,7 @@ def test_no_source_file_outgrows_its_room() -> None:
     assert not [name for name in lengths if Path(name).stem in {"utils", "misc", "helpers"}]
 
 
+@pytest.mark.slow
 def test_every_shell_script_passes_shellcheck() -> None:
     shellcheck = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or shutil.which("shellcheck")
     if shellcheck is None:
