@@ -20,13 +20,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from umt import devices
 from umt.cores import usable_cores
+from umt.devices import choose_precision, has_native_bf16
 from umt.errors import ConfigError, PeerLostError
+
+__all__ = [
+    "Runtime", "World", "barrier", "broadcast_object", "choose_device", "choose_precision", "choose_threads",
+    "find_world", "gather_objects", "has_native_bf16", "is_main", "rank", "reduce_mean", "reduce_sum", "rendezvous",
+    "start", "stop", "unwrap", "world_size",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -101,37 +107,7 @@ def rendezvous(world: World, environ: Mapping[str, str]) -> tuple[str, int]:
 
 def choose_device(name: str, world: World) -> torch.device:
     """`auto`: this process's GPU if there is one, else the CPU. A GPU that is asked for and missing is refused."""
-    if name not in ("auto", "cpu") and not name.startswith("cuda"):
-        raise ConfigError(f"--device ({name}) must be auto, cpu or cuda.")
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ConfigError(f"--device ({name}): no usable CUDA GPU was found. Use --device cpu, or --device auto.")
-    index = int(name.split(":")[1]) if ":" in name else world.local_rank
-    if index >= torch.cuda.device_count():
-        raise ConfigError(
-            f"--device ({name}): process {world.local_rank} of this node wants GPU {index}, but "
-            f"{torch.cuda.device_count()} are visible. Start at most one process per GPU, or use --device cpu."
-        )
-    return torch.device("cuda", index)
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    """Whether `device` multiplies bf16 in hardware: CUDA from compute capability 8.0, CPUs with AVX512-BF16 or AMX."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """`auto`: bf16 where it is native, else fp16 on CUDA and fp32 on a CPU."""
-    if name not in PRECISIONS:
-        raise ConfigError(f"--precision ({name}) must be one of {', '.join(PRECISIONS)}.")
-    if name != "auto":
-        return name
-    if has_native_bf16(device):
-        return "bf16"
-    return "fp16" if device.type == "cuda" else "fp32"
+    return devices.choose_device(name, world.local_rank)
 
 
 def choose_threads(requested: int, world: World, environ: Mapping[str, str]) -> int:
@@ -160,11 +136,7 @@ class Runtime:
 
     def autocast(self) -> torch.autocast:
         """Context of forward passes. fp16 and bf16 keep fp32 master weights."""
-        return torch.autocast(
-            self.device.type,
-            dtype=_DTYPES[self.precision] if self.precision != "fp32" else None,
-            enabled=self.precision != "fp32",
-        )
+        return devices.autocast(self.device, self.precision)
 
     def scaler(self) -> torch.amp.GradScaler:
         """The loss scaler: active under fp16, a pass-through otherwise."""
