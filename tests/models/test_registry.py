@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,9 +82,10 @@ def test_a_model_of_one_s_own_sizes_is_one_entry() -> None:
         del SPECS["vit_of_this_test"]
 
 
-def test_timm_gets_prefixed_names_and_loses_none() -> None:
+def test_timm_gets_prefixed_names_and_loses_none(tmp_path: Path) -> None:
     code = """
-import timm, torch
+import sys
+import timm, timm.data, timm.optim, torch
 from umt.errors import ConfigError
 from umt.models import register_timm
 before = {name: timm.model_entrypoint(name) for name in timm.list_models()}
@@ -99,7 +101,26 @@ try:
     timm.create_model("umt_vit_tiny_patch8_64", pretrained=True)
 except ConfigError as error:
     print(error)
+
+torch.save(timm.create_model("umt_vit_tiny_patch8_64", num_classes=3).state_dict(), sys.argv[1])
+model = timm.create_model(
+    "umt_vit_tiny_patch8_64", pretrained=True, pretrained_cfg_overlay={"file": sys.argv[1]},
+    num_classes=3, img_size=64, drop_rate=0.4, global_pool="avg", in_chans=3,
+)
+assert torch.equal(model.head.weight, torch.load(sys.argv[1])["head.weight"]) and model.head_drop.p == 0.4
+again = timm.create_model("umt_vit_tiny_patch8_64", num_classes=3, checkpoint_path=sys.argv[1])
+assert torch.equal(model.head.weight, again.head.weight)
+facts = timm.data.resolve_model_data_config(model)
+assert facts["input_size"] == (3, 64, 64) and facts["mean"] == (0.485, 0.456, 0.406), facts
+groups = timm.optim.param_groups_layer_decay(model, weight_decay=0.05, layer_decay=0.5)
+assert sorted({group["lr_scale"] for group in groups}) == [0.5**i for i in range(5, -1, -1)], groups
+
+video = torch.randn(1, 3, 8, 64, 64)
+getter = timm.create_model("umt_vit_tiny_patch8_64", features_only=True, out_indices=(0, 2))
+assert getter.feature_info.channels() == [96, 96] and len(getter.model.blocks) == 3
+assert [tuple(f.shape) for f in getter(video)] == [(1, 512, 96)] * 2
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    file = tmp_path / "weights.pth"
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "umt_vit_tiny_patch8_64 has no weights to download" in done.stdout

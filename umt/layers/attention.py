@@ -31,6 +31,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
 
 
+class LinearWithBias(nn.Linear):
+    """A linear layer without a bias of its own, which is given one: two of three biases of qkv are trained.
+
+    The module is called, and not its weight used, so that forward hooks, LoRA wrappers and parametrisations see it.
+    """
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x (..., D), bias (E,) -> (..., E)."""
+        return F.linear(x, self.weight, bias)
+
+
 class Attention(nn.Module):
     """Attention of the video models: one qkv matrix without bias, and biases for q and v only.
 
@@ -42,7 +53,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.attn_drop = attn_drop
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = LinearWithBias(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, width)
@@ -51,7 +62,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, L, D) -> (B, L, D)."""
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        q, k, v = split_heads(F.linear(x, self.qkv.weight, bias), self.heads)
+        q, k, v = split_heads(self.qkv(x, bias), self.heads)
         out = attend(q, k, v, self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(merge_heads(out)))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ class ModelSpec:
     tubelet_size: int = 1
     output_dim: int | None = None  # teacher: its embedding; student: the teacher's embedding, which it predicts
     return_layers: int | None = None
+    mlp_ratio: float = 4.0
     # Where the sinusoid is defined; tables of other grids are resampled from it. Pretraining and finetuning must agree.
     position_grid: Grid | None = None
 
@@ -42,6 +44,8 @@ class ModelSpec:
             "teacher": ["output_dim", "return_layers"],
         }[self.kind]
         arguments = {name: getattr(self, name) for name in names}
+        if self.mlp_ratio != 4.0:
+            arguments["mlp_ratio"] = self.mlp_ratio
         if self.kind == "student":
             arguments["teacher_width"] = self.output_dim
         return arguments
@@ -49,6 +53,8 @@ class ModelSpec:
 
 _BASE: dict[str, Any] = {"width": 768, "depth": 12, "heads": 12, "patch_size": 16}
 _LARGE: dict[str, Any] = {"width": 1024, "depth": 24, "heads": 16, "patch_size": 16}
+# As VideoMAE and VideoMAE V2 pretrain them: 16 frames, two a token.
+_VIDEOMAE: dict[str, Any] = {"image_size": 224, "num_frames": 16, "tubelet_size": 2}
 _CLIP_LARGE: dict[str, Any] = {**_LARGE, "patch_size": 14, "output_dim": 768, "return_layers": 6, "num_frames": None}
 _TINY: dict[str, Any] = {"width": 96, "depth": 4, "heads": 3, "patch_size": 8, "image_size": 64}
 _SMALLEST: dict[str, Any] = {**_TINY, "image_size": 48, "width": 64, "heads": 2}
@@ -84,6 +90,37 @@ SPECS: dict[str, ModelSpec] = {
     ),
     "vit_large_patch16_384": ModelSpec(
         "classifier", "ViT-L/16 video classifier at 384 px", image_size=384, position_grid=_PUBLISHED_GRID, **_LARGE
+    ),
+    "vit_small_patch16_224": ModelSpec(
+        "classifier",
+        "ViT-S/16 video classifier in VideoMAE's size",
+        width=384,
+        depth=12,
+        heads=6,
+        patch_size=16,
+        position_grid=_PUBLISHED_GRID,
+        **_VIDEOMAE,
+    ),
+    "vit_huge_patch16_224": ModelSpec(
+        "classifier",
+        "ViT-H/16 video classifier in VideoMAE's size",
+        width=1280,
+        depth=32,
+        heads=16,
+        patch_size=16,
+        position_grid=_PUBLISHED_GRID,
+        **_VIDEOMAE,
+    ),
+    "vit_giant_patch14_224": ModelSpec(
+        "classifier",
+        "ViT-g/14 video classifier in the size of VideoMAE V2",
+        width=1408,
+        depth=40,
+        heads=16,
+        patch_size=14,
+        mlp_ratio=48 / 11,
+        position_grid=(8, 16, 16),
+        **_VIDEOMAE,
     ),
     "clip_b16": ModelSpec(
         "teacher", "CLIP-B/16 visual tower", image_size=224, output_dim=512, return_layers=6, num_frames=None, **_BASE
@@ -135,6 +172,12 @@ def find_spec(name: str) -> ModelSpec:
 def image_shape(image_size: int | tuple[int, int]) -> tuple[int, int]:
     """An image size, one number or (height, width), as (height, width)."""
     return (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
+
+
+def as_grid(sizes: Sequence[int]) -> Grid:
+    """Three numbers, which json has as a list, as (T', H', W')."""
+    frames, height, width = sizes
+    return int(frames), int(height), int(width)
 
 
 def token_grid(image_size: int | tuple[int, int], patch_size: int, num_frames: int = 1, tubelet_size: int = 1) -> Grid:

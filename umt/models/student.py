@@ -8,7 +8,8 @@ L = (T / tubelet) * (H / patch) * (W / patch) tokens, V visible tokens per clip.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from umt.errors import ConfigError
 from umt.layers.block import NORM_EPS, make_blocks, run_block
 from umt.layers.patch_embed import PatchEmbed
 from umt.layers.pos_embed import position_table
-from umt.models.specs import Grid, check_transformer, image_shape, return_indices, token_grid
+from umt.models.intermediates import Layout, arranged, block_indices, check_layout, feature_info
+from umt.models.specs import Grid, as_grid, check_transformer, image_shape, return_indices, token_grid
 from umt.models.video_input import check_video, check_visible
 
 
@@ -58,14 +60,20 @@ class Encoder(nn.Module):
 
     def forward(self, video: Tensor, visible: Tensor) -> Tensor:
         """video (B, 3, T, H, W), visible (B, V) -> aligned blocks, ascending, after the one final norm (K, B, V, D)."""
+        return self.norm(torch.stack(self.outputs(video, visible, self.returned)))
+
+    def outputs(self, video: Tensor, visible: Tensor | None, blocks: Sequence[int]) -> list[Tensor]:
+        """Outputs of `blocks`, each (B, V, D), before the norm; `visible` None: all tokens. Later ones are not run."""
         x = self.patch_embed(video, visible)
-        x = x + self.pos_embed[0][visible].to(x.dtype)
+        x = x + (self.pos_embed if visible is None else self.pos_embed[0][visible]).to(x.dtype)
         outputs = []
         for i, block in enumerate(self.blocks):
+            if i > max(blocks):
+                break
             x = run_block(block, x, recompute=i < self.checkpoint_num)
-            if i in self.returned:
+            if i in blocks:
                 outputs.append(x)
-        return self.norm(torch.stack(outputs))
+        return outputs
 
 
 class Decoder(nn.Module):
@@ -127,7 +135,9 @@ class Student(nn.Module):
         norm_type: Literal["l2", "none"] = "l2",
         position_grid: Grid | None = None,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        self._given = given
         check_transformer(
             width=width,
             depth=depth,
@@ -151,8 +161,9 @@ class Student(nn.Module):
         self.patch_size = patch_size
         self.tubelet_size = tubelet_size
         self.num_layers = depth
+        self.num_features = width
         self.returned = return_indices(depth, return_layers, return_interval)
-        self.position_grid = self.grid if position_grid is None else position_grid
+        self.position_grid = self.grid if position_grid is None else as_grid(position_grid)
         table = position_table(width, self.grid, self.position_grid)
         self.encoder = Encoder(
             width=width,
@@ -173,6 +184,21 @@ class Student(nn.Module):
         self.apply(_init_weights)
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """Keywords of this class that build the same architecture again; plain values, fit for json."""
+        return {**self._given, "checkpoint_num": self.encoder.checkpoint_num}
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of tokens and features; as `num_features`."""
+        return self.num_features
+
+    @property
+    def feature_info(self) -> list[dict[str, int | str]]:
+        """For timm: module, width and pixels per token of every block's output."""
+        return feature_info(self.encoder.blocks, self.num_features, self.patch_size, "encoder.blocks")
+
+    @property
     def num_tokens(self) -> int:
         """L, tokens of a whole clip."""
         return math.prod(self.grid)
@@ -180,6 +206,45 @@ class Student(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters and tables that are never decayed; those that this model lacks do no harm."""
         return {"encoder.pos_embed", "pos_embed", "clip_pos_embed"}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """From now on all blocks recompute their activations in the backward pass, or none does."""
+        self.encoder.checkpoint_num = self.num_layers if enable else 0
+
+    def forward_features(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
+        """video (B, 3, T, H, W) float -> last block's tokens after the encoder's norm (B, L, D); with `visible` (B, V)
+        only those exist: (B, V, D). Neither decoders nor a teacher are needed.
+        """
+        return self.encoder.norm(self._outputs(video, visible, (self.num_layers - 1,))[0])
+
+    def forward_intermediates(
+        self,
+        video: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        visible: Tensor | None = None,
+        norm: bool = False,
+        output_fmt: Layout = "NLC",
+    ) -> list[Tensor]:
+        """video (B, 3, T, H, W) float -> the encoder's outputs of the blocks `indices`, ascending.
+
+        Args:
+            indices: block numbers, -1 the last; a number n: the last n; None: all. Later blocks are not run.
+            visible: (B, V) tokens that exist; None: all.
+            norm: after the encoder's one norm, which was trained on the aligned blocks.
+            output_fmt: "NLC": (B, L or V, D). "NCTHW": (B, D, T', H', W'), for whole clips.
+
+        Raises `ConfigError` for blocks and layouts that do not exist.
+        """
+        check_layout(output_fmt, whole_clip=visible is None)
+        outputs = self._outputs(video, visible, block_indices(self.num_layers, indices))
+        return [arranged(self.encoder.norm(out) if norm else out, self.grid, output_fmt) for out in outputs]
+
+    def _outputs(self, video: Tensor, visible: Tensor | None, blocks: Sequence[int]) -> list[Tensor]:
+        check_video(video, self.clip_shape)
+        if visible is not None:
+            check_visible(video, visible, self.num_tokens)
+        return self.encoder.outputs(video, visible, blocks)
 
     def forward(self, video: Tensor, visible: Tensor) -> Tensor:
         """video (B, 3, T, H, W) float, visible (B, V) int64 indices, ascending -> predictions (K, B, V, E) float32.

@@ -7,6 +7,8 @@ L = (T / tubelet) * (H / patch) * (W / patch) tokens.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,8 @@ from umt.errors import ConfigError
 from umt.layers.block import NORM_EPS, make_blocks, run_block
 from umt.layers.patch_embed import PatchEmbed
 from umt.layers.pos_embed import position_table
-from umt.models.specs import Grid, check_transformer, default_position_grid, image_shape, token_grid
+from umt.models.intermediates import Layout, arranged, block_indices, check_layout, feature_info
+from umt.models.specs import Grid, as_grid, check_transformer, default_position_grid, image_shape, token_grid
 from umt.models.video_input import check_video
 
 
@@ -65,7 +68,9 @@ class VisionTransformer(nn.Module):
         init_scale: float = 0.001,
         position_grid: Grid | None = None,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        self._given = given
         check_transformer(
             width=width,
             depth=depth,
@@ -86,7 +91,7 @@ class VisionTransformer(nn.Module):
         self.checkpoint_num = checkpoint_num
         self.init_scale = init_scale
         self.use_mean_pooling = use_mean_pooling
-        self.position_grid = default_position_grid(patch_size) if position_grid is None else position_grid
+        self.position_grid = default_position_grid(patch_size) if position_grid is None else as_grid(position_grid)
         table = position_table(width, self.grid, self.position_grid)
         if use_learnable_pos_emb:
             self.pos_embed = nn.Parameter(table)
@@ -113,18 +118,58 @@ class VisionTransformer(nn.Module):
         self.reset_classifier(num_classes)
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """Keywords of this class that build the same architecture again; plain values, fit for json."""
+        now = {"depth": self.num_layers, "num_classes": self.num_classes, "checkpoint_num": self.checkpoint_num}
+        return {**self._given, **now}
+
+    @property
     def num_tokens(self) -> int:
         """L, tokens of a whole clip."""
         return math.prod(self.grid)
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of tokens and features; as `num_features`."""
+        return self.num_features
+
+    @property
+    def feature_info(self) -> list[dict[str, int | str]]:
+        """For timm: module, width and pixels per token of every block's output."""
+        return feature_info(self.blocks, self.num_features, self.patch_size)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters and tables that are never decayed; those that this model lacks do no harm."""
         return {"pos_embed"}
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Puts a new head of `num_classes` rows in place of the old one, on its device; 0: none."""
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """For timm's layer-wise learning rates: embeddings, block by block (`coarse` changes nothing), the rest."""
+        return {
+            "stem": r"^pos_embed|^patch_embed",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm", (99999,))],  # timm's number for the last group
+        }
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """From now on all blocks recompute their activations in the backward pass, or none does."""
+        self.checkpoint_num = self.num_layers if enable else 0
+
+    def get_classifier(self) -> nn.Module:
+        """The head: a linear layer, or the identity where there are no classes."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Puts a new head of `num_classes` rows in place of the old one, on its device; 0: none.
+
+        `global_pool` is there for timm's callers; pooling stays what it is. Raises `ConfigError` for another one.
+        """
         if num_classes < 0:
             raise ConfigError(f"num_classes ({num_classes}) must not be negative.")
+        own = "avg" if self.use_mean_pooling else "token"
+        if global_pool not in (None, own):
+            raise ConfigError(
+                f"global_pool ({global_pool!r}) cannot change with the head: the model pools by {own!r}, and its last "
+                "norm is trained for that. Build it with use_mean_pooling=True ('avg') or False ('token')."
+            )
         self.num_classes = num_classes
         if num_classes == 0:
             self.head = nn.Identity()
@@ -137,16 +182,102 @@ class VisionTransformer(nn.Module):
             self.head.bias.mul_(self.init_scale)
 
     def forward_features(self, video: Tensor) -> Tensor:
-        """video (B, 3, T, H, W) float -> all tokens (B, L, D), not yet pooled."""
-        check_video(video, self.clip_shape)
-        x = self.patch_embed(video)
-        x = self.pos_drop(x + self.pos_embed.to(x.dtype))
+        """video (B, 3, T, H, W) float -> all tokens (B, L, D), not yet pooled; under autocast in its dtype.
+
+        `norm`, which a model with mean pooling does not have, is applied; `fc_norm` comes after pooling.
+        """
+        x = self._embed(video)
         for i, block in enumerate(self.blocks):
             x = run_block(block, x, recompute=i < self.checkpoint_num)
         return self.norm(x)
 
+    def _embed(self, video: Tensor) -> Tensor:
+        check_video(video, self.clip_shape)
+        x = self.patch_embed(video)
+        return self.pos_drop(x + self.pos_embed.to(x.dtype))
+
+    @overload
+    def forward_intermediates(
+        self,
+        video: Tensor,
+        indices: int | Sequence[int] | None = ...,
+        *,
+        norm: bool = ...,
+        stop_early: bool = ...,
+        output_fmt: Layout = ...,
+        intermediates_only: Literal[False] = ...,
+    ) -> tuple[Tensor, list[Tensor]]: ...
+
+    @overload
+    def forward_intermediates(
+        self,
+        video: Tensor,
+        indices: int | Sequence[int] | None = ...,
+        *,
+        norm: bool = ...,
+        stop_early: bool = ...,
+        output_fmt: Layout = ...,
+        intermediates_only: Literal[True],
+    ) -> list[Tensor]: ...
+
+    def forward_intermediates(
+        self,
+        video: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Layout = "NLC",
+        intermediates_only: bool = False,
+    ) -> tuple[Tensor, list[Tensor]] | list[Tensor]:
+        """video (B, 3, T, H, W) float -> (what `forward_features` gives, outputs of the blocks `indices`, ascending).
+
+        Args:
+            indices: block numbers, -1 the last; a number n: the last n; None: all.
+            norm: the last norm is applied to every token of every output: `norm`, or `fc_norm` where the model pools
+                by the mean (it was trained on the mean of the last block's tokens).
+            stop_early: blocks after the last wanted one are not run, and what is given first is the last one's output.
+            output_fmt: "NLC": (B, L, D). "NCTHW": (B, D, T', H', W').
+            intermediates_only: the list alone.
+
+        Raises `ConfigError` for blocks and layouts that do not exist.
+        """
+        taken = block_indices(len(self.blocks), indices)
+        check_layout(output_fmt)
+        x = self._embed(video)
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            if stop_early and i > taken[-1]:
+                break
+            x = run_block(block, x, recompute=i < self.checkpoint_num)
+            if i in taken:
+                outputs.append(x)
+        last_norm = self.fc_norm if self.use_mean_pooling else self.norm
+        outputs = [arranged(last_norm(out) if norm else out, self.grid, output_fmt) for out in outputs]
+        return outputs if intermediates_only else (self.norm(x), outputs)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes what the outputs of the blocks `indices` do not need: later blocks, the last norms, the head.
+
+        Gives the block numbers. After this only those outputs mean anything. Raises `ConfigError` as above.
+        """
+        taken = block_indices(len(self.blocks), indices)
+        self.blocks = self.blocks[: taken[-1] + 1]
+        self.num_layers = len(self.blocks)
+        self.checkpoint_num = min(self.checkpoint_num, self.num_layers)
+        if prune_norm:
+            self.norm = self.fc_norm = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0)
+        return list(taken)
+
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
-        """tokens (B, L, D) -> logits (B, num_classes), or with `pre_logits` what dropout and head get (B, D)."""
+        """tokens (B, L, D) -> logits (B, num_classes), or with `pre_logits` what dropout and head get (B, D).
+
+        Under autocast logits have its dtype (bfloat16): take `.float()` before a softmax that you report.
+        """
         features = self.fc_norm(tokens.mean(dim=1)) if self.use_mean_pooling else tokens[:, 0]
         return features if pre_logits else self.head(self.head_drop(features))
 
