@@ -76,10 +76,21 @@ class Direct(Reader):
 
     def _from_index(self, wanted: NDArray[np.int64]) -> Frames | None:
         """The frames, or None if they do not come: the index does not tell the truth."""
-        packets = self._index.packets[wanted]
-        groups = np.searchsorted(self._index.keys, packets, side="right") - 1
         frames: Frames | None = None
         done = 0
+        for place, image in self._images(wanted):
+            if frames is None:
+                frames = np.empty((len(wanted), *image.shape), np.uint8)
+            if image.shape != frames.shape[1:]:
+                raise unreadable(self.path, "its frames change size")
+            frames[place] = image
+            done += 1
+        return frames if done == len(wanted) else None
+
+    def _images(self, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Frames]]:
+        """Place within `wanted` and image of each frame that comes; fewer where the index does not tell the truth."""
+        packets = self._index.packets[wanted]
+        groups = np.searchsorted(self._index.keys, packets, side="right") - 1
         with open(self.path, "rb", buffering=0) as file:
             for group in np.unique(groups):
                 inside = groups == group
@@ -88,16 +99,29 @@ class Direct(Reader):
                 asked = dict(zip(packets[inside].tolist(), here, strict=True))
                 for frame in self._group(file, int(self._index.keys[group]), asked):
                     place = places.pop(frame.pts, None)
-                    if place is None:
-                        continue
-                    image = self._reformatter.reformat(frame, format="rgb24", **_one_thread()).to_ndarray()
-                    if frames is None:
-                        frames = np.empty((len(wanted), *image.shape), np.uint8)
-                    if image.shape != frames.shape[1:]:
-                        raise unreadable(self.path, "its frames change size")
-                    frames[place] = image
+                    if place is not None:
+                        yield place, self._reformatter.reformat(frame, format="rgb24", **_one_thread()).to_ndarray()
+
+    def each(self, wanted: NDArray[np.int64]) -> Iterator[Frames]:
+        """Frames `wanted` (ascending) one by one (H, W, 3), in the memory of one group of pictures. Raises VideoError.
+
+        Whatever is read in between, with `frames` too, ends it.
+        """
+        done = 0
+        if self._other is None:
+            try:
+                for place, image in self._images(wanted):
+                    if place != done:
+                        break
+                    yield image
                     done += 1
-        return frames if done == len(wanted) else None
+            except (av.FFmpegError, EOFError, OSError) as error:
+                self.close()
+                raise unreadable(self.path, DAMAGED) from error
+            if done == len(wanted):
+                return
+            self._other = PyAV(self.path)
+        yield from self._other.each(wanted[done:])
 
     def _group(self, file: FileIO, key: int, asked: dict[int, int]) -> Iterator[Any]:
         """Decoded frames of the group of pictures from packet `key`, among them the `asked`: {packet: frame}.
@@ -175,6 +199,16 @@ class PyAV(Reader):
         if len({image.shape for image in images}) > 1:
             raise unreadable(self.path, "its frames change size")
         return np.stack(images)
+
+    def each(self, wanted: NDArray[np.int64]) -> Iterator[Frames]:
+        """Frames `wanted` (ascending) one by one (H, W, 3), in one pass and the memory of one. Raises VideoError.
+
+        Whatever is read in between, with `frames` too, ends it.
+        """
+        try:
+            yield from self._timed(wanted) if self._probe.timed else self._counted(wanted)
+        except self._errors as error:
+            raise unreadable(self.path, DAMAGED) from error
 
     def _rgb(self, frame: Any) -> Frames:
         image = self._reformatter.reformat(frame, format="rgb24", **_one_thread()).to_ndarray()

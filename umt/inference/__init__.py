@@ -1,1 +1,1 @@
-"""Weights ready to be used: model, transform and labels in one object."""
+"""Weights ready to be used: a model with its frames, sizes, normalisation and class names. `umt.load` is the entry."""

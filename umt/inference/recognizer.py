@@ -1,0 +1,175 @@
+"""`umt.load`: from a checkpoint to class names in four lines.
+
+    model = umt.load("checkpoint.pth")
+    views = model.transform("video.mp4")
+    probabilities = model.predict(views)
+    print(model.labels[probabilities.argmax()])
+
+Shapes: V views of T frames of H x W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from umt import devices
+from umt.data.transforms.normalize import normalize
+from umt.errors import ConfigError
+from umt.evaluation import multiview
+from umt.inference.class_names import HOW, class_names, numbered
+from umt.inference.views import Source, Views
+from umt.inference.windows import Window, windows
+from umt.models.description import Description
+from umt.models.specs import image_shape
+
+log = logging.getLogger(__name__)
+
+
+class Recognizer:
+    """A model with what is needed to use it. Made by `umt.load`.
+
+    Attributes:
+        model: in evaluation mode, on `device`.
+        description: its architecture, frames, sizes and normalisation, and where it comes from.
+        labels: K class names; "class 17" where nobody says them (`named` is then False). Empty without a head.
+        views: how it wants its frames; `batch_size` views go through it at a time.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        description: Description,
+        *,
+        device: torch.device,
+        precision: str,
+        labels: Sequence[str] | None = None,
+        batch_size: int = 8,
+        decoder: str = "auto",
+    ) -> None:
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.description, self.device, self.precision, self.batch_size = description, device, precision, batch_size
+        self.num_classes = int(getattr(model, "num_classes", 0))
+        self.named = labels is not None
+        self.labels = tuple(labels) if labels is not None else numbered(self.num_classes)
+        self.views = Views(
+            description.num_frames,
+            description.input_size,
+            description.short_side_size,
+            description.sampling,
+            description.sampling_rate,
+            decoder,
+        )
+
+    def transform(self, video: Source, clips: int = 1, crops: int = 1) -> Tensor:
+        """A video as views (clips * crops, T, H, W, 3) uint8, on the CPU: those that `umt test` makes of it.
+
+        `video`: a file, a folder of frames, a URL, or frames (L, H, W, 3) uint8 RGB, as an array or tensor. The
+        published numbers take `description.test_clips` and `description.test_crops`. Raises VideoError.
+        """
+        array = video.numpy(force=True) if isinstance(video, Tensor) else video
+        return torch.from_numpy(self.views.of(array, clips, crops))
+
+    def windows(
+        self, video: Source, window: float, stride: float | None = None, *, crops: int = 1, fps: float | None = None
+    ) -> Iterator[Window]:
+        """A video of any length, `window` seconds at a time; see `umt.inference.windows.windows`."""
+        array = video.numpy(force=True) if isinstance(video, Tensor) else video
+        return windows(self.views, array, window, stride, crops=crops, fps=fps)
+
+    def predict(self, views: Tensor) -> Tensor:
+        """views (V, T, H, W, 3) uint8 -> probabilities (K,) float64 on the CPU: the mean over the views, as in a test.
+
+        Softmax of each view, or sigmoid where a video may have several classes (`description.multi_label`).
+        """
+        return self.merge(self.logits(views))
+
+    def merge(self, logits: Tensor) -> Tensor:
+        """logits (V, K) of the views of one video -> its probabilities (K,) float64; see `predict`."""
+        if self.description.multi_label:
+            return logits.double().sigmoid().mean(0)
+        return torch.from_numpy(multiview.merge(logits.numpy()[None, :, None])[0])
+
+    def logits(self, views: Tensor) -> Tensor:
+        """views (V, T, H, W, 3) uint8 -> logits (V, K) float32 on the CPU. Raises ConfigError for a model without head.
+
+        Raises ConfigError for views of another size than the model's.
+        """
+        if not self.num_classes:
+            raise ConfigError(
+                f"{self.description.model} has no classes to predict: it is a pretrained encoder. Finetune it, or take "
+                "its features with umt extract."
+            )
+        return torch.cat([self._forward(batch) for batch in self.batches(views)]).cpu()
+
+    def batches(self, views: Tensor) -> Iterator[Tensor]:
+        """views (V, T, H, W, 3) uint8 -> the model's input (B, 3, T, H, W), normalised, on its device, in turn."""
+        wanted = (self.views.num_frames, *image_shape(self.views.input_size), 3)
+        if views.ndim != 5 or tuple(views.shape[1:]) != wanted or views.dtype != torch.uint8:
+            raise ConfigError(
+                f"views must be (V, {', '.join(map(str, wanted))}) uint8, not {tuple(views.shape)} {views.dtype}. "
+                "transform() makes them."
+            )
+        for start in range(0, len(views), self.batch_size):
+            batch = views[start : start + self.batch_size].to(self.device).permute(0, 4, 1, 2, 3).contiguous()
+            yield normalize(batch, self.description.mean, self.description.std)
+
+    def autocast(self) -> torch.autocast:
+        """Context of a forward pass in the model's precision."""
+        return devices.autocast(self.device, self.precision)
+
+    @torch.inference_mode()
+    def _forward(self, batch: Tensor) -> Tensor:
+        with self.autocast():
+            logits: Tensor = self.model(batch)
+        return logits.float()
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    labels: str | Path | Sequence[str] | None = None,
+    batch_size: int = 8,
+    decoder: str = "auto",
+    **wanted: Any,
+) -> Recognizer:
+    """A model ready to be used, from any weights that this library reads.
+
+    Args:
+        source: a checkpoint, an exported folder, a URL, `hf://OWNER/REPO`, or a name of the model zoo.
+        device: auto (a GPU if there is one) | cpu | cuda | cuda:N. precision: auto | bf16 | fp16 | fp32.
+        labels: class names where the weights do not say them, or others: an order ("k400_umt", "k400", "ssv2", ...), a
+            file with a name a line, or the names.
+        batch_size: views in one forward pass.
+        wanted: keywords of `umt.models.load_pretrained`: model, num_frames, input_size, sha256, ...
+
+    Raises CheckpointError for weights that cannot be loaded, ConfigError for what cannot be met.
+    """
+    chosen = devices.choose_device(device)
+    settled = devices.choose_precision(precision, chosen)
+    if batch_size < 1:
+        raise ConfigError(f"batch_size ({batch_size}) must be at least 1.")
+    load_pretrained = importlib.import_module("umt.models.pretrained").load_pretrained
+    loaded = load_pretrained(source, **wanted)
+    classes = int(getattr(loaded.model, "num_classes", 0))
+    names = class_names(str(source), classes, loaded.description.labels, labels) if classes else None
+    if classes and names is None:
+        log.warning("%s does not say what its %d classes are called. %s", source, classes, HOW)
+    return Recognizer(
+        loaded.model,
+        loaded.description,
+        device=chosen,
+        precision=settled,
+        labels=names,
+        batch_size=batch_size,
+        decoder=decoder,
+    )
