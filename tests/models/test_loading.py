@@ -401,8 +401,10 @@ def test_clip_positions_are_resampled_to_another_grid(tmp_path: Path, size: int 
 
 
 def test_a_file_without_a_visual_tower_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"neither CLIP's visual\.\* nor a bare visual tower"):
+    with pytest.raises(CheckpointError, match="is a vision transformer in timm's names, but not CLIP's"):
         load_weights(teacher(), saved(tmp_path, classifier().state_dict()))
+    with pytest.raises(CheckpointError, match="has no visual tower of CLIP"):
+        load_weights(teacher(), saved(tmp_path, {"weight": torch.ones(1)}))
 
 
 def test_a_visual_tower_of_another_width_is_refused(tmp_path: Path) -> None:

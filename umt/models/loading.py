@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from umt.errors import CheckpointError
-from umt.models import adapters
+from umt.models import adapters, clip_layouts
 from umt.models.checkpoint_file import read_state_dict
 from umt.models.clip_teacher import ClipTeacher
 from umt.models.specs import Grid
@@ -188,15 +188,11 @@ def _plan_positions(
 
 def _plan_teacher(plan: _Plan, model: ClipTeacher) -> None:
     """Takes the visual tower out of a CLIP state dict and fits its convolution and positions."""
-    visual, others = adapters.take_prefix(plan.state, "visual.")
-    if visual:
-        plan.state = visual
-        plan.report.unused += others
-    elif "conv1.weight" not in plan.state:
-        raise CheckpointError(
-            f"{plan.report.path} has neither CLIP's visual.* nor a bare visual tower (conv1.weight, ...). "
-            "Weights must have the names of OpenAI's CLIP."
-        )
+    tower = clip_layouts.to_openai(plan.state, plan.report.path)
+    plan.state = tower.state
+    plan.report.unused += tower.unused
+    if tower.layout != clip_layouts.OPENAI:
+        plan.report.adapted["names"] = f"{tower.layout} -> {clip_layouts.OPENAI}"
     kernel = plan.state.get("conv1.weight")
     if kernel is not None and kernel.ndim == 4:
         plan.state["conv1.weight"] = adapters.inflate_convolution(kernel, model.tubelet_size)
