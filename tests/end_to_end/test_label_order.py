@@ -20,7 +20,7 @@ from umt.config.schema import FinetuneConfig
 from umt.data import labels
 from umt.data.label_order import Order
 from umt.models import create_model
-from umt.models.checkpoint_file import read_head
+from umt.models.weights import read_head
 
 NAMES = ["juggling", "cooking", "yoga", "zumba"]
 TINY = {"image_size": 64, "num_frames": 8, "tubelet_size": 1}

@@ -15,7 +15,7 @@ from umt.data.mixing import MixedList
 from umt.data.video_list import VideoList
 from umt.engine import checkpoints
 from umt.engine.runtime import Runtime
-from umt.models.checkpoint_file import read_head
+from umt.models.weights import read_head
 
 log = logging.getLogger(__name__)
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import re
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from umt.errors import CheckpointError
+from umt.models.fetch import what_it_is_instead
+from umt.models.torchscript_file import is_torchscript, read_torchscript
+
+_DEEPSPEED = "mp_rank_00_model_states.pt"
 
 # What a damaged file makes torch's restricted unpickler raise, beside its own errors.
 _DAMAGE = (
@@ -34,50 +39,100 @@ _DAMAGE = (
 
 
 def read_state_dict(path: str | os.PathLike[str], *, model_key: str = "model|module") -> dict[str, Tensor]:
-    """Names -> tensors (on the CPU) of the file `path`.
+    """Names -> tensors (on the CPU) of the file or folder `path`.
 
     The first of the keys in `model_key` (separated by "|") that the file has is taken, else the file itself is the
     state dict. Tensors, numbers, strings and plain containers load, and the `argparse.Namespace` that original
     checkpoints hold; a file that names any other class is refused before anything of it runs. Raises `CheckpointError`.
     """
-    content = _read(Path(path))
+    return state_of(read_content(path), str(path), model_key)
+
+
+def state_of(content: Any, where: str, model_key: str = "model|module") -> dict[str, Tensor]:
+    """The state dict in what `read_content` gives. Raises `CheckpointError`."""
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
+        raise CheckpointError(f"{where} holds a {type(content).__name__}, not a dictionary of weights.")
     state = next((content[key] for key in model_key.split("|") if key in content), content)
     if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
         keys = ", ".join(map(str, list(content)[:8])) or "nothing"
         raise CheckpointError(
-            f"{path} has no weights under {' or '.join(model_key.split('|'))} nor at its top, which holds: {keys}. "
+            f"{where} has no weights under {' or '.join(model_key.split('|'))} nor at its top, which holds: {keys}. "
             "Name the key with --model_key."
         )
     return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def read_head(path: str | os.PathLike[str], *, model_key: str = "model|module") -> tuple[int, list[str] | None]:
-    """(classes of the head of the file `path`, 0 without a head; their names where the file holds them).
+def read_content(path: str | os.PathLike[str], *, lazily: bool = False) -> Any:
+    """All that the weights of the file or folder `path` came with: of torch's files what was saved, else a state dict.
 
-    The names are the entry `class_names` of `config`, as training checkpoints of this library have it. Tensors of files
-    in torch's present form are not read. Raises `CheckpointError`.
+    `lazily`: tensors are read when they are looked at, where the format allows it. Raises `CheckpointError`.
     """
-    content = _read(Path(path), lazily=zipfile.is_zipfile(path))
-    if not isinstance(content, dict):
-        return 0, None
-    config = content.get("config")
-    names = config.get("class_names") if isinstance(config, dict) else None
-    state = next((content[key] for key in model_key.split("|") if key in content), content)
-    if not isinstance(state, dict):
-        return 0, None
-    heads = [k for k in state if str(k).split(".")[-2:] == ["head", "weight"] and "decoder" not in str(k)]
-    heads = [k for k in heads if isinstance(state[k], Tensor) and state[k].ndim == 2]
-    rows = int(state[min(heads, key=len)].shape[0]) if heads else 0
-    return rows, [str(name) for name in names] if isinstance(names, list) else None
+    files = weights_files(Path(path))
+    if len(files) == 1:
+        return _read(files[0], lazily=lazily)
+    content: dict[str, Any] = {}
+    for file in files:
+        content |= _read(file, lazily=lazily)
+    return content
+
+
+# ---- files and folders
+
+
+def weights_files(path: Path) -> list[Path]:
+    """The file `path` itself, or those that hold the weights of the folder `path`. Raises `CheckpointError`.
+
+    Folders are those of DeepSpeed (`checkpoint-best/mp_rank_00_model_states.pt`, also found through the file `latest`
+    beside them), of the Hugging Face hub (safetensors or .bin, in one file or in shards), and the output of a run.
+    """
+    if not path.is_dir():
+        return _shards(path) if path.name.endswith(".index.json") else [path]
+    if (path / _DEEPSPEED).exists():
+        return [path / _DEEPSPEED]
+    if any(path.glob("zero_pp_rank_*_mp_rank_*_model_states.pt")):
+        raise CheckpointError(
+            f"{path} was saved by DeepSpeed with ZeRO stage 3, in shares. Bring them together with the zero_to_fp32.py "
+            "that lies beside it, and name the file that it writes."
+        )
+    if (latest := path / "latest").is_file():
+        tag = latest.read_text(errors="replace").strip()
+        if tag and Path(tag).name == tag and (path / tag).is_dir():
+            return weights_files(path / tag)
+        raise CheckpointError(f"{latest} names {tag!r}, which is no folder beside it. Name the folder that is meant.")
+    for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+                 "pytorch_model.bin.index.json", "checkpoint-best.pth", "checkpoint-latest.pth"):  # fmt: skip
+        if (path / name).exists():
+            return weights_files(path / name)
+    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "nothing"
+    raise CheckpointError(
+        f"{path} is a folder without weights that are known here ({_DEEPSPEED}, model.safetensors, pytorch_model.bin, "
+        f"checkpoint-best.pth, ...). It holds {found}. Name the file of weights."
+    )
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"{index} is damaged or no index of shards. Copy or download it again.") from None
+    for name in named:
+        if Path(str(name)).name != name or not (index.parent / name).is_file():
+            raise CheckpointError(f"{index} names the shard {name}, which is not beside it. Download all its files.")
+    return [index.parent / name for name in named]
+
+
+# ---- one file
 
 
 def _read(path: Path, *, lazily: bool = False) -> Any:
-    _refuse_what_is_no_checkpoint(path)
+    kind = _format_of(path)
+    if kind == "safetensors":
+        return _read_safetensors(path)
+    if kind == "torchscript":
+        return read_torchscript(path).state
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own sentence tells how to be less careful
         if named:
@@ -90,34 +145,37 @@ def _read(path: Path, *, lazily: bool = False) -> Any:
         raise CheckpointError(f"{path} is truncated or damaged. Copy or download it again.") from error
 
 
-def _refuse_what_is_no_checkpoint(path: Path) -> None:
-    """Tells by the first bytes what people have instead of a checkpoint; raises `CheckpointError`."""
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise CheckpointError(f"{path} needs the package safetensors. Run: pip install 'umt[hub]'") from None
+    try:
+        return load_file(path)
+    except (SafetensorError, *_DAMAGE) as error:
+        raise CheckpointError(f"{path} is truncated or damaged. Copy or download it again.") from error
+
+
+def _format_of(path: Path) -> Literal["torch", "torchscript", "safetensors"]:
+    """The format, by the first bytes; raises `CheckpointError` for what people have instead of a checkpoint."""
     if not path.exists():
         raise CheckpointError(f"{path} does not exist. Check the path of the weights.")
-    if path.is_dir():
-        raise CheckpointError(
-            f"{path} is a folder, not a file of weights. DeepSpeed keeps them in mp_rank_00_model_states.pt within it."
-        )
     try:
         with path.open("rb") as file:
             start = file.read(512)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
-    if not start:
-        raise CheckpointError(f"{path} is empty (0 bytes). Copy or download it again.")
-    if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a git-lfs pointer, not the weights themselves. Run: git lfs pull")
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise CheckpointError(f"{path} is a web page, not weights: the download failed. Fetch it again from its link.")
+    if instead := what_it_is_instead(start):
+        raise CheckpointError(f"{path} is {instead}")
     if start.startswith(b"PK\x03\x04"):
         if not zipfile.is_zipfile(path):
             raise CheckpointError(f"{path} is truncated: its end is missing. Copy or download it again.")
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise CheckpointError(
-                    f"{path} is a TorchScript archive (OpenAI's CLIP files are). Save its state dict first: "
-                    'python -c "import torch; '
-                    f"torch.save(torch.jit.load('{path}', 'cpu').state_dict(), 'weights.pt')\""
-                )
-    elif not start.startswith((b"\x80", b"}", b"(")):  # pickle protocols; older torch files are bare pickles
-        raise CheckpointError(f"{path} is not a PyTorch checkpoint. Weights must be a file that torch.save wrote.")
+        return "torchscript" if is_torchscript(path) else "torch"
+    if path.suffix == ".safetensors" or start[8:9] == b"{":  # eight bytes with the length of a header in JSON
+        return "safetensors"
+    if not start.startswith((b"\x80", b"}", b"(")):  # pickle protocols; older torch files are bare pickles
+        raise CheckpointError(
+            f"{path} is not a PyTorch checkpoint. Weights must be a file that torch.save or safetensors wrote."
+        )
+    return "torch"

@@ -186,7 +186,7 @@ def _download(url: str, path: Path) -> None:
         beginning = file.read(512)
     if problem := what_it_is_instead(beginning):
         part.unlink()
-        raise CheckpointError(f"{url} gives {problem}")
+        raise CheckpointError(f"{url} is {problem}")
     os.replace(part, path)
     tag.unlink()
 
@@ -194,7 +194,7 @@ def _download(url: str, path: Path) -> None:
 def what_it_is_instead(start: bytes) -> str:
     """What people have in place of weights, told by the first bytes, as the end of a sentence; "" if it may be some."""
     if not start:
-        return "nothing (0 bytes). Copy or download it again."
+        return "empty (0 bytes). Copy or download it again."
     if start.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer, not the weights themselves. Run: git lfs pull"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):

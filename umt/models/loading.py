@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from umt.errors import CheckpointError
 from umt.models import adapters, clip_layouts
-from umt.models.checkpoint_file import read_state_dict
 from umt.models.clip_teacher import ClipTeacher
+from umt.models.layouts import huggingface
 from umt.models.specs import Grid
 from umt.models.student import Student
 from umt.models.vit import VisionTransformer
+from umt.models.weights import Weights, open_weights
 
 # Parts of pretraining checkpoints that a classifier has no use for.
 _PRETRAINING_ONLY = ("clip_decoder.", "decoder.", "encoder_to_decoder.", "mask_token", "clip_mask_token")
@@ -64,8 +65,9 @@ class _Plan:
 
 def load_weights(
     model: nn.Module,
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str],
     *,
+    sha256: str = "",
     new_head: bool = False,
     head_rows: Sequence[int] | None = None,
     model_key: str = "model|module",
@@ -73,9 +75,11 @@ def load_weights(
     source_grid: Grid | None = None,
     strict: bool = True,
 ) -> LoadReport:
-    """Loads the file `path` into a `VisionTransformer`, `Student` or `ClipTeacher`, in place.
+    """Loads `source` into a `VisionTransformer`, `Student` or `ClipTeacher`, in place.
 
     Args:
+        source: a file or folder, a URL, a name of the hub or of the published zoo (fetch.py).
+        sha256: the hash that the file must have.
         new_head: the classifier's head stays new whatever the file has.
         head_rows: if the file's head has another number of classes, class j is the file's row head_rows[j]
             (a Kinetics-710 head for one of the sets within it).
@@ -87,13 +91,38 @@ def load_weights(
     A pretraining checkpoint fits a student, and a classifier, whose head and final norm are then new.
     Raises `CheckpointError`.
     """
-    state = adapters.strip_wrappers(read_state_dict(path, model_key=model_key))
-    report = LoadReport(str(path))
+    weights = open_weights(source, sha256=sha256, model_key=model_key)
+    return load_state(
+        model,
+        weights,
+        new_head=new_head,
+        head_rows=head_rows,
+        model_prefix=model_prefix,
+        source_grid=source_grid,
+        strict=strict,
+    )
+
+
+def load_state(
+    model: nn.Module,
+    weights: Weights,
+    *,
+    new_head: bool = False,
+    head_rows: Sequence[int] | None = None,
+    model_prefix: str = "",
+    source_grid: Grid | None = None,
+    strict: bool = True,
+) -> LoadReport:
+    """`load_weights` of what was opened already."""
+    path, state = weights.source, weights.state
+    report = LoadReport(path)
     if model_prefix:
         state, others = adapters.take_prefix(state, model_prefix)
         report.unused += others
         if not state:
             raise CheckpointError(f"{path} has no weights that begin with {model_prefix!r} (--model_prefix).")
+    if huggingface.is_huggingface(state) and not isinstance(model, ClipTeacher):
+        state = huggingface.from_huggingface(state, path)
     plan = _Plan(state, report)
     if isinstance(model, VisionTransformer):
         _plan_classifier(plan, model, new_head=new_head, head_rows=head_rows)

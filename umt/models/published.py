@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 
 _FOLDER = "https://pjlab-gvm-data.oss-cn-shanghai.aliyuncs.com/umt/single_modality/"
 MIRROR = "hf://OpenGVLab/UMT"
@@ -91,3 +92,9 @@ def find(name: str) -> Published | None:
 def nearest(name: str) -> list[str]:
     """Names of rows that resemble `name`, the nearest first."""
     return difflib.get_close_matches(name.removesuffix(".pth"), PUBLISHED, n=2, cutoff=0.75)
+
+
+def names_of(order: str) -> tuple[str, ...]:
+    """Class names of a label order, from the package's files."""
+    file = Path(__file__).parents[1] / "data" / "labels" / f"{order}.txt"
+    return tuple(file.read_text(encoding="utf-8").splitlines())

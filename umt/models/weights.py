@@ -1,0 +1,140 @@
+"""What a source of weights has to say of itself beside the weights: the model, its sizes, its classes, its training.
+
+A source is a file, a folder, a URL, a name of the hub or of the published zoo (fetch.py). It may be a checkpoint of a
+run of this library, an exported folder, a file of the original's or of VideoMAE's code, or a folder of Hugging Face's
+VideoMAE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from umt.errors import CheckpointError
+from umt.models import adapters, published
+from umt.models.checkpoint_file import read_content, state_of
+from umt.models.description import Description
+from umt.models.fetch import fetch
+from umt.models.layouts import huggingface
+
+CONFIG = "config.json"
+_PREPROCESSOR = "preprocessor_config.json"
+
+
+@dataclass
+class Weights:
+    """A source that was opened.
+
+    Attributes:
+        source: as it was named; `path`: where it lies on this machine.
+        state: its state dict, with wrappers' prefixes removed, under the names of the file.
+        settings: flags of the run or fields of the configuration that it holds, as far as it holds any.
+        description: of an exported folder.
+        config: of a Hugging Face folder, and its `preprocessor`.
+        row: of the published zoo, if the file has a name of one, and its head the size.
+    """
+
+    source: str
+    path: Path
+    state: dict[str, Tensor]
+    settings: dict[str, Any] = field(default_factory=dict)
+    description: Description | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    preprocessor: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    row: published.Published | None = None
+
+    def head(self) -> int:
+        """Rows of the head; 0 without one."""
+        heads = [k for k in self.state if k.endswith(("head.weight", "classifier.weight")) and "decoder" not in k]
+        heads = [k for k in heads if k.split(".")[-2] in ("head", "classifier") and self.state[k].ndim == 2]
+        return int(self.state[min(heads, key=len)].shape[0]) if heads else 0
+
+    def labels(self) -> tuple[tuple[str, ...] | None, str]:
+        """(names of the head's classes, None where nothing says them; what says them)."""
+        rows = self.head()
+        named = self.settings.get("class_names")
+        if isinstance(named, list | tuple) and len(named) == rows:
+            return tuple(map(str, named)), self.source
+        if self.description is not None and self.description.labels and len(self.description.labels) == rows:
+            return self.description.labels, self.description.labels_source or self.source
+        if names := huggingface.labels_of(self.config, rows):
+            return names, f"id2label of {self.source}"
+        if self.row is not None and self.row.labels and rows == self.row.num_classes:
+            return published.names_of(self.row.labels), f"the published {self.row.name}"
+        return None, ""
+
+
+def open_weights(
+    source: str | os.PathLike[str], *, sha256: str = "", model_key: str = "model|module", lazily: bool = False
+) -> Weights:
+    """Fetches and reads `source`. `lazily`: tensors are not read before they are used. Raises `CheckpointError`."""
+    path = fetch(source, sha256=sha256)
+    content = read_content(path, lazily=lazily)
+    state = adapters.strip_wrappers(state_of(content, str(path), model_key))
+    opened = Weights(str(source).partition("#sha256=")[0], path, state)
+    if isinstance(content, dict):
+        opened.settings = _settings(content)
+        progress = content.get("progress")
+        if isinstance(progress, Mapping):
+            opened.progress = dict(progress)
+        elif isinstance(content.get("epoch"), int):
+            opened.progress = {"epoch": content["epoch"]}
+    _read_beside(opened)
+    row = published.find(Path(opened.source).name)
+    if row is not None and row.num_classes == opened.head():
+        opened.row = row
+    return opened
+
+
+def read_head(source: str | os.PathLike[str], *, model_key: str = "model|module") -> tuple[int, list[str] | None]:
+    """(classes of the head of `source`, 0 without one; their names where it says them).
+
+    Tensors of files in torch's present form are not read. Raises `CheckpointError`.
+    """
+    weights = open_weights(source, model_key=model_key, lazily=True)
+    names, _ = weights.labels()
+    return weights.head(), None if names is None else list(names)
+
+
+def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags: `config` of a checkpoint of this library, or the `args` that the original pickles."""
+    config, args = content.get("config"), content.get("args")
+    if isinstance(config, Mapping):
+        return dict(config)
+    return dict(vars(args)) if isinstance(args, argparse.Namespace) else {}
+
+
+def _read_beside(opened: Weights) -> None:
+    """config.json and preprocessor_config.json of an exported or a Hugging Face folder."""
+    folder = opened.path if opened.path.is_dir() else opened.path.parent
+    named = opened.path.name.startswith(("model", "pytorch_model", "tf_model"))
+    if not opened.path.is_dir() and not named:
+        return
+    config = _json(folder / CONFIG)
+    if "umt_model" in config:
+        opened.description = Description.from_json(config, str(folder / CONFIG))
+    elif huggingface.is_huggingface(opened.state):
+        opened.config, opened.preprocessor = config, _json(folder / _PREPROCESSOR)
+    elif config.get("model_type"):
+        raise CheckpointError(
+            f"{opened.source} is a {config['model_type']} of Hugging Face, which is another architecture. "
+            "Of theirs, VideoMAE loads."
+        )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}. Copy or download it again.") from None
+    return content if isinstance(content, dict) else {}
