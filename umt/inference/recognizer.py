@@ -10,7 +10,6 @@ Shapes: V views of T frames of H x W pixels, K classes.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from umt.inference.class_names import HOW, class_names, numbered
 from umt.inference.views import Source, Views
 from umt.inference.windows import Window, windows
 from umt.models.description import Description
+from umt.models.pretrained import load_pretrained
 from umt.models.specs import image_shape
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,6 @@ def load(
     settled = devices.choose_precision(precision, chosen)
     if batch_size < 1:
         raise ConfigError(f"batch_size ({batch_size}) must be at least 1.")
-    load_pretrained = importlib.import_module("umt.models.pretrained").load_pretrained
     loaded = load_pretrained(source, **wanted)
     classes = int(getattr(loaded.model, "num_classes", 0))
     names = class_names(str(source), classes, loaded.description.labels, labels) if classes else None

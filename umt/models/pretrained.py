@@ -244,6 +244,7 @@ def _usage(weights: Weights, arguments: dict[str, Any]) -> dict[str, Any]:
         told = weights.description
         names = ("mean", "std", "sampling", "sampling_rate", "test_clips", "test_crops", "multi_label", "licence")
         usage = {name: getattr(told, name) for name in names}
+        short = told.short_side_size if told.input_size == size else short
         return {**usage, "short_side_size": short, "provenance": {**told.provenance, **provenance}}
     flags, row = weights.settings, weights.row
     usage = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "short_side_size": short}
@@ -255,6 +256,8 @@ def _usage(weights: Weights, arguments: dict[str, Any]) -> dict[str, Any]:
     if "data_set" in flags:
         usage["sampling"] = SAMPLING.get(flags["data_set"], "sparse")
         usage["sampling_rate"] = int(flags.get("sampling_rate", 4))
+        if flags.get("short_side_size") and flags.get("input_size") == size:
+            usage["short_side_size"] = int(flags["short_side_size"])
         usage["test_clips"] = int(flags.get("test_num_segment") or 4)
         usage["test_crops"] = int(flags.get("test_num_crop") or 3)
         usage["multi_label"] = bool(flags.get("multi_label", False))

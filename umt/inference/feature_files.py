@@ -1,0 +1,229 @@
+"""Files of features: what `umt extract` writes, and how it is read back. Three forms, one content.
+
+A file holds some rows of a list. Of each row: its number, its path and label as the list has them, the numbers of the
+frames that each clip was made of (S, n), and of each layer an array whose first axis is the views (S * C, ...).
+Nothing in a file depends on when, or by how many processes, it was written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from umt.errors import ConfigError, OutputError, UserError
+
+FORMATS = ("npz", "parquet", "safetensors")
+DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
+_ROWS_A_FOLDER = 1000  # of npz files, since folders of a million files are slow
+
+
+class FeaturesError(UserError):
+    """Features that are missing, damaged, or of another recipe."""
+
+
+@dataclass
+class Row:
+    """One video: `layers` has a tensor (S * C, ...) for each layer; bf16 stays bf16."""
+
+    row: int
+    path: str
+    label: int
+    frames: NDArray[np.int32]
+    layers: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def file_of(folder: Path, form: str, shard: int, shard_size: int) -> Path:
+    """The file of shard number `shard`; of npz a shard is one row."""
+    if form == "npz":
+        return folder / f"{shard // _ROWS_A_FOLDER:06d}" / f"{shard:09d}.npz"
+    return folder / f"features-{shard * shard_size:09d}.{form}"
+
+
+def files(folder: Path, form: str) -> list[Path]:
+    """All finished files, in the order of their rows."""
+    return sorted(folder.glob("*/*.npz" if form == "npz" else f"features-*.{form}"))
+
+
+def check(form: str, dtype: str) -> None:
+    """Raises ConfigError for a form that this machine cannot write, or that has no such numbers."""
+    if dtype == "bf16" and form != "safetensors":
+        raise ConfigError(
+            f"--format {form} has no bf16. Take --format safetensors, or --dtype fp16, which is finer where features "
+            "stay below 65504."
+        )
+    package = {"parquet": "pyarrow", "safetensors": "safetensors"}.get(form)
+    if package:
+        try:
+            __import__(package)
+        except ImportError:
+            extra = {"parquet": "parquet", "safetensors": "hub"}[form]
+            raise ConfigError(f"--format {form} needs the package {package}. Try pip install 'umt[{extra}]'.") from None
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Writes a file, whole or not at all. Raises OutputError."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _WRITERS[path.suffix](temporary, rows)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OutputError(
+            f"--output: {path} cannot be written ({error.strerror or error}). Free the disk or give another folder; "
+            "the same command goes on."
+        ) from error
+
+
+def read(path: Path, layers: Sequence[str] | None = None) -> list[Row]:
+    """The rows of a file; `layers`: only these. Raises FeaturesError for a file that is damaged."""
+    try:
+        return list(_READERS[path.suffix](path, layers))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise FeaturesError(
+            f"{path} cannot be read as features ({' '.join(str(error).split())[:200]}). Delete it and run the same "
+            "umt extract again; it writes what is missing."
+        ) from error
+
+
+# ---- npz: one video
+
+
+def _write_npz(path: Path, rows: Sequence[Row]) -> None:
+    (row,) = rows
+    about = json.dumps({"row": row.row, "path": row.path, "label": row.label})
+    with open(path, "wb") as file:
+        np.savez(
+            file,
+            about=np.frombuffer(about.encode(errors="surrogateescape"), np.uint8),
+            frames=row.frames,
+            **{f"layer.{name}": array.numpy() for name, array in row.layers.items()},  # type: ignore[arg-type]
+        )
+
+
+def _read_npz(path: Path, layers: Sequence[str] | None) -> Iterator[Row]:
+    with np.load(path, allow_pickle=False) as file:
+        about = json.loads(file["about"].tobytes().decode(errors="surrogateescape"))
+        names = [name.removeprefix("layer.") for name in file.files if name.startswith("layer.")]
+        kept = names if layers is None else layers
+        yield Row(frames=file["frames"], layers={n: torch.from_numpy(file[f"layer.{n}"]) for n in kept}, **about)
+
+
+# ---- safetensors: a shard
+
+
+def _write_safetensors(path: Path, rows: Sequence[Row]) -> None:
+    from safetensors.torch import save_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    about = []
+    for row in rows:
+        about.append({"row": row.row, "path": row.path, "label": row.label})
+        tensors[f"{row.row}.frames"] = torch.from_numpy(row.frames)
+        tensors.update({f"{row.row}.layer.{name}": array.contiguous() for name, array in row.layers.items()})
+    # One key only: the library writes several in an order that changes.
+    save_file(tensors, path, metadata={"rows": json.dumps(about)})
+
+
+def _read_safetensors(path: Path, layers: Sequence[str] | None) -> Iterator[Row]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            names: dict[int, list[str]] = {}
+            for key in file.keys():  # noqa: SIM118 - it is no dict
+                row, _, rest = key.partition(".")
+                if rest.startswith("layer."):
+                    names.setdefault(int(row), []).append(rest.removeprefix("layer."))
+            for about in json.loads(file.metadata()["rows"]):
+                row = about["row"]
+                kept = names.get(row, []) if layers is None else layers
+                yield Row(
+                    frames=file.get_tensor(f"{row}.frames").numpy(),
+                    layers={name: file.get_tensor(f"{row}.layer.{name}") for name in kept},
+                    **about,
+                )
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+# ---- parquet: a shard
+
+
+def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {
+        "row": pa.array([row.row for row in rows], pa.int64()),
+        "path": pa.array([row.path.encode(errors="surrogateescape").decode(errors="replace") for row in rows]),
+        "label": pa.array([row.label for row in rows], pa.int64()),
+        "frames": _lists([row.frames for row in rows], pa.int32()),
+        "frames.shape": pa.array([list(row.frames.shape) for row in rows], pa.list_(pa.int64())),
+    }  # fmt: skip
+    for name in rows[0].layers if rows else []:
+        arrays = [row.layers[name].numpy() for row in rows]
+        columns[name] = _lists(arrays, pa.from_numpy_dtype(arrays[0].dtype))
+        columns[f"{name}.shape"] = pa.array([list(array.shape) for array in arrays], pa.list_(pa.int64()))
+    pq.write_table(pa.table(columns), path)
+
+
+def _lists(arrays: Sequence[NDArray[Any]], kind: Any) -> Any:
+    import pyarrow as pa
+
+    ends = np.cumsum([0] + [array.size for array in arrays])
+    flat = np.concatenate([array.ravel() for array in arrays]) if arrays else np.empty(0)
+    return pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), pa.array(flat, kind))
+
+
+def _read_parquet(path: Path, layers: Sequence[str] | None) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        held = pq.ParquetFile(path)
+        names = [name.removesuffix(".shape") for name in held.schema_arrow.names if name.endswith(".shape")]
+        kept = [name for name in names if name != "frames"] if layers is None else list(layers)
+        wanted = ["row", "path", "label", "frames", "frames.shape", *kept, *(f"{name}.shape" for name in kept)]
+        table = held.read(wanted).combine_chunks()
+    except pa.ArrowInvalid as error:
+        raise ValueError(str(error)) from error
+
+    def array(name: str, place: int) -> NDArray[Any]:
+        flat = table[name][place].values.to_numpy(zero_copy_only=False)
+        made: NDArray[Any] = flat.reshape(table[f"{name}.shape"][place].as_py()).copy()
+        return made
+
+    for place in range(table.num_rows):
+        yield Row(
+            row=table["row"][place].as_py(),
+            path=table["path"][place].as_py(),
+            label=table["label"][place].as_py(),
+            frames=array("frames", place),
+            layers={name: torch.from_numpy(array(name, place)) for name in kept},
+        )
+
+
+_WRITERS: dict[str, Callable[[Path, Sequence[Row]], None]] = {
+    ".npz": _write_npz,
+    ".safetensors": _write_safetensors,
+    ".parquet": _write_parquet,
+}
+_READERS: dict[str, Callable[[Path, Sequence[str] | None], Iterator[Row]]] = {
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+    ".parquet": _read_parquet,
+}
