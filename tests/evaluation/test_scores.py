@@ -11,7 +11,7 @@ import pytest
 from umt.errors import OutputError
 from umt.evaluation.partial import PartialWriter, partial_path, partial_ranks, read_partial
 from umt.evaluation.scores import ScoresError, ViewScores
-from umt.evaluation.summary import ensemble, summarise
+from umt.evaluation.summary import summarise
 
 CLASSES = 6
 
@@ -236,46 +236,3 @@ except Exception as error:
     scores = empty()
     read_partial(path, scores)
     assert scores.finished() == [10]
-
-
-# Several runs together
-
-
-def test_an_ensemble_averages_merged_probabilities() -> None:
-    from umt.evaluation.multiview import merge
-
-    runs = [full(1), full(2, clips=1, checkpoint="b")]
-    both = ensemble(runs)
-    np.testing.assert_allclose(both.probability, (merge(runs[0].logits) + merge(runs[1].logits)) / 2, rtol=1e-12)
-    assert both.members == [summarise(run).merged for run in runs]
-
-
-def test_an_ensemble_of_one_is_that_run() -> None:
-    assert ensemble([full()]).merged == summarise(full()).merged
-
-
-def test_an_ensemble_aligns_rows_whatever_their_order() -> None:
-    run, turned = full(), full()
-    order = [2, 0, 1]
-    shuffled = empty(rows=turned.rows[order], labels=turned.labels[order], paths=[turned.paths[i] for i in order])
-    for row in shuffled.rows:
-        shuffled.add_video(row, turned.logits[turned.place(row)])
-    np.testing.assert_allclose(ensemble([run, shuffled]).probability, ensemble([run]).probability, rtol=1e-12)
-
-
-def test_an_ensemble_weighs_its_runs() -> None:
-    heavy = ensemble([full(1), full(2)], weights=[1e9, 1.0])
-    np.testing.assert_allclose(heavy.probability, ensemble([full(1)]).probability, atol=1e-8)
-
-
-def test_a_video_that_one_run_could_not_read_is_voted_on_by_the_other() -> None:
-    broken = full(1)
-    broken.count_as_wrong(10, "truncated")
-    np.testing.assert_allclose(
-        ensemble([broken, full(2)]).probability[0], ensemble([full(2)]).probability[0], rtol=1e-12
-    )
-
-
-def test_runs_of_different_lists_are_not_ensembled() -> None:
-    with pytest.raises(ScoresError, match=r"1 rows differ, the first is row 11"):
-        ensemble([full(), full(labels=[0, 5, 2])])

@@ -30,6 +30,7 @@ WITHOUT_TORCH = [
     "umt.errors",
     "umt.models.specs",
     "umt.optim.schedule",
+    "umt.results.ensemble",
 ]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.evaluation.metrics import ClassAccuracy, bootstrap_interval, label_rank, per_class, top_k
-from umt.evaluation.multiview import merge, rank_views
+from umt.evaluation.metrics import ClassAccuracy, bootstrap_interval, per_class, top_k
+from umt.evaluation.multiview import rank_views
 from umt.evaluation.scores import ScoresError, ViewScores
 
 
@@ -96,49 +96,6 @@ def summarise(scores: ViewScores) -> Summary:
     )
 
 
-@dataclass(frozen=True)
-class Ensemble:
-    """Several tests of the same videos, their merged probabilities averaged."""
-
-    videos: int
-    merged: Accuracy
-    interval: tuple[float, float]
-    members: list[Accuracy]
-    probability: NDArray[np.float64]  # (R, K)
-
-
-def ensemble(runs: Sequence[ViewScores], weights: Sequence[float] | None = None) -> Ensemble:
-    """Averages the merged probabilities of `runs`, each of which may have its own number of views.
-
-    `weights`: one positive number a run, by default equal. A video that a run could not read gets no vote of that run;
-    one that no run could read is wrong. ScoresError if the runs do not hold the same videos, labels and classes.
-    """
-    if not runs:
-        raise ScoresError("an ensemble needs at least one scores file.")
-    weights = [1.0] * len(runs) if weights is None else list(weights)
-    if len(weights) != len(runs) or not all(w > 0 for w in weights):
-        raise ScoresError(f"{len(runs)} runs need {len(runs)} positive weights, got {weights}.")
-    first = runs[0]
-    label = _labels(first.labels, first.classes, first.paths)
-    total, members, readable = np.zeros((len(first), first.classes)), [], np.zeros(len(first), bool)
-    for run, weight in zip(runs, weights, strict=True):
-        run.require_complete()
-        if run.classes != first.classes or run.class_names != first.class_names:
-            raise ScoresError(
-                "the runs do not have the same classes in the same order; ensemble runs of one label set."
-            )
-        order = _align(first, run)
-        probability = merge(run.logits)[order]
-        read = ~np.isin(run.rows[order], list(run.unreadable))
-        members.append(_accuracy(np.where(read, label_rank(probability, label), first.classes)))
-        total[read] += weight * probability[read]
-        readable |= read
-    mass = total.sum(axis=1, keepdims=True)
-    probability = np.divide(total, mass, out=np.zeros_like(total), where=mass > 0)
-    rank = np.where(readable, label_rank(probability, label), first.classes)
-    return Ensemble(len(first), _accuracy(rank), bootstrap_interval(rank == 0), members, probability)
-
-
 def _accuracy(rank: NDArray[np.int64]) -> Accuracy:
     return Accuracy(top_k(rank, 1), top_k(rank, 5))
 
@@ -151,17 +108,3 @@ def _labels(labels: NDArray[np.int64], classes: int, paths: Sequence[str]) -> ND
             f"({bad.size} such videos). The scores themselves are usable."
         )
     return labels
-
-
-def _align(first: ViewScores, run: ViewScores) -> NDArray[np.int64]:
-    """Places in `run` of the rows of `first`."""
-    here, there = (
-        {int(r): (p, int(y)) for r, p, y in zip(s.rows, s.paths, s.labels, strict=True)} for s in (first, run)
-    )
-    if here != there:
-        differing = sorted({r for r in here.keys() | there.keys() if here.get(r) != there.get(r)})
-        raise ScoresError(
-            f"the runs do not hold the same videos and labels: {len(differing)} rows differ, the first is row "
-            f"{differing[0]} ({here.get(differing[0])} against {there.get(differing[0])}). Test both on the same list."
-        )
-    return np.array([run.place(int(row)) for row in first.rows], np.int64)
