@@ -24,6 +24,7 @@ from umt.errors import EXIT_PREEMPTED, ConfigError, PeerLostError, PreemptedErro
 # Command -> module, which has `main(argv) -> exit code` and is imported when it is asked for, and what it is for.
 _TOOLS = {
     "data": ("umt.datasets.command", "data sets: prepare, transcode, check, shard, show"),
+    "ensemble": ("umt.results.ensemble", "one answer from several tests, with the gain per member"),
 }
 _COMMANDS = ("pretrain", "finetune", "test", "replay", "plan", "doctor", *_TOOLS)
 
