@@ -23,8 +23,11 @@ from umt.errors import EXIT_PREEMPTED, ConfigError, PeerLostError, PreemptedErro
 
 # Command -> module, which has `main(argv) -> exit code` and is imported when it is asked for, and what it is for.
 _TOOLS = {
+    "predict": ("umt.applications.predict.command", "what is in videos: classes of the whole, or of a sliding window"),
     "data": ("umt.datasets.command", "data sets: prepare, transcode, check, shard, show"),
     "ensemble": ("umt.results.ensemble", "one answer from several tests, with the gain per member"),
+    "weights": ("umt.weights.command", "weights of others: the visual tower of a CLIP as a teacher"),
+    "probe": ("umt.applications.probe", "kNN, linear and attentive probes on frozen features"),
 }
 _COMMANDS = ("pretrain", "finetune", "test", "replay", "plan", "doctor", *_TOOLS)
 

@@ -10,6 +10,7 @@ Shapes: V views of T frames of H x W pixels, K classes.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from umt.evaluation import multiview
 from umt.inference.class_names import HOW, class_names, numbered
 from umt.inference.views import Source, Views
 from umt.inference.windows import Window, windows
-from umt.models.description import Description
+from umt.models.description import Description, Sampling
 from umt.models.pretrained import load_pretrained
 from umt.models.specs import image_shape
 
@@ -140,6 +141,9 @@ def load(
     labels: str | Path | Sequence[str] | None = None,
     batch_size: int = 8,
     decoder: str = "auto",
+    sampling: Sampling | None = None,
+    sampling_rate: int | None = None,
+    short_side_size: int | None = None,
     **wanted: Any,
 ) -> Recognizer:
     """A model ready to be used, from any weights that this library reads.
@@ -149,7 +153,8 @@ def load(
         device: auto (a GPU if there is one) | cpu | cuda | cuda:N. precision: auto | bf16 | fp16 | fp32.
         labels: class names where the weights do not say them, or others: an order ("k400_umt", "k400", "ssv2", ...), a
             file with a name a line, or the names.
-        batch_size: views in one forward pass.
+        batch_size: views in one forward pass. decoder: the video reader.
+        sampling, sampling_rate, short_side_size: how views are taken, where the weights do not say it, or otherwise.
         wanted: keywords of `umt.models.load_pretrained`: model, num_frames, input_size, sha256, ...
 
     Raises CheckpointError for weights that cannot be loaded, ConfigError for what cannot be met.
@@ -163,9 +168,11 @@ def load(
     names = class_names(str(source), classes, loaded.description.labels, labels) if classes else None
     if classes and names is None:
         log.warning("%s does not say what its %d classes are called. %s", source, classes, HOW)
+    taken = {"sampling": sampling, "sampling_rate": sampling_rate, "short_side_size": short_side_size}
+    told: dict[str, Any] = {name: value for name, value in taken.items() if value is not None}
     return Recognizer(
         loaded.model,
-        loaded.description,
+        dataclasses.replace(loaded.description, **told),
         device=chosen,
         precision=settled,
         labels=names,

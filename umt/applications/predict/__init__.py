@@ -1,0 +1,1 @@
+"""`umt predict`: what is seen in videos, by a finetuned model."""

@@ -1,0 +1,145 @@
+"""What was seen, for a person (a table, as it comes) and for programs (JSON, CSV)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from torch import Tensor
+
+from umt.errors import OutputError
+from umt.inference.recognizer import Recognizer
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is seen in a video, or from `start` to `end` (seconds) of it: probabilities (K,)."""
+
+    probabilities: Tensor
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that could not be read."""
+
+    path: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The classes of a part that are told: (class, name, probability), the likeliest first."""
+
+    start: float | None
+    end: float | None
+    classes: tuple[tuple[int, str, float], ...]
+
+
+class Teller:
+    """Says what is seen in each video, in the ways that the flags ask for. Raises OutputError."""
+
+    def __init__(self, words: Namespace, model: Recognizer) -> None:
+        self._words, self._model = words, model
+        self._videos: list[dict[str, Any]] = []
+        self._table = "-" not in (words.json, words.csv)
+        self._csv = _opened(words.csv, "--csv")
+        self._json = _opened(words.json, "--json")
+        if self._csv is not None:
+            csv.writer(self._csv).writerow(["path", "start", "end", "rank", "class", "label", "probability"])
+
+    def video(self, name: str, parts: Iterable[Part]) -> list[Shown]:
+        """Tells of one video, window by window as they come. Errors of `parts` are passed on."""
+        all_shown: list[Shown] = []
+        for part in parts:
+            if self._table and not all_shown:
+                print(name)
+            shown = Shown(part.start, part.end, self._chosen(part.probabilities))
+            all_shown.append(shown)
+            if self._table:
+                print(_window(shown) if shown.start is not None else _whole(shown), flush=True)
+            if self._csv is not None:
+                self._csv.write(_csv_lines(name, shown))
+        if self._json is not None:
+            self._videos.append({"path": name, **_described(all_shown)})
+        return all_shown
+
+    def close(self, failures: Sequence[Failure]) -> None:
+        """Writes what is written at the end."""
+        if self._json is not None:
+            made = self._model.description
+            content = {
+                "checkpoint": str(self._words.checkpoint),
+                "model": made.model,
+                "labels": self._words.labels or made.labels_source or None,
+                "multi_label": made.multi_label,
+                "videos": self._videos,
+                "failures": [{"path": failure.path, "cause": failure.cause} for failure in failures],
+            }
+            self._json.write(json.dumps(content, indent=1) + "\n")
+        for file in (self._json, self._csv):
+            if file is not None and file is not sys.stdout:
+                file.close()
+
+    def _chosen(self, probabilities: Tensor) -> tuple[tuple[int, str, float], ...]:
+        values, order = probabilities.sort(descending=True, stable=True)
+        top = [(int(k), self._model.labels[int(k)], float(p)) for p, k in zip(values, order, strict=True)]
+        if self._words.threshold is not None:
+            top = [one for one in top if one[2] >= self._words.threshold]
+        return tuple(top[: self._words.topk])
+
+
+def clock(seconds: float) -> str:
+    """12.5 -> "0:12.5", 3725 -> "1:02:05.0"."""
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    return f"{f'{hours}:{minutes:02d}' if hours else minutes}:{rest / 10:04.1f}"
+
+
+def _whole(shown: Shown) -> str:
+    return "\n".join(f"  {100 * p:5.1f} %  {name}" for _, name, p in shown.classes) or "  nothing"
+
+
+def _window(shown: Shown) -> str:
+    assert shown.start is not None
+    assert shown.end is not None
+    times = f"{clock(shown.start):>9} - {clock(shown.end):<9}"
+    return f"  {times}" + ("".join(f" {100 * p:5.1f} % {name:<24}" for _, name, p in shown.classes).rstrip() or " -")
+
+
+def _described(parts: Sequence[Shown]) -> dict[str, Any]:
+    def classes(shown: Shown) -> list[dict[str, Any]]:
+        return [{"class": k, "label": name, "probability": round(p, 6)} for k, name, p in shown.classes]
+
+    if len(parts) == 1 and parts[0].start is None:
+        return {"predictions": classes(parts[0])}
+    return {"windows": [{"start": one.start, "end": one.end, "predictions": classes(one)} for one in parts]}
+
+
+def _csv_lines(name: str, shown: Shown) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    times = ["" if time is None else time for time in (shown.start, shown.end)]
+    for rank, (k, label, p) in enumerate(shown.classes, 1):
+        writer.writerow([name, *times, rank, k, label, f"{p:.6f}"])
+    return text.getvalue()
+
+
+def _opened(name: str | None, flag: str) -> TextIO | None:
+    if name is None or name == "-":
+        return None if name is None else sys.stdout
+    try:
+        os.makedirs(Path(name).parent, exist_ok=True)
+        return open(name, "w", encoding="utf-8", errors="surrogateescape", newline="")
+    except OSError as error:
+        raise OutputError(f"{flag} ({name}) cannot be written: {error.strerror}. Give another place.") from None
