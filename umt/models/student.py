@@ -19,6 +19,7 @@ from umt.errors import ConfigError
 from umt.layers.block import NORM_EPS, make_blocks, run_block
 from umt.layers.patch_embed import PatchEmbed
 from umt.layers.pos_embed import position_table
+from umt.models.hub import HubModel
 from umt.models.intermediates import Layout, arranged, block_indices, check_layout, feature_info
 from umt.models.specs import Grid, as_grid, check_transformer, image_shape, return_indices, token_grid
 from umt.models.video_input import check_video, check_visible
@@ -91,7 +92,7 @@ class Decoder(nn.Module):
         return F.normalize(x, dim=-1) if self.norm_type == "l2" else x
 
 
-class Student(nn.Module):
+class Student(HubModel):
     """What UMT pretrains. Frames are normalised floats; `visible` says which tokens exist at all.
 
     Args:
@@ -111,6 +112,7 @@ class Student(nn.Module):
     Raises `ConfigError` for sizes that cannot work.
     """
 
+    kind = "student"
     clip_pos_embed: Tensor
 
     def __init__(

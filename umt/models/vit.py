@@ -17,12 +17,13 @@ from umt.errors import ConfigError
 from umt.layers.block import NORM_EPS, make_blocks, run_block
 from umt.layers.patch_embed import PatchEmbed
 from umt.layers.pos_embed import position_table
+from umt.models.hub import HubModel
 from umt.models.intermediates import Layout, arranged, block_indices, check_layout, feature_info
 from umt.models.specs import Grid, as_grid, check_transformer, default_position_grid, image_shape, token_grid
 from umt.models.video_input import check_video
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(HubModel):
     """Blocks over all tokens, then the mean of the tokens, a norm and a linear head.
 
     Args:
@@ -42,6 +43,7 @@ class VisionTransformer(nn.Module):
     Raises `ConfigError` for sizes that cannot work.
     """
 
+    kind = "classifier"
     pos_embed: Tensor
     head: nn.Linear | nn.Identity
 
