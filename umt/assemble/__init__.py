@@ -17,6 +17,7 @@ from umt.assemble.data import evaluation_list, failure_budget, train_loader, tra
 from umt.assemble.strategies import build_strategy, check_strategy
 from umt.assemble.tasks import build_task, record_of, task_from_record
 from umt.assemble.testing import load_best, load_for_test, run_test, validation
+from umt.assemble.weights import at_hand, started_from
 from umt.config import recipe
 from umt.config.plan import Plan, describe, plan
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
@@ -92,6 +93,7 @@ def replay_step(path: Path) -> Iterator[str]:
 def _pretrain(config: PretrainConfig, run: Runtime, watch: Watch) -> None:
     videos = training_list(config)
     made = plan(config, world_size=run.world.size, videos=len(videos))
+    at_hand(config.teacher.clip_teacher_weights)
     task = build_task(config, run)
     train = train_loader(config, videos, run, made)
     _trainer(config, made, task, train, run, watch, _resume_from(config, run, Order(None))[0]).fit()
@@ -103,6 +105,7 @@ def _finetune(config: FinetuneConfig, run: Runtime, watch: Watch) -> None:
     if evaluation.eval:
         test_list = evaluation_list(config, "test", run)
         task = build_task(config, run, weights=False)
+        at_hand("" if config.checkpoint.resume else config.model.finetune)
         source, numbered = load_for_test(config, task, classes.listed(config, test_list))
         run_test(config, task, run, watch, source=source, videos=test_list, names=numbered.names)
         return
@@ -111,6 +114,7 @@ def _finetune(config: FinetuneConfig, run: Runtime, watch: Watch) -> None:
     lists = classes.listed(config, videos)
     start, numbered = _resume_from(config, run, lists)
     if start is None:
+        at_hand(config.model.finetune)
         numbered = classes.settle(config, lists)
     task = build_task(config, run, weights=start is None, classes=numbered)
     test_list = evaluation_list(config, "test", run)  # a faulty list is found before the training, not after it
@@ -146,7 +150,8 @@ def _trainer(
     classes.write(output, numbered, run)
     if run.is_main:
         output.mkdir(parents=True, exist_ok=True)
-        record.save_record(output, {**content, "derived": dataclasses.asdict(made)}, run.facts())
+        derived = {"derived": dataclasses.asdict(made), "weights": started_from(config)}
+        record.save_record(output, {**content, **derived}, run.facts())
         log.info(describe(config, made, precision=run.precision))
         log.info(
             "running on %s in %s, %d threads a process, %d trained parameters",

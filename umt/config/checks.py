@@ -18,6 +18,7 @@ from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfi
 from umt.data import catalog
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, CheckpointError, ConfigError, OutputError
+from umt.models import fetch
 from umt.models.specs import SPECS, ModelSpec
 from umt.optim.schedule import warmup_length
 
@@ -227,7 +228,10 @@ def check_files(config: Config) -> None:
     else:
         weights["finetune"] = config.model.finetune
     for flag, path in weights.items():
-        if path and not path.startswith("https://") and not Path(path).exists():
+        away = flag != "resume" and fetch.is_remote(path)
+        if path and not away and not Path(path.split("#sha256=")[0]).exists():
+            if near := fetch.hint(path):
+                raise CheckpointError(f"--{flag} ({path}) does not exist. {near}")
             variable = {"finetune": "MODEL_PATH", "clip_teacher_weights": "TEACHER_PATH"}.get(flag)
             remedy = f"; the scripts of exp/ take it from {variable}" if variable else ", or leave the flag out"
             raise CheckpointError(f"--{flag} ({path}) does not exist. Check the path{remedy}.")

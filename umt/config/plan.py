@@ -21,6 +21,7 @@ from umt.data import catalog
 from umt.data.label_order import agreed, of_list
 from umt.data.storage.urls import is_url
 from umt.errors import ConfigError
+from umt.models.fetch import is_remote
 from umt.optim.schedule import clips_per_step, scaled_lr, steps_per_epoch, warmup_length
 
 
@@ -206,7 +207,8 @@ def job_name(config: Config) -> str:
 
 
 def _there(path: str) -> str:
-    return path if is_url(path) or Path(path).exists() else f"{path} (not there)"
+    there = is_url(path) or is_remote(path) or Path(path.split("#sha256=")[0]).exists()
+    return path if there else f"{path} (not there)"
 
 
 def _model_facts(config: Config, made: Plan) -> dict[str, str]:

@@ -52,6 +52,20 @@ def inflate_convolution(weight: Tensor, tubelet_size: int) -> Tensor:
     return inflated
 
 
+def resample_tubelet(weight: Tensor, tubelet_size: int) -> Tensor:
+    """weight (D, C, t, P, P) of a video model -> (D, C, tubelet_size, P, P), so that a still clip has the same tokens.
+
+    Each new frame takes of each old one the share of time that they have in common: from 1 to 2 frames both get half
+    (the inflation of I3D, https://arxiv.org/abs/1705.07750), from 2 to 1 the one gets the sum.
+    """
+    old = weight.shape[2]
+    edges_old, edges_new = torch.arange(old + 1) / old, torch.arange(tubelet_size + 1) / tubelet_size
+    ends = torch.minimum(edges_new[1:, None], edges_old[None, 1:])
+    starts = torch.maximum(edges_new[:-1, None], edges_old[None, :-1])
+    shares = (ends - starts).clamp(min=0) * old  # (new, old), columns sum to 1
+    return torch.einsum("dcohw,no->dcnhw", weight.float(), shares).to(weight.dtype)
+
+
 def resample_clip_positions(table: Tensor, target: tuple[int, int]) -> Tensor:
     """table (1 + n * n, D), class token first -> (1 + H' * W', D), bicubic without aligned corners.
 

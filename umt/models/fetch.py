@@ -40,6 +40,33 @@ def is_remote(source: str) -> bool:
     return not os.path.exists(name) and published.find(name) is not None
 
 
+def path_here(source: str) -> Path | None:
+    """Where `source` lies on this machine, without asking any network; None if it would have to be fetched."""
+    name = source.split("#sha256=")[0]
+    if not is_remote(name):
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    row = published.find(name) if "://" not in name else None
+    place = _cached(row.url if row else name)
+    if place.exists():
+        return place
+    repo, revision, file = _hub_name(f"{published.MIRROR}/{row.file}" if row else name) or ("", None, None)
+    if not file:
+        return None
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    found = try_to_load_from_cache(repo, file, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def hint(name: str) -> str:
+    """What to do about a path that does not exist: the published names that it resembles, or nothing known."""
+    near = published.nearest(name) if "/" not in name else []
+    return f"The published weights that come near are {' and '.join(near)}." if near else ""
+
+
 def cache_folder() -> Path:
     """Where files by URL are kept: UMT_CACHE, else umt in XDG_CACHE_HOME or ~/.cache."""
     if named := os.environ.get("UMT_CACHE"):
@@ -78,9 +105,7 @@ def _found(name: str) -> Path:
     row = published.find(name)
     if row is not None:
         return _from_zoo(row)
-    near = published.nearest(name) if "/" not in name else []
-    hint = f" Of the published weights {' or '.join(near)} would be near." if near else " Check the path."
-    raise CheckpointError(f"{name} does not exist.{hint}")
+    raise CheckpointError(f"{name} does not exist. {hint(name) or 'Check the path of the weights.'}")
 
 
 @functools.lru_cache(maxsize=64)
@@ -112,10 +137,15 @@ def _check_hash(path: Path, wanted: str, name: str) -> None:
 # ---- by URL
 
 
-def _from_url(url: str) -> Path:
+def _cached(url: str) -> Path:
+    """The place of a file by URL in the cache; the folder's name tells files of the same name apart."""
     folder = cache_folder() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:16]
-    name = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name or "weights"
-    path = folder / name
+    return folder / (Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name or "weights")
+
+
+def _from_url(url: str) -> Path:
+    path = _cached(url)
+    folder = path.parent
     if path.exists():
         return path
     try:
@@ -231,11 +261,17 @@ def _from_zoo(row: published.Published) -> Path:
             raise CheckpointError(f"{row.name} has two places, and neither gives it. {first} {second}") from None
 
 
-def _from_hub(name: str) -> Path:
+def _hub_name(name: str) -> tuple[str, str | None, str | None] | None:
+    """hf://OWNER/REPO@REVISION/FILE in its parts; None for another name."""
     match = re.fullmatch(r"hf://(?:models/)?([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?", name.rstrip("/"))
-    if match is None:
+    return None if match is None else (match[1], match[2], match[3])
+
+
+def _from_hub(name: str) -> Path:
+    parts = _hub_name(name)
+    if parts is None:
         raise CheckpointError(f"{name} is not a name of the hub. It reads hf://OWNER/REPO/FILE, or hf://OWNER/REPO.")
-    repo, revision, file = match.groups()
+    repo, revision, file = parts
     try:
         import huggingface_hub
         from huggingface_hub import errors

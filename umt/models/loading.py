@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from umt.errors import CheckpointError
 from umt.models import adapters, clip_layouts
 from umt.models.clip_teacher import ClipTeacher
 from umt.models.layouts import huggingface
+from umt.models.layouts.foreign import refuse_foreign
 from umt.models.specs import Grid
 from umt.models.student import Student
 from umt.models.vit import VisionTransformer
@@ -50,10 +52,11 @@ class LoadReport:
 
 @dataclass
 class _Plan:
-    """A file's state dict on its way into a model."""
+    """A file's state dict on its way into a model. `file`: where it lies on this machine, a file or a folder."""
 
     state: adapters.StateDict
     report: LoadReport
+    file: Path
     may_be_new: set[str] = field(default_factory=set)
 
     def leave(self, names: Iterable[str]) -> None:
@@ -121,13 +124,17 @@ def load_state(
         report.unused += others
         if not state:
             raise CheckpointError(f"{path} has no weights that begin with {model_prefix!r} (--model_prefix).")
-    if huggingface.is_huggingface(state) and not isinstance(model, ClipTeacher):
-        state = huggingface.from_huggingface(state, path)
-    plan = _Plan(state, report)
+    if not isinstance(model, ClipTeacher):
+        if huggingface.is_huggingface(state):
+            state = huggingface.from_huggingface(state, path)
+        refuse_foreign(state, path)
+    plan = _Plan(state, report, weights.path)
     if isinstance(model, VisionTransformer):
         _plan_classifier(plan, model, new_head=new_head, head_rows=head_rows)
+        _plan_patches(plan, model, "patch_embed.proj.weight")
         _plan_positions(plan, model, model, "pos_embed", source_grid)
     elif isinstance(model, Student):
+        _plan_patches(plan, model, "encoder.patch_embed.proj.weight")
         _plan_positions(plan, model, model.encoder, "encoder.pos_embed", source_grid)
     elif isinstance(model, ClipTeacher):
         _plan_teacher(plan, model)
@@ -172,6 +179,15 @@ def _plan_classifier(plan: _Plan, model: VisionTransformer, *, new_head: bool, h
     plan.state = adapters.take_rows(plan.state, head_rows)
     for name in sorted(head):
         plan.report.adapted[name] = f"{len(head_rows)} of {rows} rows"
+
+
+def _plan_patches(plan: _Plan, model: VisionTransformer | Student, name: str) -> None:
+    """Brings the patch embedding to the model's tubelet; one of other patches stays, and is refused by its shape."""
+    kernel = plan.state.get(name)
+    if kernel is None or kernel.ndim != 5 or kernel.shape[2] == model.tubelet_size:
+        return
+    plan.state[name] = adapters.resample_tubelet(kernel, model.tubelet_size)
+    plan.report.adapted[name] = f"{kernel.shape[2]} -> {model.tubelet_size} frames a token, a still clip's tokens stay"
 
 
 def _plan_positions(

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from umt.errors import CheckpointError, ConfigError
+from umt.errors import CheckpointError
 from umt.models import adapters
 from umt.models.description import IMAGENET_MEAN, IMAGENET_STD, Description, Sampling
 from umt.models.fetch import sha256_of
@@ -50,6 +50,7 @@ def load_pretrained(
     new_head: bool = False,
     head_rows: Sequence[int] | None = None,
     model_key: str = "model|module",
+    model_prefix: str = "",
     **overrides: Any,
 ) -> Pretrained:
     """Weights of any kind that this library knows, as a model.
@@ -62,11 +63,16 @@ def load_pretrained(
         sha256: hash that the file must have.
         new_head: the head is new, whatever the source has. head_rows: class j is the source's row head_rows[j].
         model_key: keys under which the weights may lie, separated by "|".
+        model_prefix: what stands before every name of the model in the file; other names are not looked at.
         overrides: further keywords of the model's class, e.g. `heads` for sizes that no entry has.
 
     Raises `CheckpointError` for what does not load, and where weights of the backbone would stay random.
     """
     weights = open_weights(source, sha256=sha256, model_key=model_key)
+    if model_prefix:
+        weights.state, _ = adapters.take_prefix(weights.state, model_prefix)
+        if not weights.state:
+            raise CheckpointError(f"{weights.source} has no weights that begin with {model_prefix!r} (model_prefix).")
     asked = {"num_frames": num_frames, "image_size": input_size, "tubelet_size": tubelet_size}
     asked |= {"num_classes": num_classes}
     given = {**{name: value for name, value in asked.items() if value is not None}, **overrides}
@@ -268,6 +274,3 @@ def _usage(weights: Weights, arguments: dict[str, Any]) -> dict[str, Any]:
         dense = {"sampling": "dense", "test_clips": 5, "test_crops": 3}
         usage |= {"sampling": "ssv2", "test_clips": 2, "test_crops": 3} if weights.head() == 174 else dense
     return {**usage, "provenance": provenance}
-
-
-__all__ = ["ConfigError", "Pretrained", "load_pretrained"]

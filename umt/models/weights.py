@@ -79,6 +79,8 @@ def open_weights(
     path = fetch(source, sha256=sha256)
     content = read_content(path, lazily=lazily)
     state = adapters.strip_wrappers(state_of(content, str(path), model_key))
+    if all(name.startswith("model.") for name in state):  # VideoMAE V2 on the hub
+        state, _ = adapters.take_prefix(state, "model.")
     opened = Weights(str(source).partition("#sha256=")[0], path, state)
     if isinstance(content, dict):
         opened.settings = _settings(content)
@@ -123,7 +125,7 @@ def _read_beside(opened: Weights) -> None:
         opened.description = Description.from_json(config, str(folder / CONFIG))
     elif huggingface.is_huggingface(opened.state):
         opened.config, opened.preprocessor = config, _json(folder / _PREPROCESSOR)
-    elif config.get("model_type"):
+    elif config.get("model_type") and not any(name.endswith("patch_embed.proj.weight") for name in opened.state):
         raise CheckpointError(
             f"{opened.source} is a {config['model_type']} of Hugging Face, which is another architecture. "
             "Of theirs, VideoMAE loads."

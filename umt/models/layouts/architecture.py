@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from umt.errors import CheckpointError
+from umt.models.layouts.foreign import refuse_foreign
 from umt.models.specs import SPECS, ModelSpec
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -65,6 +66,7 @@ class Architecture:
 
 def architecture_of(state: dict[str, Tensor], where: str) -> Architecture:
     """Of a state dict with the original's names, possibly below `encoder.` or `backbone.`; raises `CheckpointError`."""
+    refuse_foreign(state, where)
     prefix = next((p for p in ("", "encoder.", "backbone.") if f"{p}patch_embed.proj.weight" in state), None)
     if prefix is None:
         some = ", ".join(list(state)[:3])
