@@ -78,7 +78,7 @@ def to_openai(state: StateDict, path: str) -> VisualTower:
         if f"{prefix}embeddings.patch_embedding.weight" in names:
             return _from_hugging_face(state, prefix, path)
     if "patch_embed.proj.weight" in names and "blocks.0.norm1.weight" in names:
-        return _from_timm(state, [], "timm", path)
+        return _from_timm(state, [], "timm's", path)
     raise CheckpointError(
         f"{path} has no visual tower of CLIP (conv1.weight or visual.*, as OpenAI and open_clip name it; "
         "vision_model.*, as Hugging Face does; blocks.* and norm_pre, as timm does)."
@@ -179,29 +179,53 @@ def _place(name: str, blocks: str) -> tuple[str, str, str]:
 
 
 def configured_activation(folder: Path) -> str | None:
-    """What `config.json` or `open_clip_config.json` in `folder` says of the visual tower's activation, or None.
+    """What the configuration in `folder` says of the visual tower's activation: "quick_gelu", another, or None.
 
-    Hugging Face's config names it; open_clip's has the flag `quick_gelu`, which is off unless said; timm's names its
-    architecture. Gives "quick_gelu" or whatever else stands there.
+    Read are Hugging Face's `config.json`, which names it; open_clip's `open_clip_config.json`, whose flag `quick_gelu`
+    is off unless it is said; and timm's `config.json`, which names its architecture.
     """
     config = _json(folder / "open_clip_config.json").get("model_cfg")
-    if isinstance(config, dict) and "vision_cfg" in config:
-        return "quick_gelu" if config.get("quick_gelu") else "gelu"
+    if isinstance(config, dict) and isinstance(config.get("vision_cfg"), dict):
+        tower = config["vision_cfg"].get("timm_model_name")
+        return activation_of_timm(str(tower)) if tower else "quick_gelu" if config.get("quick_gelu") else "gelu"
     config = _json(folder / "config.json")
     vision = config.get("vision_config", config)
     if str(config.get("model_type", "")).startswith("clip") and isinstance(vision, dict):
         return str(vision.get("hidden_act", "quick_gelu"))  # the default of that library's CLIP
     if "architecture" in config:
-        return activation_of_name(str(config["architecture"]))
+        timms = config.get("pretrained_cfg")
+        return activation_of_timm(str(config["architecture"]), str(timms.get("tag")) if isinstance(timms, dict) else "")
     return None
 
 
-def activation_of_name(name: str) -> str | None:
-    """ "quick_gelu" for timm's and open_clip's names of towers that have it, "gelu" for timm's others, else None."""
-    name = name.lower()
-    if "quickgelu" in name:
+def refuse_other_activations(path: str) -> None:
+    """`CheckpointError` where the configuration beside the file `path`, or in the folder, says another than QuickGELU.
+
+    The names and shapes of such a tower are the same, and its features would be wrong without a word.
+    """
+    found = configured_activation(Path(path) if Path(path).is_dir() else Path(path).parent)
+    if found not in (None, "quick_gelu"):
+        raise CheckpointError(other_activation(path, str(found), "as the configuration beside it says"))
+
+
+def other_activation(path: str, activation: str, because: str) -> str:
+    """The sentence for a tower whose activation is not OpenAI's."""
+    return (
+        f"{path} has {activation} in its MLPs ({because}), and our towers QuickGELU as OpenAI's: the features would be "
+        "others. Such a CLIP teaches through timm, e.g. --clip_teacher timm:vit_base_patch16_clip_224.laion2b."
+    )
+
+
+def activation_of_timm(architecture: str, tag: str = "") -> str | None:
+    """The activation that weights of timm's were trained with, as far as their name tells it; else None.
+
+    Its hub has OpenAI's and MetaCLIP's weights under architectures with GELU; timm notes that they are QuickGELU's.
+    """
+    architecture, _, inner = architecture.lower().partition(".")
+    tag = inner or tag.lower()
+    if "quickgelu" in architecture or tag in ("openai", "metaclip_400m", "metaclip_2pt5b"):
         return "quick_gelu"
-    return "gelu" if "_clip_" in name else None
+    return "gelu" if tag.startswith(("laion2b", "datacomp")) else None
 
 
 def _json(path: Path) -> dict[str, object]:

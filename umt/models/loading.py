@@ -233,6 +233,7 @@ def _plan_positions(
 
 def _plan_teacher(plan: _Plan, model: ClipTeacher) -> None:
     """Takes the visual tower out of a CLIP state dict and fits its convolution and positions."""
+    clip_layouts.refuse_other_activations(str(plan.file))
     tower = clip_layouts.to_openai(plan.state, plan.report.path)
     plan.state = tower.state
     plan.report.unused += tower.unused

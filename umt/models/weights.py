@@ -125,6 +125,8 @@ def _read_beside(opened: Weights) -> None:
         opened.description = Description.from_json(config, str(folder / CONFIG))
     elif huggingface.is_huggingface(opened.state):
         opened.config, opened.preprocessor = config, _json(folder / _PREPROCESSOR)
+    elif str(config.get("model_type")).startswith("clip"):
+        return  # a teacher's: clip_layouts.py
     elif config.get("model_type") and not any(name.endswith("patch_embed.proj.weight") for name in opened.state):
         raise CheckpointError(
             f"{opened.source} is a {config['model_type']} of Hugging Face, which is another architecture. "
