@@ -27,7 +27,7 @@ _TOOLS = {
     "data": ("umt.datasets.command", "data sets: prepare, transcode, check, shard, show"),
     "ensemble": ("umt.results.ensemble", "one answer from several tests, with the gain per member"),
     "weights": ("umt.weights.command", "weights of others: the visual tower of a CLIP as a teacher"),
-    "export": ("umt.weights.export.command", "weights for others: safetensors, ONNX, torch.export, the original's form"),
+    "export": ("umt.weights.export.command", "weights for others: safetensors, ONNX, torch.export, original"),
     "probe": ("umt.applications.probe", "kNN, linear and attentive probes on frozen features"),
 }
 _COMMANDS = ("pretrain", "finetune", "test", "replay", "plan", "doctor", *_TOOLS)
