@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,8 +109,9 @@ def test_of_other_numbers_of_classes_nothing_is_assumed() -> None:
 # ---- both
 
 
-def meet(listed: Order, head: Order, rows: int, classes: int, *, test: bool = False) -> Settled:
-    return settle("w.pth", listed, head, rows=rows, classes=classes, data_set="Kinetics_sparse", test=test)
+def meet(listed: Order, head: Order, rows: int, classes: int, **how: Any) -> Settled:
+    how = {"data_set": "Kinetics_sparse", "test": False, **how}
+    return settle("w.pth", listed, head, rows=rows, classes=classes, **how)
 
 
 def test_a_published_head_and_an_alphabetical_list_are_refused_with_the_remedy() -> None:
@@ -125,7 +127,50 @@ def test_a_published_head_and_an_alphabetical_list_are_refused_with_the_remedy()
 
 def test_what_is_only_tested_gets_no_new_head_for_a_remedy() -> None:
     with pytest.raises(CheckpointError, match=r"Give lists in the order of the weights\.$"):
-        meet(Order(("a", "b"), "one"), Order(("b", "a"), "other"), 2, 2, test=True)
+        meet(Order(("a", "b"), "one"), Order(("b", "a"), "other"), 2, 2, test=True, may_take_rows=False)
+
+
+def test_a_head_that_says_its_classes_is_put_in_the_lists_order() -> None:
+    settled = meet(Order(("Yoga", "dancing ballet", "b"), "l"), Order(("b", "yoga", "dancing_ballet"), "h"), 3, 3)
+    assert settled.head_rows == [1, 2, 0]
+    assert settled.note == (
+        "The head of w.pth numbers its 3 classes otherwise than the lists: its rows are put in their order, by name."
+    )
+
+
+def test_every_alphabetical_class_of_kinetics_400_finds_its_published_row() -> None:
+    settled = meet(Order(ALPHABETICAL, "l"), of_head("w.pth", 400, list(PUBLISHED), data_set="Kinetics"), 400, 400)
+    assert settled.head_rows == labels.k710_index()["k400"]
+
+
+def test_lists_of_a_few_of_the_head_s_classes_take_their_rows() -> None:
+    few = ("zumba", "abseiling", "yoga", "petting animal (not cat)", "archery")
+    settled = meet(Order(few, "l"), Order(PUBLISHED, "h"), 400, 5, data_set="image_folder")
+    assert settled.names == few
+    assert [PUBLISHED[row] for row in settled.head_rows or ()] == list(few)
+    assert "has 400 classes, of which the lists have 5" in settled.note
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_classes_that_the_head_has_not_are_named(test: bool) -> None:
+    lists = Order(("yoga", "sawing ice", "zumba", "knitting fog"), "l")
+    with pytest.raises(CheckpointError) as refused:
+        meet(lists, Order(PUBLISHED, "h"), 400, 4, data_set="image_folder", test=test)
+    said = str(refused.value)
+    assert "The head of w.pth has no class 'sawing ice', 'knitting fog', of the 4 that the lists have" in said
+    assert said.endswith("Test on lists of its classes." if test else "Give --delete_head for a new head.")
+
+
+def test_an_order_that_is_only_assumed_is_not_reordered() -> None:
+    head = of_head("w.pth", 400, None, data_set="Kinetics_sparse")
+    with pytest.raises(CheckpointError, match=r"are at odds"):
+        meet(Order(ALPHABETICAL, "l"), head, 400, 400)
+
+
+def test_a_class_is_served_once() -> None:
+    assert labels.rows_by_name(["a b", "A_B", "c"], ["c", "ab"]) == [1, None, 0]
+    assert labels.rows_by_name(["a b", "ab"], ["ab", "a b"]) == [1, 0]
+    assert labels.rows_by_name(["A B"], ["ab", "a b"]) == [None]  # both would do
 
 
 def test_the_same_order_meets_and_names_the_classes() -> None:

@@ -71,18 +71,27 @@ def test_a_run_records_its_class_names_and_reports_by_them(trained: Path) -> Non
     assert [line["name"] for line in json.loads((trained / "test.json").read_text())["classes"]] == NAMES
 
 
-def test_a_head_of_the_same_classes_in_another_order_is_refused(
-    trained: Path, data: Data, refused: Refused, tmp_path: Path
+def test_a_head_of_the_same_classes_is_put_in_the_lists_order(
+    trained: Path, data: Data, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    turned = lists(data, tmp_path / "lists", NAMES[::-1])
-    start = trained / "checkpoint-latest.pth"
-    flags = {"data_path": turned, "output_dir": tmp_path / "out", "finetune": start}
+    caplog.set_level("INFO")
+    flags = {"data_path": lists(data, tmp_path / "lists", NAMES[::-1]), "finetune": trained / "checkpoint-latest.pth"}
+    config = parse("finetune", with_flags(data.finetune[1:], **flags), files=False)
+    assert isinstance(config, FinetuneConfig)
+    model = create_model("vit_tiny_patch8_64", num_classes=CLASSES, **TINY)
+    load_finetuned(config, model, settle(config, Order(tuple(NAMES[::-1]), "labels.txt")))
+    own = torch.load(trained / "checkpoint-latest.pth", weights_only=True)["model"]
+    assert torch.equal(model.state_dict()["head.weight"], own["head.weight"].flip(0))
+    assert "numbers its 4 classes otherwise than the lists: its rows are put in their order, by name." in caplog.text
+
+
+def test_classes_without_a_row_are_named(trained: Path, data: Data, refused: Refused, tmp_path: Path) -> None:
+    other = lists(data, tmp_path / "lists", [*NAMES[:3], "knitting"])
+    flags = {"data_path": other, "output_dir": tmp_path / "out", "finetune": trained / "checkpoint-latest.pth"}
     said = refused(*with_flags(data.finetune, **flags))
-    assert "class 0 is 'zumba' in the lists" in said
-    assert "'juggling' in the head" in said
-    assert "or --delete_head for a new head" in said
-    said = refused(*with_flags(data.finetune, **flags, eval=None))
-    assert "Give lists in the order of the weights." in said
+    assert "has no class 'knitting', of the 4 that the lists have" in said
+    assert "Give --delete_head for a new head." in said
+    assert "Test on lists of its classes." in refused(*with_flags(data.finetune, **flags, eval=None))
 
 
 def test_a_run_is_not_gone_on_with_on_lists_in_another_order(
@@ -141,7 +150,7 @@ def test_class_folders_name_the_classes_of_image_folder(data: Data, refused: Ref
     torch.save(
         {
             "model": create_model("vit_tiny_patch8_64", num_classes=4, **TINY).state_dict(),
-            "config": {"class_names": sorted(NAMES)[::-1]},
+            "config": {"class_names": [*sorted(NAMES)[:3], "knitting"]},
         },
         tmp_path / "w.pth",
     )
@@ -149,6 +158,6 @@ def test_class_folders_name_the_classes_of_image_folder(data: Data, refused: Ref
         data.finetune, data_set="image_folder", data_path=tmp_path / "own", prefix="", finetune=tmp_path / "w.pth",
         output_dir=tmp_path / "out", eval=None,
     )  # fmt: skip
-    assert f"class 0 is 'cooking' in the lists (an order of its own, by the class folders of {tmp_path}" in refused(
-        *words
-    )
+    said = refused(*words)
+    assert "has no class 'zumba', of the 4 that the lists have" in said
+    assert f"(an order of its own, by the class folders of {tmp_path}" in said

@@ -49,6 +49,8 @@ def settle(config: FinetuneConfig, lists: Order, *, test: bool = False) -> Settl
     )
     if settled.warning:
         log.warning(settled.warning)
+    if settled.note:
+        log.info(settled.note)
     return settled
 
 
@@ -59,8 +61,9 @@ def settle_with_checkpoint(path: Path | str, config: Mapping[str, Any], lists: O
         return Settled(lists.names)
     head = Order(tuple(names), str(path))
     settled = label_order.settle(
-        str(path), lists, head, rows=len(names), classes=len(lists.names or names), data_set="image_folder", test=True
-    )
+        str(path), lists, head, rows=len(names), classes=len(lists.names or names), data_set="image_folder", test=True,
+        may_take_rows=False,
+    )  # fmt: skip
     if settled.warning:
         log.warning(settled.warning)
     return settled

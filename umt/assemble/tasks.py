@@ -15,6 +15,7 @@ from umt.data.label_order import Settled
 from umt.data.transforms.mixup import ClipMixup
 from umt.engine.runtime import Runtime
 from umt.models import LoadReport, create_model, load_weights
+from umt.models.weights import read_head
 from umt.tasks.base import Task
 from umt.tasks.classify import Classify
 from umt.tasks.distill import Distill
@@ -119,8 +120,9 @@ def load_finetuned(config: FinetuneConfig, classifier: torch.nn.Module, classes:
     """--finetune into the classifier. A Kinetics-710 head serves the classes of a smaller Kinetics set by index."""
     model, data = config.model, config.data
     if classes is None:
-        kinetics = data.data_set in ("Kinetics", "Kinetics_sparse")
-        classes = Settled(None, catalog.k710_head_rows(data.nb_classes) if kinetics else None)
+        kinetics = data.data_set in ("Kinetics", "Kinetics_sparse") and data.nb_classes != 710
+        within = kinetics and read_head(model.finetune, model_key=model.model_key)[0] == 710
+        classes = Settled(None, catalog.k710_head_rows(data.nb_classes) if within else None)
     return load_weights(
         classifier,
         model.finetune,

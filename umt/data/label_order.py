@@ -45,6 +45,7 @@ class Settled:
     names: tuple[str, ...] | None = None
     head_rows: list[int] | None = None
     warning: str = ""
+    note: str = ""  # for the log: what was done to the head
 
 
 # ---- a list
@@ -154,23 +155,64 @@ def of_head(path: str, rows: int, names: Sequence[str] | None, *, data_set: str,
     return Order(None if own is None else tuple(own), f"--data_set {data_set}", assumed=True)
 
 
-def settle(path: str, listed: Order, head: Order, *, rows: int, classes: int, data_set: str, test: bool) -> Settled:
+def settle(
+    path: str,
+    listed: Order,
+    head: Order,
+    *,
+    rows: int,
+    classes: int,
+    data_set: str,
+    test: bool,
+    may_take_rows: bool = True,
+) -> Settled:
     """Brings a head of `rows` classes and lists of `classes` together. Raises CheckpointError where they are at odds.
 
-    `path`: the weights, for a person; `test`: they are only tested, so a new head is no remedy.
+    Where both say the names of their classes, the head's rows are taken by name: in the lists' order, and only those
+    that they name.
+
+    Args:
+        path: the weights, for a person.
+        test: they are only tested, so a new head is no remedy.
+        may_take_rows: False: the weights are loaded as they stand, so another order is at odds.
     """
     if rows == classes:
         if listed.names is None or head.names is None:
             return Settled(listed.names or head.names, None, _untold(listed, head))
-        if not labels.same(listed.names, head.names):
+        if labels.same(listed.names, head.names):
+            return Settled(listed.names)
+        if head.assumed or not may_take_rows:
             raise CheckpointError(_at_odds(path, listed, head, test=test))
+        return _by_name(path, listed, head, test=test)
+    own = head.names is not None and labels.order_of(head.names) != "k710"
+    kinetics_710 = rows == 710 and data_set in _KINETICS and not own
+    if listed.names is not None and head.names is not None and not head.assumed and may_take_rows and not kinetics_710:
+        return _by_name(path, listed, head, test=test)
+    if not kinetics_710:
         return Settled(listed.names)
-    if rows != 710 or data_set not in _KINETICS:
-        return Settled(listed.names)
-    if head.names is not None and labels.order_of(head.names) != "k710":
-        return Settled(listed.names)  # 710 classes of somebody's own: load_weights says that the sizes differ
     names = listed.names or (labels.names_of(_PUBLISHED[classes]) if classes in _PUBLISHED else None)
     return Settled(names, catalog.k710_head_rows(classes, listed.names), _untold(listed, Order(names)))
+
+
+def _by_name(path: str, listed: Order, head: Order, *, test: bool) -> Settled:
+    """The rows of the head whose names the lists have, in the lists' order."""
+    assert listed.names is not None
+    assert head.names is not None
+    found = labels.rows_by_name(listed.names, head.names)
+    lost = [f"'{name}'" for name, row in zip(listed.names, found, strict=True) if row is None]
+    if lost:
+        some = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+        remedy = "Test on lists of its classes." if test else "Give --delete_head for a new head."
+        raise CheckpointError(
+            f"The head of {path} has no class {some}, of the {len(found)} that the lists have ({listed}); its own are "
+            f"{len(head.names)} ({head}). {remedy}"
+        )
+    rows = [row for row in found if row is not None]
+    if len(rows) == len(head.names):
+        done = f"numbers its {len(rows)} classes otherwise than the lists: its rows are put in their order, by name"
+    else:
+        done = f"has {len(head.names)} classes, of which the lists have {len(rows)}: their rows are taken, by name"
+    return Settled(listed.names, rows, note=f"The head of {path} {done}.")
 
 
 def _untold(listed: Order, head: Order) -> str:

@@ -84,8 +84,8 @@ def load_weights(
         source: a file or folder, a URL, a name of the hub or of the published zoo (fetch.py).
         sha256: the hash that the file must have.
         new_head: the classifier's head stays new whatever the file has.
-        head_rows: if the file's head has another number of classes, class j is the file's row head_rows[j]
-            (a Kinetics-710 head for one of the sets within it).
+        head_rows: class j is the file's row head_rows[j]: a Kinetics-710 head for one of the sets within it, or the
+            same classes in another order.
         model_key: keys under which the weights may lie, separated by "|"; the first found counts.
         model_prefix: what stands before every name of the model in the file.
         source_grid: (T', H', W') tokens of the file's position table; None: recognised, or an error.
@@ -168,7 +168,7 @@ def _plan_classifier(plan: _Plan, model: VisionTransformer, *, new_head: bool, h
     if head != {"head.weight", "head.bias"}:
         raise CheckpointError(f"{plan.report.path} has an incomplete head: {', '.join(sorted(head))}.")
     rows = plan.state["head.weight"].shape[0]
-    if rows == model.num_classes:
+    if rows == model.num_classes and (head_rows is None or list(head_rows) == list(range(rows))):
         return
     if head_rows is None or len(head_rows) != model.num_classes:
         given = "" if head_rows is None else f", and {len(head_rows)} head rows are given"
@@ -178,7 +178,7 @@ def _plan_classifier(plan: _Plan, model: VisionTransformer, *, new_head: bool, h
         )
     plan.state = adapters.take_rows(plan.state, head_rows)
     for name in sorted(head):
-        plan.report.adapted[name] = f"{len(head_rows)} of {rows} rows"
+        plan.report.adapted[name] = f"{len(head_rows)} of {rows} rows" if len(head_rows) < rows else "rows reordered"
 
 
 def _plan_patches(plan: _Plan, model: VisionTransformer | Student, name: str) -> None:

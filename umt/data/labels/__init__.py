@@ -75,6 +75,26 @@ def numbers(order: str) -> dict[str, int]:
     return known
 
 
+def rows_by_name(wanted: Sequence[str], have: Sequence[str]) -> list[int | None]:
+    """For every name of `wanted` its place in `have`, each place at most once; None where no name there is the same.
+
+    Names compare as `plain` does, and a known order also knows the names that official annotations have for its own.
+    """
+    exact = {name: row for row, name in enumerate(have)}
+    plainly: dict[str, int | None] = {}
+    for row, name in enumerate(have):
+        plainly[plain(name)] = None if plain(name) in plainly else row  # two that are alike: only the exact name tells
+    order = order_of(have)
+    aliases = numbers(order) if order else {}
+    rows: list[int | None] = []
+    taken: set[int] = set()
+    for name in wanted:
+        row = exact.get(name, plainly.get(plain(name), aliases.get(plain(name))))
+        rows.append(None if row is None or row in taken else row)
+        taken |= set() if row is None else {row}
+    return rows
+
+
 def read_names(file: Path) -> list[str]:
     """Class names of a label file, one a line. Raises AnnotationError for one that is empty, or names a class twice."""
     try:
