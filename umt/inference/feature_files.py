@@ -76,8 +76,9 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _WRITERS[path.suffix](temporary, rows)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        if path.suffix != ".npz":  # of a shard much would be lost; for each of a million small files it takes too long
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -126,7 +127,7 @@ def _read_npz(path: Path, layers: Sequence[str] | None) -> Iterator[Row]:
 
 
 def _write_safetensors(path: Path, rows: Sequence[Row]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors: dict[str, torch.Tensor] = {}
     about = []
@@ -135,7 +136,7 @@ def _write_safetensors(path: Path, rows: Sequence[Row]) -> None:
         tensors[f"{row.row}.frames"] = torch.from_numpy(row.frames)
         tensors.update({f"{row.row}.layer.{name}": array.contiguous() for name, array in row.layers.items()})
     # One key only: the library writes several in an order that changes.
-    save_file(tensors, path, metadata={"rows": json.dumps(about)})
+    path.write_bytes(save(tensors, metadata={"rows": json.dumps(about)}))
 
 
 def _read_safetensors(path: Path, layers: Sequence[str] | None) -> Iterator[Row]:

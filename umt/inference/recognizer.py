@@ -40,7 +40,7 @@ class Recognizer:
     Attributes:
         model: in evaluation mode, on `device`.
         description: its architecture, frames, sizes and normalisation, and where it comes from.
-        labels: K class names; "class 17" where nobody says them (`named` is then False). Empty without a head.
+        named: whether somebody says what its classes are called.
         views: how it wants its frames; `batch_size` views go through it at a time.
     """
 
@@ -59,7 +59,7 @@ class Recognizer:
         self.description, self.device, self.precision, self.batch_size = description, device, precision, batch_size
         self.num_classes = int(getattr(model, "num_classes", 0))
         self.named = labels is not None
-        self.labels = tuple(labels) if labels is not None else numbered(self.num_classes)
+        self._labels = tuple(labels) if labels is not None else None
         self.views = Views(
             description.num_frames,
             description.input_size,
@@ -68,6 +68,16 @@ class Recognizer:
             description.sampling_rate,
             decoder,
         )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """K class names; "class 17" where nobody says them, of which a warning tells once. Empty without a head."""
+        if self._labels is None:
+            self._labels = numbered(self.num_classes)
+            if self._labels:
+                source = self.description.provenance.get("source", self.description.model)
+                log.warning("%s does not say what its %d classes are called. %s", source, self.num_classes, HOW)
+        return self._labels
 
     def transform(self, video: Source, clips: int = 1, crops: int = 1) -> Tensor:
         """A video as views (clips * crops, T, H, W, 3) uint8, on the CPU: those that `umt test` makes of it.
@@ -166,8 +176,6 @@ def load(
     loaded = load_pretrained(source, **wanted)
     classes = int(getattr(loaded.model, "num_classes", 0))
     names = class_names(str(source), classes, loaded.description.labels, labels) if classes else None
-    if classes and names is None:
-        log.warning("%s does not say what its %d classes are called. %s", source, classes, HOW)
     taken = {"sampling": sampling, "sampling_rate": sampling_rate, "short_side_size": short_side_size}
     told: dict[str, Any] = {name: value for name, value in taken.items() if value is not None}
     return Recognizer(

@@ -99,11 +99,11 @@ class Teller:
 
 
 def clock(seconds: float) -> str:
-    """12.5 -> "0:12.5", 3725 -> "1:02:05.0"."""
-    tenths = round(seconds * 10)
-    minutes, rest = divmod(tenths, 600)
+    """12.5 -> "0:12.50", 3725 -> "1:02:05.00"."""
+    hundredths = round(seconds * 100)
+    minutes, rest = divmod(hundredths, 6000)
     hours, minutes = divmod(minutes, 60)
-    return f"{f'{hours}:{minutes:02d}' if hours else minutes}:{rest / 10:04.1f}"
+    return f"{f'{hours}:{minutes:02d}' if hours else minutes}:{rest / 100:05.2f}"
 
 
 def _whole(shown: Shown) -> str:
@@ -113,7 +113,7 @@ def _whole(shown: Shown) -> str:
 def _window(shown: Shown) -> str:
     assert shown.start is not None
     assert shown.end is not None
-    times = f"{clock(shown.start):>9} - {clock(shown.end):<9}"
+    times = f"{clock(shown.start):>10} - {clock(shown.end):<10}"
     return f"  {times}" + ("".join(f" {100 * p:5.1f} % {name:<24}" for _, name, p in shown.classes).rstrip() or " -")
 
 
