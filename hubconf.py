@@ -19,8 +19,8 @@ dependencies = ["torch", "numpy"]
 def pretrained(source: str, architecture: str | None = None, **wanted: _Any) -> _Any:
     """The model of a checkpoint, in evaluation mode, on the CPU; its `description` has labels and normalisation.
 
-    `source`: a file, an exported folder, a URL, hf://OWNER/REPO, or a name of the model zoo. `architecture`: a model's name,
-    where the source does not say it. `wanted`: keywords of `umt.models.pretrained.load_pretrained`: num_frames,
+    `source`: a file, an exported folder, a URL, hf://OWNER/REPO, or a name of the model zoo. `architecture`: a model's
+    name, where the source does not say it. `wanted`: keywords of `umt.models.pretrained.load_pretrained`: num_frames,
     input_size, num_classes, sha256, ...
     """
     from umt.models.pretrained import load_pretrained
