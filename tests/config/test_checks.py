@@ -130,13 +130,14 @@ def lists(tmp_path: Path) -> Path:
 
 
 def complaint(*words: str | Path, task: str = "finetune") -> tuple[type[UserError], str]:
+    named = ["--data_set", "Kinetics"] if task == "finetune" else []
     with pytest.raises(UserError) as error:
-        parse(task, [str(word) for word in words])
+        parse(task, [*named, *(str(word) for word in words)])
     return type(error.value), str(error.value)
 
 
 def test_a_run_whose_files_are_there_is_accepted(lists: Path, tmp_path: Path) -> None:
-    parse("finetune", ["--data_path", str(lists), "--output_dir", str(tmp_path / "new" / "out")])
+    parse("finetune", ["--data_set", "Kinetics", "--data_path", str(lists), "--output_dir", f"{tmp_path}/new/out"])
     assert os.listdir(tmp_path / "new" / "out") == []
 
 
@@ -155,7 +156,7 @@ def test_a_missing_list_is_named(lists: Path) -> None:
 def test_lists_that_a_run_does_not_read_may_be_missing(lists: Path, tmp_path: Path) -> None:
     (lists / "val.csv").unlink()
     (lists / "train.csv").unlink()
-    parse("finetune", ["--data_path", str(lists), "--output_dir", str(tmp_path), "--eval"])
+    parse("finetune", ["--data_set", "Kinetics", "--data_path", str(lists), "--output_dir", str(tmp_path), "--eval"])
 
 
 def test_a_folder_where_a_list_belongs_is_said(lists: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from umt.assemble import classes
@@ -116,11 +116,12 @@ def _finetune(config: FinetuneConfig, run: Runtime, watch: Watch) -> None:
     if start is None:
         at_hand(config.model.finetune)
         numbered = classes.settle(config, lists)
-    task = build_task(config, run, weights=start is None, classes=numbered)
+    weights = classes.loss_weights(config, videos, numbered.names)
+    task = build_task(config, run, weights=start is None, classes=numbered, loss_weights=weights)
     test_list = evaluation_list(config, "test", run)  # a faulty list is found before the training, not after it
     train = train_loader(config, videos, run, made)
     validate = None if evaluation.disable_eval_during_finetuning else validation(config, task, run, watch)
-    trainer = _trainer(config, made, task, train, run, watch, start, validate, numbered)
+    trainer = _trainer(config, made, task, train, run, watch, start, validate, numbered, weights)
     trainer.fit()
     train.close()
     runtime.barrier()  # what rank 0 has written last is what all ranks now read
@@ -141,12 +142,13 @@ def _trainer(
     start: Path | None,
     validate: Callable[[], Mapping[str, float]] | None = None,
     numbered: Settled | None = None,
+    loss_weights: Sequence[float] | None = None,
 ) -> Trainer:
     """A trainer that stands where the checkpoint `start` does, and has recorded what it is going to do."""
     optim, saving, model = config.optim, config.checkpoint, task.model
     output = Path(saving.output_dir)
     numbered = numbered or Settled()
-    content = record_of(config, numbered.names)
+    content = record_of(config, numbered.names, loss_weights)
     classes.write(output, numbered, run)
     if run.is_main:
         output.mkdir(parents=True, exist_ok=True)
@@ -192,6 +194,7 @@ def _trainer(
             save_every_steps=saving.save_every_steps,
             keep_last=saving.keep_last,
             save_in_background=saving.save_in_background,
+            best_metric="map" if isinstance(config, FinetuneConfig) and config.data.multi_label else "acc1",
             on_nan=config.runtime.on_nan,
             failure_budget=failure_budget(config.data.max_failures, len(train.clips)),
         ),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from umt.config.lists import sources
+from umt.config.recipe_flags import CLASS_WEIGHTS
 from umt.config.schema import FinetuneConfig
 from umt.data import label_order, labels
+from umt.data.balance import balance_of
 from umt.data.label_order import Order, Settled
 from umt.data.mixing import MixedList
 from umt.data.video_list import VideoList
 from umt.engine import checkpoints
 from umt.engine.runtime import Runtime
 from umt.models.weights import read_head
+from umt.tasks.class_weights import class_weights, positive_weights, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,19 @@ def listed(config: FinetuneConfig, videos: VideoList) -> Order:
             for source, part in zip(sources(data), parts, strict=False)
         ]
     )
+
+
+def loss_weights(config: FinetuneConfig, videos: VideoList, names: Sequence[str] | None) -> tuple[float, ...] | None:
+    """How much each class counts in the loss (--class_weights), by the training list or a file. None: all alike."""
+    data = config.data
+    if data.class_weights == "none":
+        return None
+    balance = balance_of(videos, data.nb_classes)
+    if data.class_weights not in CLASS_WEIGHTS:
+        return tuple(read_weights(Path(data.class_weights), data.nb_classes, names or balance.names).tolist())
+    if data.multi_label:
+        return tuple(positive_weights(data.class_weights, balance.counts, balance.videos).tolist())
+    return tuple(class_weights(data.class_weights, balance.counts).tolist())
 
 
 def settle(config: FinetuneConfig, lists: Order, *, test: bool = False) -> Settled:

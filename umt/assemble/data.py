@@ -7,11 +7,12 @@ import logging
 from typing import Any
 
 from umt.assemble.storage import epochs, opened, storage
-from umt.config.lists import Source, list_file, sources, training_files
+from umt.config.lists import Source, sources, training_files
 from umt.config.plan import Plan, loader_processes
+from umt.config.reading import read_split
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
 from umt.data import catalog
-from umt.data.annotations import VideoList, read_folders, read_list, require_files, require_some_files
+from umt.data.annotations import VideoList, read_list, require_files, require_some_files
 from umt.data.clips import TrainClips, ViewClips, training_sampler, validation_sampler, views_sampler
 from umt.data.loaders import EvalLoader, TestLoader, TrainLoader, Workers
 from umt.data.mixing import MixedList
@@ -52,19 +53,10 @@ def evaluation_list(config: FinetuneConfig, split: str, run: Runtime) -> VideoLi
 
 
 def _split(config: FinetuneConfig, split: str, source: Source) -> VideoList:
-    data, classes = config.data, config.data.nb_classes
-    if catalog.get(data.data_set).lists == "folders":
-        videos = read_folders(source.path, split, num_classes=classes)
-        if videos.note:
-            log.info(videos.note)
-        return videos
-    return read_list(
-        list_file(source.path, split),
-        separator=source.separator,
-        prefix=source.prefix,
-        num_classes=classes,
-        frame_folders=not data.use_decord,
-    )
+    videos = read_split(config, split, source)
+    if videos.note:
+        log.info(videos.note)
+    return videos
 
 
 def train_loader(config: Config, videos: VideoList, run: Runtime, made: Plan) -> TrainLoader:
@@ -93,7 +85,7 @@ def train_loader(config: Config, videos: VideoList, run: Runtime, made: Plan) ->
                 config.model.input_size,
                 augment.aa,
                 augment.train_interpolation,
-                known.flip_keeps_label,
+                known.flip_keeps_label if augment.flip is None else augment.flip,
                 augment.crop_scale,
             ),
             erase=erase,

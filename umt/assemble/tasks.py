@@ -15,6 +15,7 @@ from umt.data.label_order import Settled
 from umt.data.transforms.mixup import ClipMixup
 from umt.engine.runtime import Runtime
 from umt.models import LoadReport, create_model, load_weights
+from umt.models.freezing import freeze_blocks
 from umt.models.weights import read_head
 from umt.tasks.base import Task
 from umt.tasks.classify import Classify
@@ -23,27 +24,53 @@ from umt.tasks.distill import Distill
 log = logging.getLogger(__name__)
 
 
-def build_task(config: Config, run: Runtime, *, weights: bool = True, classes: Settled | None = None) -> Task:
-    """The task on the run's device; initial weights are a function of --seed. `weights`: load those that flags name."""
-    task = make_task(config, weights=weights, classes=classes)
+def build_task(
+    config: Config,
+    run: Runtime,
+    *,
+    weights: bool = True,
+    classes: Settled | None = None,
+    loss_weights: Sequence[float] | None = None,
+) -> Task:
+    """The task on the run's device; initial weights are a function of --seed. `weights`: load those that flags name.
+
+    `loss_weights`: how much each class counts in the loss, as `assemble.classes` has settled it.
+    """
+    task = make_task(config, weights=weights, classes=classes, loss_weights=loss_weights)
     task.to(run.device)
     return task
 
 
-def make_task(config: Config, *, weights: bool = True, classes: Settled | None = None) -> Task:
+def make_task(
+    config: Config,
+    *,
+    weights: bool = True,
+    classes: Settled | None = None,
+    loss_weights: Sequence[float] | None = None,
+) -> Task:
     """The same where torch makes tensors by default; under a fake mode, without memory."""
     torch.manual_seed(randomness.key(config.runtime.seed, "weights"))
-    return _distill(config, weights) if isinstance(config, PretrainConfig) else _classify(config, weights, classes)
+    if isinstance(config, PretrainConfig):
+        return _distill(config, weights)
+    return _classify(config, weights, classes, loss_weights)
 
 
 def task_from_record(content: Mapping[str, Any]) -> Task:
-    values = {name: value for name, value in content.items() if name != "class_names"}
-    return build_task(build(values.pop("task"), values), Runtime(), weights=True)
+    values = {name: value for name, value in content.items() if name not in ("class_names", "loss_weights")}
+    config = build(values.pop("task"), values)
+    return build_task(config, Runtime(), weights=True, loss_weights=content.get("loss_weights"))
 
 
-def record_of(config: Config, names: Sequence[str] | None = None) -> dict[str, Any]:
+def record_of(
+    config: Config, names: Sequence[str] | None = None, loss_weights: Sequence[float] | None = None
+) -> dict[str, Any]:
     """Every flag as a plain value, and the task, so that `task_from_record` can make the task again; class names."""
-    return {"task": config.task, **flatten(config), **({"class_names": list(names)} if names else {})}
+    return {
+        "task": config.task,
+        **flatten(config),
+        **({"class_names": list(names)} if names else {}),
+        **({"loss_weights": list(loss_weights)} if loss_weights else {}),
+    }
 
 
 def _distill(config: PretrainConfig, weights: bool) -> Distill:
@@ -81,7 +108,9 @@ def _distill(config: PretrainConfig, weights: bool) -> Distill:
     )
 
 
-def _classify(config: FinetuneConfig, weights: bool, classes: Settled | None) -> Classify:
+def _classify(
+    config: FinetuneConfig, weights: bool, classes: Settled | None, loss_weights: Sequence[float] | None
+) -> Classify:
     model, data, augment = config.model, config.data, config.augment
     classifier = create_model(
         model.model,
@@ -100,6 +129,7 @@ def _classify(config: FinetuneConfig, weights: bool, classes: Settled | None) ->
     )
     if weights and model.finetune:
         log.info("%s", load_finetuned(config, classifier, classes))
+    freeze_blocks(classifier, model.freeze_blocks)
     mixes = augment.mixup > 0 or augment.cutmix > 0 or augment.cutmix_minmax is not None
     mixup = None
     if mixes and not config.evaluation.eval:  # timm takes seconds to import: a test does without
@@ -113,7 +143,14 @@ def _classify(config: FinetuneConfig, weights: bool, classes: Settled | None) ->
             mode=augment.mixup_mode,
             label_smoothing=augment.smoothing,
         )
-    return Classify(classifier, smoothing=augment.smoothing, mixup=mixup, erase_mode=augment.remode)
+    return Classify(
+        classifier,
+        smoothing=augment.smoothing,
+        mixup=mixup,
+        erase_mode=augment.remode,
+        class_weights=None if loss_weights is None else torch.tensor(loss_weights, dtype=torch.float32),
+        multi_label=data.multi_label,
+    )
 
 
 def load_finetuned(config: FinetuneConfig, classifier: torch.nn.Module, classes: Settled | None = None) -> LoadReport:

@@ -48,7 +48,7 @@ def run_test(
     )  # fmt: skip
     scores = ViewScores(
         rows=range(len(videos)),
-        labels=videos.labels.tolist(),
+        labels=videos.labels if videos.sets is None else videos.sets.matrix(),
         paths=[videos.path(row) for row in range(len(videos))],
         clips=evaluation.test_num_segment,
         crops=evaluation.test_num_crop,
@@ -82,8 +82,9 @@ def run_test(
         summary = result.summary
         with checkpoints.replacing(output / "test.json") as file:
             file.write(json.dumps(summary.to_json(), indent=1).encode())
-        logs.cut_lines(output / "log.txt", lambda line: "Final top-1" in line)  # of an earlier test of this run
-        logs.append_line(output / "log.txt", {"Final top-1": summary.merged.top1, "Final Top-5": summary.merged.top5})
+        headline = summary.headline()
+        logs.cut_lines(output / "log.txt", lambda line: not headline.keys().isdisjoint(line))  # of an earlier test
+        logs.append_line(output / "log.txt", headline)
         log.info("%s\nscores of every view: %s", summary.table(), result.scores_path)
 
 
@@ -143,8 +144,7 @@ def validation(config: FinetuneConfig, task: Task, run: Runtime, watch: Watch) -
                 progress=functools.partial(_advance, bar, watch),
                 stop=lambda: watch.preemption.reason,
             )
-        unreadable = {"unreadable": result.unreadable} if result.unreadable else {}
-        return {"loss": result.loss, "acc1": result.acc1, "acc5": result.acc5, **unreadable}
+        return result.metrics()
 
     return validate
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from umt.config import deepspeed, lists
+from umt.config.recipe_flags import CLASS_WEIGHTS
 from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
 from umt.data import catalog
 from umt.data.storage.urls import is_url
@@ -172,6 +173,8 @@ def _check_data_set(config: Config) -> None:
             f"--nb_classes ({config.data.nb_classes}) must be {facts.classes} for --data_set {config.data.data_set}. "
             f"Try --nb_classes {facts.classes}."
         )
+    if isinstance(config, FinetuneConfig):
+        _check_own_classes(config)
     found = lists.sources(config.data)
     if not all(source.separator for source in found):
         raise ConfigError("--split () must be the character between the columns of the lists. Try --split ','.")
@@ -180,6 +183,30 @@ def _check_data_set(config: Config) -> None:
             f"--shard_shuffle ({config.data.shard_shuffle}) reads remote shards as a whole and needs a place for them. "
             "Add --cache_dir, or leave it out."
         )
+
+
+def _check_own_classes(config: FinetuneConfig) -> None:
+    data, model = config.data, config.model
+    if data.multi_label and catalog.get(data.data_set).lists == "folders":
+        raise ConfigError(
+            f"--multi_label needs lists, `path,3|17`: in --data_set {data.data_set} a video is in one folder. Leave it "
+            "out, or write train.csv."
+        )
+    if data.class_weights not in CLASS_WEIGHTS and not os.path.isfile(data.class_weights):
+        raise ConfigError(
+            f"--class_weights ({data.class_weights}) is neither a file of lines `class,weight` nor one of "
+            f"{', '.join(CLASS_WEIGHTS)}. Try --class_weights balanced."
+        )
+    if data.shots is not None and not isinstance(data.data_path, str):
+        raise ConfigError(f"--shots ({data.shots}) takes videos of one list. Give one --data_path.")
+    depth = model_spec(config).depth
+    if model.freeze_blocks > depth:
+        raise ConfigError(
+            f"--freeze_blocks ({model.freeze_blocks}) exceeds the {depth} blocks of {model.model}. "
+            f"Try --freeze_blocks {depth}, which trains the head alone."
+        )
+    if model.freeze_blocks and not model.finetune:
+        log.warning("--freeze_blocks (%d) keeps random weights without --finetune.", model.freeze_blocks)
 
 
 def _check_schedule(optim: OptimConfig) -> None:
@@ -285,28 +312,25 @@ def _check_path(config: Config, given: str) -> None:
 
 def _check_lines(config: Config) -> None:
     """Reads the lists before torch is imported, and before a launcher starts processes that would all say the same."""
+    from umt.config.reading import read_split  # here, because numpy comes with it
     from umt.data import label_order
-    from umt.data.annotations import read_list  # here, because numpy comes with it
+    from umt.data.annotations import read_list
 
     data = config.data
-    order: dict[str, Any] = {}
-    if isinstance(config, FinetuneConfig):
-        order = {"data_set": data.data_set, "classes": config.data.nb_classes, "flag": config.data.label_order}
-        label_order.agreed([label_order.of_list(source.path, **order) for source in lists.sources(data)])
-        if catalog.get(data.data_set).lists != "csv":
-            return
-    orders = []
-    for path, source in lists.list_files(config):
-        videos = read_list(
-            path,
-            separator=source.separator,
-            num_classes=config.data.nb_classes if isinstance(config, FinetuneConfig) else None,
-            frame_folders=not data.use_decord,
-            labels_optional=isinstance(config, PretrainConfig),
-        )
-        if order:
-            orders.append(label_order.of_list(source.path, **order, videos=videos))
-    label_order.agreed(orders)
+    if isinstance(config, PretrainConfig):
+        for path, source in lists.list_files(config):
+            read_list(path, separator=source.separator, frame_folders=not data.use_decord, labels_optional=True)
+        return
+    order: dict[str, Any] = {
+        "data_set": data.data_set,
+        "classes": config.data.nb_classes,
+        "flag": config.data.label_order,
+    }
+    label_order.agreed([label_order.of_list(source.path, **order) for source in lists.sources(data)])
+    if catalog.get(data.data_set).lists != "csv":
+        return
+    read = [(source, read_split(config, split, source)) for split, source in lists.splits(config)]
+    label_order.agreed([label_order.of_list(source.path, **order, videos=videos) for source, videos in read])
 
 
 def check_writable(folder: str) -> None:

@@ -15,11 +15,11 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from umt.config import checks
+from umt.config import checks, own
 from umt.config.flags import Group, convert, kinds, rule_of
 from umt.config.legacy import LEGACY, REFUSED
-from umt.config.plan import render_dry_run
-from umt.config.schema import CONFIGS, Config, build, groups
+from umt.config.plan import render_dry_run, world_size_from
+from umt.config.schema import CONFIGS, Choice, Config, build, groups
 from umt.errors import ConfigError
 
 __all__ = ["parse", "parser", "render_dry_run"]
@@ -108,7 +108,10 @@ def parse(task: str, argv: Sequence[str], *, files: bool = True) -> Config:
     the output folder are looked at too, unless the run is only to be printed (`--dry_run`).
     """
     values = _recipe_batch(list(argv), _fit_warmup(task, list(argv), _values(task, list(argv))))
-    config = build(task, values)
+    chosen: tuple[Choice, ...] = ()
+    if task == "finetune" and own.asked_for(values):
+        values, chosen = own.complete(values, world_size=world_size_from(os.environ))
+    config = build(task, values, chosen)
     checks.check(config)
     if files and not config.runtime.dry_run:
         checks.check_files(config)

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 
 from umt.config.schema import Config, DataConfig, FinetuneConfig, PretrainConfig
+from umt.data.split_files import SPLITS, SplitFile, split_file
 from umt.data.storage.urls import is_url, join
 from umt.errors import ConfigError
 
@@ -53,24 +54,34 @@ def list_file(folder: str, split: str) -> str:
     return parquet if not is_url(folder) and os.path.isfile(parquet) and not os.path.isfile(csv) else csv
 
 
+def split_of(config: FinetuneConfig, folder: str, split: str) -> SplitFile:
+    """The list that serves as `split`. One's own lists may lack val and test, where the folder can be looked at."""
+    if config.data.data_set != "video_list" or is_url(folder):
+        return SplitFile(list_file(folder, split))
+    there = [file for file in (list_file(folder, name) for name in SPLITS) if os.path.isfile(file)]
+    if not there or not os.path.basename(there[0]).startswith("train."):
+        return SplitFile(list_file(folder, "train"))
+    return split_file(folder, split, there)
+
+
 def training_files(config: Config) -> list[tuple[str, Source]]:
     """The training list of each --data_path."""
     found = sources(config.data)
     if isinstance(config, PretrainConfig):
         return [(source.path, source) for source in found]
-    return [(list_file(source.path, "train"), source) for source in found]
+    return [(split_of(config, source.path, "train").path, source) for source in found]
 
 
-def evaluation_files(config: FinetuneConfig) -> list[tuple[str, Source]]:
-    """The lists of validation and test: those of the first --data_path, whatever else is trained on."""
-    first = sources(config.data)[0]
-    evaluation = config.evaluation
-    splits = ["test"] if evaluation.eval or evaluation.disable_eval_during_finetuning else ["val", "test"]
-    return [(list_file(first.path, split), first) for split in splits]
+def splits(config: FinetuneConfig) -> list[tuple[str, Source]]:
+    """What this run reads: train of each --data_path; val and test of the first, whatever else is trained on."""
+    found, evaluation = sources(config.data), config.evaluation
+    training = [] if evaluation.eval else [("train", source) for source in found]
+    validation = [] if evaluation.eval or evaluation.disable_eval_during_finetuning else [("val", found[0])]
+    return [*training, *validation, ("test", found[0])]
 
 
 def list_files(config: Config) -> list[tuple[str, Source]]:
     """All lists that this run reads."""
     if isinstance(config, PretrainConfig):
         return training_files(config)
-    return ([] if config.evaluation.eval else training_files(config)) + evaluation_files(config)
+    return [(split_of(config, source.path, split).path, source) for split, source in splits(config)]

@@ -142,6 +142,13 @@ def training_videos(config: Config) -> tuple[int | None, str]:
     name = config.data.data_set
     folders = isinstance(config, FinetuneConfig) and catalog.get(name).lists == "folders"
     given = [source.path for source in sources(config.data)]
+    own = isinstance(config, FinetuneConfig) and (name == "video_list" or config.data.shots is not None)
+    if own and all(map(os.path.isdir, given)):
+        from umt.config.reading import read_split
+
+        assert isinstance(config, FinetuneConfig)
+        read = [read_split(config, "train", source) for source in sources(config.data)]
+        return sum(map(len, read)), read[0].note.rstrip(".") or f"counted in {' and '.join(given)}"
     if folders and given[0] and all(map(os.path.isdir, given)):
         from umt.data.annotations import read_folders  # here, because numpy comes with it and takes half a dry run
 
@@ -177,7 +184,20 @@ def render_dry_run(config: Config, environ: Mapping[str, str] | None = None) -> 
     made = plan(config, world_size=world_size_from(environ))
     title, *facts = describe(config, made).splitlines()
     command = environ.get("UMT_LAUNCH_COMMAND", f"python -m umt {config.task} ...")
-    return "\n".join([title, f"  {'command':<12} {command}", *facts])
+    return "\n".join([title, f"  {'command':<12} {command}", *facts, *_balance(config)])
+
+
+def _balance(config: Config) -> list[str]:
+    """Of one's own videos how many each class has, where they have been looked at."""
+    if not isinstance(config, FinetuneConfig) or not config.chosen:
+        return []
+    from umt.config.reading import read_split  # here, because numpy comes with it
+    from umt.data.balance import balance_of
+
+    return [
+        f"  {line}"
+        for line in balance_of(read_split(config, "train", sources(config.data)[0]), config.data.nb_classes).lines()
+    ]
 
 
 def describe(config: Config, made: Plan, *, precision: str | None = None) -> str:
@@ -189,9 +209,27 @@ def describe(config: Config, made: Plan, *, precision: str | None = None) -> str
     if config.parallel.enable_deepspeed:
         facts["deepspeed"] = _deepspeed_fact(config, made, precision or config.runtime.precision)
     lines = [f"umt {config.task} {job_name(config)}", *(f"  {name:<12} {value}" for name, value in facts.items())]
+    if isinstance(config, FinetuneConfig) and config.chosen:
+        lines += _chosen(config)
     if made.notice:
         lines.append(f"  NOTE: {made.notice}")
     return "\n".join(lines)
+
+
+RANDOM_START = (
+    "the model starts from random weights, from which a few thousand videos teach it little. Give --finetune: a file, "
+    "a URL, or a name of the published zoo, e.g. --finetune b16_ptk710_ftk710_ftk400_f8_res224 (MODEL_ZOO.md)."
+)
+
+
+def _chosen(config: FinetuneConfig) -> list[str]:
+    """What nobody gave, and why it is what it is; a warning where that cannot be enough."""
+    width = max(len(f"--{choice.flag} {choice.shown}") for choice in config.chosen)
+    lines = ["  chosen, since nothing else was said; a flag that is given wins:"]
+    lines += [f"    {f'--{choice.flag} {choice.shown}':<{width}}  {choice.why}" for choice in config.chosen]
+    if not (config.model.finetune or config.evaluation.eval):
+        lines.append(f"  WARNING: {RANDOM_START}")
+    return lines
 
 
 def _deepspeed_fact(config: Config, made: Plan, precision: str) -> str:
@@ -242,6 +280,8 @@ def _data_facts(config: Config, made: Plan) -> dict[str, str]:
     found = sources(data)
     files = list(dict.fromkeys(path for path, _ in list_files(config)))
     lists = ", ".join(map(_there, files)) if data.data_path else "none"
+    if isinstance(config, FinetuneConfig) and catalog.get(data.data_set).lists == "folders" and data.data_path:
+        lists = ", ".join(f"the class folders of {_there(source.path)}" for source in found)
     separators, prefixes = ([*dict.fromkeys(x)] for x in zip(*((s.separator, s.prefix) for s in found), strict=True))
     facts = {
         "data": f"{data.data_set}, separator {' '.join(map(repr, separators))}, prefix {' '.join(map(repr, prefixes))}",

@@ -15,7 +15,7 @@ class Batch:
     """B clips. Copies of one video (repeated augmentation) are neighbours; so are the views of one test video."""
 
     video: Tensor  # (B, 3, T, H, W) uint8, RGB
-    label: Tensor  # (B,) int64; -1 where the list has none
+    label: Tensor  # (B,) int64, -1 where the list has none; multi-label: (B, K) float32 of 0 and 1
     row: Tensor  # (B,) int64, row of the annotation list: the key of every result
     copy: Tensor  # (B,) int64, repeated-augmentation copy
     clip: Tensor  # (B,) int64, temporal view; 0 in training

@@ -56,8 +56,10 @@ CATALOG: dict[str, DatasetSpec] = {
         DatasetSpec("mitv1_sparse", "sparse", 339, train_sizes={339: 802_264}, label_files={339: "mitv1.txt"}),
         DatasetSpec("UCF101", "dense", 101, train_sizes={101: 9_537}, label_files={101: "ucf101.txt"}),
         DatasetSpec("HMDB51", "dense", 51, train_sizes={51: 3_570}, label_files={51: "hmdb51.txt"}),
-        # One's own videos, a folder per class: sampled sparsely, as the published finetuning does.
+        # One's own videos, a folder per class or lists, which may name the classes: sampled sparsely, as the published
+        # finetuning does.
         DatasetSpec("image_folder", "sparse", lists="folders"),
+        DatasetSpec("video_list", "sparse", separator=","),
     )
 }
 
@@ -68,6 +70,9 @@ def get(name: str) -> DatasetSpec:
         return CATALOG[name]
     except KeyError:
         raise ConfigError(f"--data_set ({name}) is not known. Choose one of {', '.join(CATALOG)}.") from None
+
+
+OWN = ("image_folder", "video_list")
 
 
 def official_size(name: str, classes: int | None = None) -> int | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 
+from umt.data.holding_out import held_out
+from umt.data.split_files import ONE_IN
 from umt.data.video_list import VideoList
 from umt.errors import AnnotationError
 
@@ -14,12 +15,12 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def read_folders(
-    root: str | os.PathLike[str], split: str, *, num_classes: int | None = None, held_out: int = 10
+    root: str | os.PathLike[str], split: str, *, num_classes: int | None = None, one_in: int = ONE_IN
 ) -> VideoList:
     """A folder per class, holding videos or folders of frames; classes are the sorted folder names.
 
     `root` has folders train, val and test of classes (test may be missing: val then), or the classes themselves. Of
-    the latter every `held_out`-th video of a class, in the order of a hash of its name, is for validation and test, the
+    the latter every `one_in`-th video of a class, in the order of a hash of its name, is for validation and test, the
     others are for training; `VideoList.note` says so. Raises AnnotationError.
     """
     top = Path(root)
@@ -35,7 +36,7 @@ def read_folders(
         classes = sorted({p.name for part in ("train", "val", "test") for p in _folders(top / part)})
     else:
         folder, classes = top, sorted(p.name for p in _folders(top))
-        note = f"{top} has no folders train and val: 1 in {held_out} videos of a class is held out, chosen by a hash."
+        note = f"{top} has no folders train and val: 1 in {one_in} videos of a class is held out, chosen by a hash."
     if not classes:
         raise AnnotationError(f"{top} has no folder per class.")
     if num_classes is not None and len(classes) != num_classes:
@@ -52,9 +53,8 @@ def read_folders(
     for label, name in enumerate(classes):
         found = [f"{name}/{entry}" for entry in _videos(folder / name)]
         if not split_folders:
-            order = sorted(found, key=lambda path: (zlib.crc32(path.encode("utf-8", "surrogateescape")), path))
-            held = set(order[:: max(held_out, 1)]) if len(order) > 1 else set()
-            found = [path for path in found if (path in held) != (split == "train")]
+            held = held_out(found, [label] * len(found), one_in)
+            found = [path for path, out in zip(found, held, strict=True) if out != (split == "train")]
         paths += found
         labels += [label] * len(found)
         frames += [0 if (folder / path).is_dir() else -1 for path in found]
@@ -75,10 +75,10 @@ def _videos(folder: Path) -> list[str]:
     return sorted(
         p.name
         for p in folder.iterdir()
-        if not p.name.startswith(".")
-        and (p.name.lower().endswith(VIDEO_ENDINGS) or (p.is_dir() and any(_is_image(q) for q in p.iterdir())))
+        if not p.name.startswith(".") and (p.name.lower().endswith(VIDEO_ENDINGS) or has_frames(p))
     )
 
 
-def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(IMAGE_ENDINGS)
+def has_frames(folder: Path) -> bool:
+    """Whether `folder` is one and holds pictures."""
+    return folder.is_dir() and any(path.name.lower().endswith(IMAGE_ENDINGS) for path in folder.iterdir())

@@ -37,7 +37,7 @@ class Sample:
     """One clip as the workers make it; the fields are those of `umt.data.batch.Batch`."""
 
     video: Frames  # (n, h, w, 3)
-    label: int
+    label: int | NDArray[np.float32]  # (K,) of a multi-label list
     row: int
     path: str
     seed: int
@@ -149,7 +149,7 @@ class TrainClips:
             erase = self.erase(generator(self.seed, epoch, row, copy, "erase"), *video.shape[1:3])
         return Sample(
             video=video,
-            label=int(self.videos.list.labels[taken]),
+            label=self.videos.list.target(taken),
             row=taken,
             path=self.videos.list.path(taken),
             seed=key(self.seed, epoch, row, copy),
@@ -197,7 +197,7 @@ class ViewClips:
         samples = [
             Sample(
                 video=crop[chosen],
-                label=int(self.videos.list.labels[row]),
+                label=self.videos.list.target(row),
                 row=row,
                 path=self.videos.list.path(row),
                 seed=0,

@@ -61,7 +61,8 @@ def of_list(
         ConfigError: `flag` contradicts labels.txt, or is no order of this data set.
     """
     if videos is not None and videos.class_names is not None:
-        return Order(tuple(videos.class_names), f"the class folders of {data_path}")
+        what = "class folders of" if catalog.get(data_set).lists == "folders" else "names in the lists of"
+        return Order(tuple(videos.class_names), f"the {what} {data_path}")
     named = _named("label_order", flag, data_set, classes)
     file = Path(data_path) / labels.LABELS_FILE
     if data_path and catalog.get(data_set).lists == "csv" and file.is_file():

@@ -12,7 +12,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,21 +32,29 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 
 
 class Row(NamedTuple):
-    """What a line says: `frames` is -1 unless the list is one of frame folders, `label` -1 where there is none."""
+    """What a line says: `frames` is -1 unless the list is one of frame folders, `label` -1 where there is none.
+
+    `text`: the label as it stands, where it may be other than a number.
+    """
 
     path: str
     frames: int
     label: int
+    text: str = ""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How the lines of a list are to be read; `columns`: where a header says that path, frames and label stand."""
+    """How the lines of a list are to be read; `columns`: where a header says that path, frames and label stand.
+
+    `words`: the last column is any text, the name of a class for instance, and may be empty.
+    """
 
     separator: str = " "
     frame_folders: bool = False
     labels_optional: bool = False
     columns: tuple[int, int, int] | None = None
+    words: bool = False
 
     def __post_init__(self) -> None:
         if len(self.separator) != 1 or self.separator.isalnum() or self.separator in '"\n\r\0':
@@ -77,14 +85,18 @@ class Form:
             fields = _csv_fields(line, separator)
             fields = [separator.join(fields[:-columns]), *fields[-columns:]] if len(fields) > columns else []
         else:
-            fields = (line.rstrip() if separator.isspace() else line).rsplit(separator, columns)
+            blank = " " if self.words else None  # a tab at the end parts a path from no label at all
+            fields = (line.rstrip(blank) if separator.isspace() else line).rsplit(separator, columns)
         if len(fields) != columns + 1:
             return None
-        path, label = fields[0].strip(), _number(fields[-1])
-        frames = _number(fields[1]) if self.frame_folders else -1
+        return self._row(fields[0].strip(), fields[1] if self.frame_folders else "", fields[-1].strip())
+
+    def _row(self, path: str, count: str, text: str) -> Row | None:
+        label = -1 if self.words else whole_number(text)
+        frames = whole_number(count) if self.frame_folders else -1
         if not path or label is None or frames is None or (self.frame_folders and frames < 1):
             return None
-        return Row(path, frames, label)
+        return Row(path, frames, label, text if self.words else "")
 
     def _named(self, line: str) -> Row | None:
         assert self.columns is not None
@@ -92,11 +104,8 @@ class Form:
         if len(fields) <= max(self.columns):
             return None
         at_path, at_frames, at_label = self.columns
-        frames = _number(fields[at_frames]) if self.frame_folders else -1
-        label = -1 if self.labels_optional and not fields[at_label] else _number(fields[at_label])
-        if not fields[at_path] or label is None or frames is None or (self.frame_folders and frames < 1):
-            return None
-        return Row(fields[at_path], frames, label)
+        text = "-1" if self.labels_optional and not fields[at_label] else fields[at_label]
+        return self._row(fields[at_path], fields[at_frames] if self.frame_folders else "", text)
 
     def line(self, row: Row) -> str:
         """`row` as a line that `Form.row` reads back. Raises AnnotationError for a path that no line can hold."""
@@ -126,7 +135,8 @@ def _fits_text(path: str) -> bool:
     return not re.search(r"[\r\n\0\ud800-\udfff]|^\ufeff", path)
 
 
-def _number(field: str) -> int | None:
+def whole_number(field: str) -> int | None:
+    """The number that a field is; None for anything else."""
     field = field.strip()
     return int(field.partition(".")[0]) if _WHOLE_NUMBER.fullmatch(field) else None
 
@@ -151,7 +161,7 @@ def header(line: str, form: Form) -> Form | None:
         usual = [at_path, at_frames, at_label] if form.frame_folders else [at_path, at_label]
         if usual == list(range(len(words))):
             return form
-        return Form(form.separator, form.frame_folders, form.labels_optional, (at_path, at_frames, at_label))
+        return replace(form, columns=(at_path, at_frames, at_label))
     if form.labels_optional and len(words) == 1 and at_path == 0:
         return form
     words = re.split(r"[,\s;|]+", line.strip().replace('"', "").lower())

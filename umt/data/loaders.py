@@ -58,9 +58,11 @@ def collate(samples: Sequence[Sample], failures: list[Failure]) -> Batch:
         values = [getattr(s, name) for s in samples]
         return torch.from_numpy(np.stack(values)) if values and values[0] is not None else None
 
+    many = bool(samples) and isinstance(samples[0].label, np.ndarray)  # of a multi-label list
+    label = arrays("label") if many else None
     return Batch(
         video=video,
-        label=numbers("label"),
+        label=numbers("label") if label is None else label,
         row=numbers("row"),
         copy=numbers("copy"),
         clip=numbers("clip"),

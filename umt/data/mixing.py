@@ -9,6 +9,7 @@ import numpy as np
 
 from umt.data.clips import Videos
 from umt.data.decoders import VideoReader
+from umt.data.label_sets import joined
 from umt.data.video_list import VideoList
 from umt.errors import ConfigError
 
@@ -31,6 +32,8 @@ class MixedList(VideoList):
             prefix=" + ".join(part.prefix or "none" for part in parts),
         )
         self.class_names = list(next(iter(names))) if names else None
+        sets = [part.sets for part in parts if part.sets is not None]
+        self.sets = joined(sets) if len(sets) == len(parts) else None
         self.parts = tuple(parts)
         self.starts = np.cumsum([0, *map(len, parts)])
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.data.label_sets import LabelSets
 from umt.data.storage.urls import join
 
 
@@ -20,6 +21,7 @@ class VideoList:
     """
 
     class_names: list[str] | None  # in the order of the labels, where what was read says so
+    sets: LabelSets | None  # of a multi-label list; `labels` then has the first of each row
 
     def __init__(
         self, source: str, paths: Sequence[str], labels: Sequence[int], frames: Sequence[int] | None = None,
@@ -43,6 +45,7 @@ class VideoList:
         self.prefix = prefix
         self.note = note  # what a person should know of how the list came about
         self.class_names = None
+        self.sets = None
         self.labels: NDArray[np.int64] = np.array(rows.labels, dtype=np.int64)
         self.num_frames: NDArray[np.int64] = np.array(rows.frames, dtype=np.int64)
         self._extension = extension
@@ -62,6 +65,25 @@ class VideoList:
         if self._extension and "." not in os.path.basename(path):
             path += self._extension
         return join(self.prefix, path)
+
+    def target(self, row: int) -> int | NDArray[np.float32]:
+        """The label of a row; of a multi-label list (K,), 1 for each of its classes and 0 for the others."""
+        return int(self.labels[row]) if self.sets is None else self.sets.hot(row)
+
+    def take(self, rows: NDArray[np.int64]) -> VideoList:
+        """A list of `rows` alone, in their order."""
+        made = VideoList(
+            self.source,
+            [self.path(int(row)) for row in rows],
+            self.labels[rows].tolist(),
+            self.num_frames[rows].tolist(),
+            prefix=self.prefix,
+            extension=self._extension,
+            note=self.note,
+            class_names=self.class_names,
+        )
+        made.sets = None if self.sets is None else self.sets.take(rows)
+        return made
 
     @property
     def labelled(self) -> bool:

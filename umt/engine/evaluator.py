@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from umt.data.batch import Batch
 from umt.engine.runtime import broadcast_object, gather_objects, rank, unwrap, world_size
 from umt.errors import PreemptedError, UserError
 from umt.evaluation.metrics import top_k
+from umt.evaluation.multi_label import MultiLabelScores, MultiLabelSummary, summarise_multi_label
 from umt.evaluation.partial import PartialWriter, partial_path, partial_ranks, read_partial
 from umt.evaluation.scores import ScoresError, ViewScores
 from umt.evaluation.summary import Summary, summarise
@@ -34,13 +36,15 @@ Autocast = Callable[[], AbstractContextManager[object]]
 Progress = Callable[[int, int], None]  # (done, of how many): videos in a test, clips in a validation, of this process
 Stop = Callable[[], str | None]  # why this process is to stop; None while it is not
 SCORES_FILE = "scores.npz"
+_NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean cross-entropy and accuracies (percent) over `videos` videos, each of which counted once.
+    """Mean loss and accuracies (percent) over `videos` videos, each of which counted once.
 
-    `unreadable` of them could not be read: they are wrong, and have no part in the loss.
+    `unreadable` of them could not be read: they are wrong, and have no part in the loss. `many`: of a multi-label list,
+    which has no accuracies (nan).
     """
 
     loss: float
@@ -48,6 +52,16 @@ class Validation:
     acc5: float
     videos: int
     unreadable: int = 0
+    many: MultiLabelScores | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers by name, as a log has them."""
+        if self.many is None:
+            found = {"loss": self.loss, "acc1": self.acc1, "acc5": self.acc5}
+        else:
+            many = self.many
+            found = {"loss": self.loss, "map": many.map, "f1_micro": many.f1_micro, "f1_macro": many.f1_macro}
+        return {**found, **({"unreadable": self.unreadable} if self.unreadable else {})}
 
 
 @contextlib.contextmanager
@@ -93,6 +107,7 @@ def validate(
     has a reason.
     """
     rows, losses, ranks = [], [], []
+    several: list[tuple[Tensor, Tensor]] = []  # probabilities and labels of a multi-label list, (B, K) each
     unread: list[int] = []
     done = 0
     with evaluating(task):
@@ -104,10 +119,15 @@ def validate(
                 clips = batch.to(device)
                 with autocast():
                     logits = task.evaluation_step(clips).float()
-                _refuse_unlabelled(batch, logits.shape[-1])
-                losses.append(F.cross_entropy(logits, clips.label, reduction="none"))
-                ranks.append(_ranks(logits, clips.label))
                 rows.append(batch.row)
+                if clips.label.ndim == 2:
+                    entropy = F.binary_cross_entropy_with_logits(logits, clips.label, reduction="none")
+                    losses.append(entropy.mean(1))
+                    several.append((logits.sigmoid(), clips.label))
+                else:
+                    _refuse_unlabelled(batch, logits.shape[-1])
+                    losses.append(F.cross_entropy(logits, clips.label, reduction="none"))
+                    ranks.append(_ranks(logits, clips.label))
             done += len(batch) + len(batch.failures)
             if progress is not None:
                 progress(done, videos or 0)
@@ -129,8 +149,21 @@ def validate(
         )
     if not len(row):
         raise ScoresError("validation read no video; check the list that --data_path gives for validation.")
+    mean_loss = float(loss[first].mean(dtype=np.float64))
+    tables = [part for part in gather_objects(_table(several)) if part is not None]
+    if tables:
+        probability, truth = (np.concatenate([part[i] for part in tables])[first] for i in range(2))
+        return Validation(mean_loss, _NAN, _NAN, total, lost, MultiLabelScores.of(probability, truth > 0))
     acc1, acc5 = (top_k(place[first], k) * len(row) / total for k in (1, 5))
-    return Validation(float(loss[first].mean(dtype=np.float64)), acc1, acc5, total, lost)
+    return Validation(mean_loss, acc1, acc5, total, lost)
+
+
+def _table(several: Sequence[tuple[Tensor, Tensor]]) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Probabilities and labels of all batches, (N, K) each; None without any."""
+    if not several:
+        return None
+    probability, truth = (torch.cat([pair[i] for pair in several]).float().cpu().numpy() for i in range(2))
+    return probability, truth
 
 
 @dataclass(frozen=True)
@@ -139,7 +172,7 @@ class TestResult:
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
-    summary: Summary
+    summary: Summary | MultiLabelSummary
     scores_path: Path
     resumed: int  # videos that an earlier, interrupted run had finished
 
@@ -213,10 +246,10 @@ def run_test(
         scores.count_as_wrong(row, cause)
     _collect(scores, device)
     file = folder / SCORES_FILE
-    outcome: Summary | UserError | None = None
+    outcome: Summary | MultiLabelSummary | UserError | None = None
     if me == 0:
         try:
-            outcome = summarise(scores)
+            outcome = summarise_multi_label(scores) if scores.multi_label else summarise(scores)
             scores.save(file)
         except UserError as error:  # the other ranks wait for this one: they raise the same
             outcome = error

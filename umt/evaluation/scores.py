@@ -31,7 +31,8 @@ class ScoresError(UserError):
 class ViewScores:
     """Logits (R, S, C, K) float32 of a test, with a mark for each view that is in.
 
-    `rows`, `labels` and `paths` are those of the annotation list (a label of -1: none). `provenance` says where the
+    `rows`, `labels` and `paths` are those of the annotation list (a label of -1: none). `labels` (R, K) of 0 and 1 are
+    those of a multi-label list, saved as such. `provenance` says where the
     scores come from (checkpoint, its digest, precision, reader): short strings and numbers, saved with the scores and
     part of their fingerprint. `class_names`: the label order, if it has names.
     """
@@ -40,7 +41,7 @@ class ViewScores:
         self,
         *,
         rows: Sequence[int],
-        labels: Sequence[int],
+        labels: Sequence[int] | NDArray[np.integer],
         paths: Sequence[str],
         clips: int,
         crops: int,
@@ -49,10 +50,13 @@ class ViewScores:
         class_names: Sequence[str] | None = None,
     ) -> None:
         self.rows = np.asarray(rows, np.int64)
-        self.labels = np.asarray(labels, np.int64)
+        many = np.ndim(labels) == 2
+        self.labels: NDArray[np.int64] = np.asarray(labels, np.int64)
         self.paths = list(paths)
         if not len(self.rows) == len(self.labels) == len(self.paths):
             raise ValueError(f"{len(self.rows)} rows, {len(self.labels)} labels and {len(self.paths)} paths")
+        if many and self.labels.shape[1] != classes:
+            raise ValueError(f"labels of {self.labels.shape[1]} classes for {classes} classes")
         self.clips, self.crops, self.classes = clips, crops, classes
         self.provenance = dict(provenance or {})
         self.class_names = list(class_names or [])
@@ -68,6 +72,11 @@ class ViewScores:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a video may have several labels, or none: `labels` are (R, K) then."""
+        return self.labels.ndim == 2
 
     def place(self, row: int) -> int:
         """Index of annotation row `row` in the arrays. KeyError if the test has no such row."""
@@ -167,7 +176,7 @@ class ViewScores:
                     file,
                     meta=np.frombuffer(meta.encode(), np.uint8),
                     row=self.rows,
-                    label=self.labels,
+                    label=self.labels.astype(np.uint8) if self.multi_label else self.labels,
                     # Bytes, not numpy text: a name that is not UTF-8 survives.
                     path=np.frombuffer("\n".join(self.paths).encode(errors="surrogateescape"), np.uint8),
                     logits=self.logits,
@@ -204,7 +213,7 @@ class ViewScores:
             raise ScoresError(f"{path} is not a whole scores file ({error}). Run that test again.") from error
         scores = cls(
             rows=rows.tolist(),
-            labels=labels.tolist(),
+            labels=labels,
             paths=text.split("\n") if len(rows) else [],
             **{key: meta[key] for key in ("clips", "crops", "classes", "provenance", "class_names")},
         )

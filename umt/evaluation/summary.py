@@ -44,6 +44,10 @@ class Summary:
         """Plain numbers, strings, lists and dicts; a class without videos has null percents."""
         return dataclasses.asdict(self)
 
+    def headline(self) -> dict[str, float]:
+        """What log.txt says of the test."""
+        return {"Final top-1": self.merged.top1, "Final Top-5": self.merged.top5}
+
     def table(self) -> str:
         """The summary as aligned text for a console."""
         low, high = self.interval
@@ -69,7 +73,7 @@ class Summary:
 
 
 def summarise(scores: ViewScores) -> Summary:
-    """All numbers of a complete test. ScoresError if a view is missing or a video has no label."""
+    """All numbers of a complete test. ScoresError if a view is missing, or a video has no label or several."""
     scores.require_complete()
     if not len(scores):
         raise ScoresError("the test list is empty: there is nothing to report.")
@@ -101,6 +105,8 @@ def _accuracy(rank: NDArray[np.int64]) -> Accuracy:
 
 
 def _labels(labels: NDArray[np.int64], classes: int, paths: Sequence[str]) -> NDArray[np.int64]:
+    if labels.ndim == 2:
+        raise ScoresError("these are scores of a multi-label list, whose videos have no one class to be right about.")
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
     if bad.size:
         raise ScoresError(

@@ -5,10 +5,12 @@ clips are folded to (B, C * T, H, W), so that a cut is a rectangle of the frame 
 dimensions timm would cut time and height.)
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from umt.errors import ConfigError
@@ -53,21 +55,23 @@ class ClipMixup:
             raise ConfigError("mixing needs --mixup or --cutmix above 0, or --cutmix_minmax. Leave it out altogether.")
         from timm.data.mixup import Mixup
 
-        self._mixup = Mixup(
+        made = functools.partial(
+            Mixup,
             mixup_alpha=mixup_alpha,
             cutmix_alpha=cutmix_alpha,
             cutmix_minmax=cutmix_minmax,
             prob=prob,
             switch_prob=switch_prob,
             mode=mode,
-            label_smoothing=label_smoothing,
-            num_classes=num_classes,
         )
+        self._mixup = made(label_smoothing=label_smoothing, num_classes=num_classes)
+        self._shares = made(label_smoothing=0.0)
 
     def __call__(self, video: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """video (B, 3, T, H, W) float, mixed in place, label (B,) -> mixed video, soft targets (B, classes) float32.
 
-        Everything random is a function of `seed`. Raises `ConfigError` on an odd B.
+        label (B, classes) of a multi-label list is mixed as the clips are, and not smoothed. Everything random is a
+        function of `seed`. Raises `ConfigError` on an odd B.
         """
         if len(video) % 2:
             raise ConfigError(
@@ -75,5 +79,11 @@ class ClipMixup:
                 "Choose --batch_size and --num_sample so that their product is even."
             )
         with _numpy_seed(seed):
-            mixed, target = self._mixup(video.flatten(1, 2), label)
+            if label.ndim == 1:
+                mixed, target = self._mixup(video.flatten(1, 2), label)
+            else:
+                # Targets of B classes, one a clip, are each clip's shares of all others.
+                self._shares.num_classes = len(video)
+                mixed, shares = self._shares(video.flatten(1, 2), torch.arange(len(video), device=label.device))
+                target = shares @ label.float()
         return mixed.unflatten(1, video.shape[1:3]), target
