@@ -31,6 +31,7 @@ WITHOUT_TORCH = [
     "umt.models.specs",
     "umt.optim.schedule",
     "umt.results.ensemble",
+    "umt.results.verify",
     "umt.weights.export.command",
 ]
 

@@ -1,0 +1,99 @@
+"""`umt verify` before anything is tested: what it is asked for, and what it makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from umt.data.list_lines import Form
+from umt.errors import ConfigError
+from umt.results import verify
+from umt.results.verify import main
+
+ROW = "b16_ptk710_ftk710_ftk400_f8_res224"
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ([], "umt verify takes MODEL and LIST first, e.g. umt verify b16_"),
+        (["--prefix", "p", ROW, "l.csv"], "umt verify takes MODEL and LIST first"),
+        ([ROW, "l.csv", "--tolerence", "1"], "there is no flag --tolerence. Did you mean --tolerance"),
+        ([ROW, "l.csv", "--tolerance", "-1"], r"--tolerance \(-1\) must not be below 0"),
+        ([ROW, "l.csv", "--sample", "0"], r"--sample \(0\) must be at least 1"),
+        ([ROW, "l.csv", "--expect", "87.4", "--row", ROW], "--expect and --row or --zoo both say"),
+        ([ROW, "l.csv", "--expect", "874"], r"--expect \(874\) must be a top-1 in percent"),
+        ([ROW, "l.csv", "--expect", "none.json"], r"--expect \(none\.json\) is neither a number nor a file"),
+        (["my.pth", "l.csv"], r"MODEL_ZOO\.md has no number for 'my'.*Name it with --row, or give a number"),
+        ([ROW[:-1] + "5", "l.csv"], f"has no number for .* Did you mean {ROW}"),
+        (["b16_ptk710_f8_res224", "l.csv"], "It is pretrained, and has no accuracy"),
+        ([ROW, "none.csv"], r"LIST \(none\.csv\) does not exist. Give the test list"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(argv: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        main(argv)
+
+
+def test_flags_of_the_test_are_passed_on() -> None:
+    words, passed = verify._words([ROW, "l.csv", "--prefix", "p", "--tolerance=0.3", "--split", ",", "--json"])
+    assert (words.model, words.list, words.tolerance, words.json) == (ROW, "l.csv", 0.3, True)
+    assert passed == ["--prefix", "p", "--split", ","]
+
+
+def test_a_checkpoint_is_held_against_the_row_of_its_name() -> None:
+    words, _ = verify._words([f"/weights/{ROW}.pth", "l.csv", "--official_videos", "19877"])
+    row = verify._expected(words)
+    assert (row.name, row.top1, row.videos) == (ROW, 87.4, 19_877)
+
+
+def test_the_number_of_another_run_is_of_its_videos_and_views(tmp_path: Path) -> None:
+    content = {"merged": {"top1": 71.25}, "videos": 80, "clips": 2, "crops": 1}
+    (tmp_path / "test.json").write_text(json.dumps(content))
+    words, _ = verify._words(["runs/x/checkpoint-best.pth", "l.csv", "--expect", str(tmp_path)])
+    row = verify._expected(words)
+    assert (row.name, row.top1, row.videos) == ("x-checkpoint-best", 71.25, 80)
+    assert row.flags == {"test_num_segment": "2", "test_num_crop": "1"}
+
+
+def test_a_test_json_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "test.json").write_text("{}")
+    words, _ = verify._words(["x.pth", "l.csv", "--expect", str(tmp_path)])
+    with pytest.raises(ConfigError, match=r"is not the test\.json of a test: KeyError"):
+        verify._expected(words)
+
+
+# ---- the list
+
+
+def test_a_list_of_any_name_becomes_the_test_list_with_its_labels(tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text("a.mp4,0\nb.mp4,1\n")
+    (tmp_path / "labels.txt").write_text("x\ny\n")
+    folder, videos = verify._data_path(str(tmp_path / "val.csv"), tmp_path / "out", Form(","), None)
+    assert Path(folder, "test.csv").read_text() == "a.mp4,0\nb.mp4,1\n"
+    assert Path(folder, "labels.txt").read_text() == "x\ny\n"
+    assert videos is None
+
+
+def test_a_folder_and_its_test_list_are_taken_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("a.mp4,0\n")
+    for given in (tmp_path, tmp_path / "test.csv"):
+        assert verify._data_path(str(given), tmp_path / "out", Form(","), None) == (str(tmp_path), None)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("header", ["", "path,label\n"])
+def test_a_sample_is_spread_over_the_list(tmp_path: Path, header: str) -> None:
+    (tmp_path / "test.csv").write_text(header + "".join(f"v{i}.mp4,{i // 10}\n" for i in range(100)))
+    folder, videos = verify._data_path(str(tmp_path), tmp_path / "out", Form(","), 10)
+    text = Path(folder, "test.csv").read_text()
+    assert text == header + "".join(f"v{10 * i}.mp4,{i}\n" for i in range(10))
+    assert videos == 100
+
+
+def test_a_sample_of_more_than_there_is_is_the_list(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("a.mp4,0\n")
+    folder, videos = verify._data_path(str(tmp_path), tmp_path / "out", Form(","), 10)
+    assert (Path(folder, "test.csv").read_text(), videos) == ("a.mp4,0\n", 1)

@@ -1,0 +1,68 @@
+"""Whether a measured accuracy is the published one, as far as so many videos can say it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Word = Literal["agrees", "differs", "cannot say"]
+EXIT_CODES: dict[Word, int] = {"agrees": 0, "differs": 1, "cannot say": 2}
+
+DIGIT = 0.1  # points: a published number is rounded to it; decoders, copies of videos and precision move about as much
+MAX_INTERVAL = 2.0  # points: a wider 95 % interval of the measured number says too little
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`difference`: measured less expected, in points. `allowance`: the part of the tolerance for missing videos."""
+
+    word: Word
+    difference: float
+    tolerance: float
+    allowance: float
+    why: str
+
+
+def missing_allowance(expected: float, videos: int, official: int | None) -> float:
+    """Points by which the accuracy on `videos` of an official list may miss that on all of it, 95 times in 100.
+
+    As if what is missing had been drawn by chance: 1.96 standard errors of a sample without replacement.
+    """
+    if official is None or videos >= official or not videos:
+        return 0.0
+    p = min(max(expected / 100, 0.0), 1.0)
+    return 100 * 1.96 * math.sqrt(p * (1 - p) * (1 / videos - 1 / official))
+
+
+def judge(
+    measured: float,
+    expected: float,
+    *,
+    interval: tuple[float, float],
+    videos: int,
+    official: int | None,
+    tolerance: float | None = None,
+    max_interval: float = MAX_INTERVAL,
+) -> Verdict:
+    """Percents -> a verdict. `official`: videos of the list that the expected number is of; None: of this very list.
+
+    `tolerance` None: `DIGIT` and the allowance for missing videos. The interval counts only where videos are missing:
+    on the whole list two tests answer for the same videos.
+    """
+    allowance = missing_allowance(expected, videos, official) if tolerance is None else 0.0
+    allowed = DIGIT + allowance if tolerance is None else tolerance
+    difference = measured - expected
+    close = abs(difference) <= allowed + 1e-9
+    low, high = interval
+    sampled, wide = official is not None and videos < official, high - low > max_interval
+    reaches = low <= expected + allowed and high >= expected - allowed
+    word: Word = "agrees" if close else "differs"
+    why = ""
+    if sampled and wide and (close or reaches):
+        word = "cannot say"
+        why = (
+            f"{videos} of {official} videos: the 95 % interval is {high - low:.1f} points wide, more than "
+            f"{max_interval:g}. Test more videos."
+        )
+    return Verdict(word, difference, allowed, allowance, why)

@@ -1,0 +1,346 @@
+"""`umt verify MODEL LIST`: tests a checkpoint on a list and holds the number against the published one.
+
+MODEL: a row of MODEL_ZOO.md by the name of its weights, or a checkpoint (path, URL, hub). LIST: the test list, or the
+folder that holds test.csv. What is not listed here goes to `umt test`, e.g. --prefix, --split, --device, --batch_size;
+what it does not say comes from the row, or from the checkpoint.
+Exit code: 0 it agrees, 1 it differs, 2 there are too few videos to say.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from umt.command_line import Parser
+from umt.data.labels import LABELS_FILE
+from umt.data.list_lines import Form, separator_of
+from umt.data.storage.urls import is_url
+from umt.errors import CheckpointError, ConfigError, OutputError
+from umt.models import published
+from umt.results.verdict import EXIT_CODES, MAX_INTERVAL, Verdict, judge
+from umt.results.zoo import Row, published_rows, read_zoo
+
+log = logging.getLogger("umt")
+
+# Flags of a training that decide how its checkpoint is tested.
+_OF_A_TEST = ("model", "num_frames", "tubelet_size", "input_size", "short_side_size", "use_mean_pooling",
+              "use_learnable_pos_emb", "data_set", "nb_classes", "multi_label", "sampling_rate", "test_num_segment",
+              "test_num_crop")  # fmt: skip
+_SAMPLED_AS = {"sparse": "Kinetics_sparse", "dense": "Kinetics", "ssv2": "SSV2"}
+
+
+def _parser() -> Parser:
+    parser = Parser("umt verify", str(__doc__), "umt verify MODEL LIST [flags] [flags of umt test]")
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="row of the zoo, or a checkpoint")
+    add("list", metavar="LIST", help="test list, or the folder of test.csv")
+    add("--row", metavar="NAME", help="the row that a checkpoint is held against (default: its file name)")
+    add("--zoo", metavar="FILE", help="rows of your own: JSON, or Markdown in the form of MODEL_ZOO.md")
+    add("--expect", metavar="TOP1|test.json", help="instead of a row: a number, or the test.json of another run")
+    add("--official_videos", type=int, metavar="N", help="videos of the list that the number is of (default: the "
+        "row's; with --expect TOP1 those of LIST)")  # fmt: skip
+    add("--tolerance", type=float, metavar="T", help="points (default: 0.1, and what the missing videos may make)")
+    add("--max_interval", type=float, default=MAX_INTERVAL, metavar="W", help="with videos missing, a 95 %% interval "
+        f"wider than this says nothing (default: {MAX_INTERVAL:g} points)")  # fmt: skip
+    add("--sample", type=int, metavar="N", help="test N lines of LIST only, evenly spread")
+    add("--json", action="store_true", help="print JSON instead of the table")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `umt verify ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
+    words, passed = _words(list(argv))
+    row = _expected(words)
+    flags = {**_of_checkpoint(words.model), **row.flags}
+    output = _last(passed, "output_dir") or str(Path("outputs", "verify", row.name))
+    form = Form(separator_of(_last(passed, "split") or flags.get("split", " ")), _frames(passed))
+    folder, lines = _data_path(words.list, Path(output), form, words.sample)
+    row = replace(row, videos=row.videos or lines)
+    given = [word for flag, value in flags.items() for word in (f"--{flag}", value)]
+    run = ["--data_path", folder, "--finetune", words.model, "--output_dir", output, *given, *passed, "--eval"]
+    _test(run)
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    return _report(words, row, Path(output))
+
+
+def _words(argv: list[str]) -> tuple[Any, list[str]]:
+    """Our own words, and those for `umt test`."""
+    parser = _parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    if any(word in ("-h", "--help") for word in argv):
+        return parser.words(["--help"]), []
+    if len(argv) < 2 or any(word.startswith("-") for word in argv[:2]):
+        raise ConfigError(
+            "umt verify takes MODEL and LIST first, e.g. umt verify b16_ptk710_ftk710_ftk400_f8_res224 "
+            "lists/k400/test.csv."
+        )
+    own, passed = list(argv[:2]), list[str]()
+    into = passed
+    for word in argv[2:]:
+        if word.startswith("--"):
+            into = own if word.split("=")[0] in flags else passed
+        into.append(word)
+    for word in passed:  # before the flags of `umt test` are searched for it, which are others
+        near = difflib.get_close_matches(word, flags, n=1, cutoff=0.85) if word.startswith("--") else []
+        if near:
+            raise ConfigError(f"umt verify: there is no flag {word}. Did you mean {near[0]}?")
+    return parser.words(own), passed
+
+
+def _last(words: Sequence[str], flag: str) -> str:
+    """The value of the last `--flag value` or `--flag=value`."""
+    value = ""
+    for i, word in enumerate(words):
+        if word == f"--{flag}" and i + 1 < len(words):
+            value = words[i + 1]
+        elif word.startswith(f"--{flag}="):
+            value = word.partition("=")[2]
+    return value
+
+
+def _frames(passed: Sequence[str]) -> bool:
+    return _last(passed, "use_decord").lower() == "false" or "--no_use_decord" in passed
+
+
+# ---- what is expected
+
+
+def _expected(words: Any) -> Row:
+    place = Path(words.model.split("#")[0].rstrip("/"))
+    stem = place.name.removesuffix(".pth").removesuffix(".safetensors")
+    for flag, value in (("tolerance", words.tolerance), ("max_interval", words.max_interval)):
+        if value is not None and not value >= 0:
+            raise ConfigError(f"--{flag} ({value:g}) must not be below 0.")
+    if words.sample is not None and words.sample < 1:
+        raise ConfigError(f"--sample ({words.sample}) must be at least 1.")
+    if words.expect is not None:
+        if words.row or words.zoo:
+            raise ConfigError("--expect and --row or --zoo both say what the number should be. Leave out one of them.")
+        own = f"{place.parent.name}-{stem}" if stem.startswith("checkpoint") and place.parent.name else stem
+        return _of_expect(words.expect, own, words.official_videos)
+    rows = read_zoo(words.zoo) if words.zoo else published_rows()
+    name = words.row or stem
+    if name not in rows:
+        near = difflib.get_close_matches(name, rows, n=2, cutoff=0.6)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Its rows are {', '.join(list(rows)[:4])}, ..."
+        where = words.zoo or "MODEL_ZOO.md"
+        if published.find(name) is not None and not words.zoo:
+            hint = "It is pretrained, and has no accuracy. Name a finetuned one."
+        raise ConfigError(
+            f"{where} has no number for '{name}'. {hint} Name it with --row, or give a number with --expect."
+        )
+    row = rows[name]
+    return replace(row, videos=words.official_videos or row.videos)
+
+
+def _of_expect(said: str, stem: str, official: int | None) -> Row:
+    try:
+        top1 = float(said)
+    except ValueError:
+        return _of_test(Path(said), stem, official)
+    if not 0 <= top1 <= 100:
+        raise ConfigError(
+            f"--expect ({said}) must be a top-1 in percent. Try --expect {100 * top1 if top1 <= 1 else 87.4:g}."
+        )
+    return Row(stem, top1, "--expect", videos=official)
+
+
+def _of_test(file: Path, stem: str, official: int | None) -> Row:
+    file = file / "test.json" if file.is_dir() else file
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        flags = {"test_num_segment": str(int(content["clips"])), "test_num_crop": str(int(content["crops"]))}
+        return Row(stem, float(content["merged"]["top1"]), str(file), flags, official or int(content["videos"]))
+    except FileNotFoundError:
+        raise ConfigError(f"--expect ({file}) is neither a number nor a file. Try --expect 87.4.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--expect ({file}) is not the test.json of a test: {error!r}.") from None
+
+
+# ---- what is tested
+
+
+def _of_checkpoint(model: str) -> dict[str, str]:
+    """Flags that a checkpoint says itself: of its training, or of an exported folder's description."""
+    path = Path(model)
+    if not path.exists():  # a name or URL: the row says it
+        return {}
+    if (path / "config.json").is_file():
+        return _of_description(path / "config.json")
+    from umt.models.checkpoint_file import read_content  # torch
+
+    content = read_content(path, lazily=True)
+    config = content.get("config") if isinstance(content, Mapping) else None
+    if not isinstance(config, Mapping):
+        return {}
+    return {flag: str(config[flag]) for flag in _OF_A_TEST if config.get(flag) is not None}
+
+
+def _of_description(file: Path) -> dict[str, str]:
+    from umt.models.description import Description
+
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}.") from None
+    if "umt_model" not in content:
+        return {}
+    told = Description.from_json(content, str(file))
+    flags = {
+        "model": told.model,
+        "num_frames": told.num_frames,
+        "tubelet_size": told.arguments.get("tubelet_size", 1),
+        "input_size": told.input_size,
+        "short_side_size": told.short_side_size,
+        "data_set": _SAMPLED_AS[told.sampling],
+        "nb_classes": told.arguments.get("num_classes"),
+        "test_num_segment": told.test_clips,
+        "test_num_crop": told.test_crops,
+    }
+    return {flag: str(value) for flag, value in flags.items() if value is not None}
+
+
+def _data_path(given: str, output: Path, form: Form, sample: int | None) -> tuple[str, int | None]:
+    """The folder whose test.csv is the list: its own, or one below the output that holds a copy.
+
+    And of a sample, how many videos it is of.
+    """
+    if is_url(given) or os.path.isdir(given):
+        if sample is None:
+            return given, None
+        if is_url(given):
+            raise ConfigError(f"--sample takes lines of a list on this machine, not of {given}. Copy it here.")
+        given = str(Path(given, "test.csv"))
+    source = Path(given)
+    if not source.is_file():
+        raise ConfigError(f"LIST ({given}) does not exist. Give the test list, or the folder of test.csv.")
+    if source.name in ("test.csv", "test.parquet") and sample is None:
+        return str(source.parent), None
+    folder = output / "list"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in ("test.csv", "test.parquet", LABELS_FILE):
+            (folder / old).unlink(missing_ok=True)
+        if (source.parent / LABELS_FILE).is_file():
+            shutil.copyfile(source.parent / LABELS_FILE, folder / LABELS_FILE)
+        if sample is None:
+            shutil.copyfile(source, folder / ("test.parquet" if source.suffix == ".parquet" else "test.csv"))
+            return str(folder), None
+        return str(folder), _sample(source, folder / "test.csv", form, sample)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}. Change --output_dir.") from error
+
+
+def _sample(source: Path, target: Path, form: Form, sample: int) -> int:
+    """Writes `sample` lines, evenly spread, so that a list in the order of its classes gives some of each."""
+    if source.suffix == ".parquet":
+        raise ConfigError(f"--sample takes lines of a csv list, not of {source}.")
+    text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    lines = [line for line in text.splitlines() if line.strip()]
+    head = lines[:1] if lines and form.row(lines[0]) is None else []
+    body = lines[len(head) :]
+    chosen = [body[i * len(body) // sample] for i in range(sample)] if sample < len(body) else body
+    target.write_text("".join(f"{line}\n" for line in (*head, *chosen)), encoding="utf-8", errors="surrogateescape")
+    return len(body)
+
+
+def _test(argv: list[str]) -> None:
+    """`umt test ARGV`, in this process."""
+    from umt.config.cli import parse
+    from umt.engine.preemption import Preemption
+
+    config = parse("finetune", argv)
+    with Preemption(max_hours=config.runtime.max_hours) as preemption:
+        from umt.assemble import execute
+
+        execute(config, preemption)
+
+
+# ---- what comes of it
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished verification, as verify.json holds it."""
+
+    row: Row
+    measured: float
+    interval: tuple[float, float]
+    videos: int
+    unreadable: int
+    clips: int
+    crops: int
+    provenance: dict[str, Any]
+    verdict: Verdict
+    hint: str = ""
+
+    def table(self) -> str:
+        row, verdict = self.row, self.verdict
+        low, high = self.interval
+        frames = f"{row.flags['num_frames']} frames, " if "num_frames" in row.flags else ""
+        allowance = ""
+        if verdict.allowance:
+            gone = (row.videos or 0) - self.videos
+            allowance = (
+                f" = {verdict.tolerance - verdict.allowance:g} + {verdict.allowance:.2f} for {gone} missing videos"
+            )
+        lines = [
+            f"{row.name}, {frames}{self.clips} clips x {self.crops} crops",
+            f"{'measured':<12}{self.measured:>7.2f}   95 % interval {low:.2f} to {high:.2f}",
+            f"{'expected':<12}{row.top1:>7.2f}   {row.source}",
+            f"{'difference':<12}{verdict.difference:>+7.2f}   tolerance {verdict.tolerance:.2f}{allowance}",
+            f"{'videos':<12}{self.videos:>7}" + (f"   of {row.videos}" if row.videos else ""),
+        ]
+        if self.unreadable:
+            lines.append(f"{'unreadable':<12}{self.unreadable:>7}   count as wrong")
+        lines += [f"note: {row.decided}"] if row.decided else []
+        return "\n".join([*lines, f"verdict: {verdict.word}", *filter(None, (verdict.why, self.hint))])
+
+
+def _report(words: Any, row: Row, output: Path) -> int:
+    tested = json.loads((output / "test.json").read_text(encoding="utf-8"))
+    measured, videos = float(tested["merged"]["top1"]), int(tested["videos"])
+    low, high = tested["interval"]
+    verdict = judge(
+        measured, row.top1, interval=(low, high), videos=videos, official=row.videos, tolerance=words.tolerance,
+        max_interval=words.max_interval,
+    )  # fmt: skip
+    hint = _renumbered(output, row.top1, measured) if verdict.word == "differs" and measured < row.top1 else ""
+    made = Report(
+        row, measured, (low, high), videos, len(tested["unreadable"]), tested["clips"], tested["crops"],
+        tested["provenance"], verdict, hint,
+    )  # fmt: skip
+    text = json.dumps(asdict(made), indent=1)
+    (output / "verify.json").write_text(text, encoding="utf-8")
+    print(text if words.json else made.table())
+    return EXIT_CODES[verdict.word]
+
+
+def _renumbered(output: Path, expected: float, measured: float) -> str:
+    """A hint where the model is right about the videos, but the list gives its classes other numbers."""
+    import numpy as np
+
+    from umt.evaluation.multiview import merge
+    from umt.evaluation.scores import ViewScores
+
+    scores = ViewScores.load(output / "scores.npz")
+    if len(scores) < 2 * scores.classes:  # any list looks renumbered to that
+        return ""
+    counts = np.zeros((scores.classes, scores.classes), np.int64)
+    np.add.at(counts, (merge(scores.logits).argmax(axis=1), scores.labels), 1)
+    best = 100 * float(counts.max(axis=1).sum()) / len(scores)
+    if best < measured + 0.5 * (expected - measured):
+        return ""
+    moved = int((counts.argmax(axis=1) != np.arange(scores.classes))[counts.sum(axis=1) > 0].sum())
+    return (
+        f"With the classes of the list renumbered it would be {best:.1f}: {moved} classes answer to another label than "
+        "theirs. Are the labels in the order that the weights have (docs/data.md)?"
+    )
