@@ -6,6 +6,7 @@ says of itself, else what the shapes of its weights tell.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from umt.models.layouts.architecture import Architecture, architecture_of
 from umt.models.loading import LoadReport, load_state
 from umt.models.registry import create_model
 from umt.models.specs import SPECS, Grid, default_position_grid, find_spec
+from umt.models.vit import VisionTransformer
 from umt.models.weights import Weights, open_weights
 
 # How a run's --data_set is sampled (umt/data/catalog.py; a test holds them together); others: sparsely.
@@ -181,8 +183,9 @@ def _of_huggingface(
     own = {**settings, "num_classes": seen.num_classes}
     if not seen.num_classes and seen.pretrained:
         own["use_mean_pooling"] = True
-    spec = find_spec(str(entry)).arguments()
-    arguments = {name: value for name, value in own.items() if spec.get(name) != value}
+    known = {k: v.default for k, v in inspect.signature(VisionTransformer).parameters.items()}
+    known |= find_spec(str(entry)).arguments()
+    arguments = {name: value for name, value in own.items() if known[name] != value}
     arguments |= {name: own[name] for name in ("image_size", "num_frames", "tubelet_size", "num_classes")}
     return str(entry), {**arguments, **given}, None
 

@@ -103,10 +103,15 @@ def settings_of(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         "width": width,
         "depth": int(config.get("num_hidden_layers", 12)),
         "heads": int(config.get("num_attention_heads", 12)),
-        "mlp_ratio": int(config.get("intermediate_size", 3072)) / width,
+        "mlp_ratio": _ratio(int(config.get("intermediate_size", 3072)), width),
         "use_mean_pooling": bool(config.get("use_mean_pooling", True)),
         "position_grid": token_grid(image, patches[0], frames, tubelet),
     }
+
+
+def _ratio(hidden: int, width: int) -> float:
+    """The `mlp_ratio` of which int(width * ratio) is `hidden`, whatever the rounding."""
+    return hidden / width if int(width * (hidden / width)) == hidden else (hidden + 0.5) / width
 
 
 def labels_of(config: Mapping[str, Any], classes: int) -> tuple[str, ...] | None:
