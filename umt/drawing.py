@@ -24,6 +24,32 @@ def masked(frames: Frames, visible: NDArray[np.bool_]) -> Frames:
     return np.where(seen, frames, hidden).astype(np.uint8)
 
 
+def heat(frames: Frames, weight: NDArray[np.float32]) -> Frames:
+    """frames (T, H, W, 3), weight (T, h, w) in 0..1 -> the frames, grey, under a smooth heat map."""
+    import cv2
+
+    painted = []
+    for frame, own in zip(frames, weight, strict=True):
+        smooth = cv2.resize(own, frame.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)
+        colour = cv2.applyColorMap((smooth * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+        grey = np.repeat(frame.mean(-1, keepdims=True), 3, -1)
+        share = 0.35 + 0.5 * smooth[..., None]
+        painted.append((1 - share) * grey + share * colour)
+    return np.stack(painted).astype(np.uint8)
+
+
+def tiled(frames: Frames, value: NDArray[np.float32]) -> Frames:
+    """frames (T, H, W, 3), value (T, h, w) in 0..1 -> the frames, grey, under a colour for each token."""
+    import cv2
+
+    painted = []
+    for frame, own in zip(frames, value, strict=True):
+        tiles = cv2.resize((own * 255).round().astype(np.uint8), frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        colour = cv2.applyColorMap(tiles, cv2.COLORMAP_VIRIDIS)[..., ::-1]
+        painted.append(0.3 * frame.mean(-1, keepdims=True) + 0.7 * colour)
+    return np.stack(painted).astype(np.uint8)
+
+
 def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
     """A matplotlib figure of `size` inches and its (rows, columns) axes; of 0 rows it has None."""
     # Figure and canvas by hand: pyplot would pick a backend for the whole process.

@@ -25,15 +25,8 @@ _SCALE, _GAP = 2, 6  # enlargement of a frame, pixels between two
 
 def heat(frames: Frames, saliency: NDArray[np.float32]) -> Frames:
     """frames (T, H, W, 3), saliency (T, h, w) -> the frames under a heat map, each scaled to its own maximum."""
-    painted = []
-    for frame, weight in zip(frames, saliency, strict=True):
-        smooth = cv2.resize(weight / max(float(weight.max()), 1e-12), frame.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-        smooth = smooth.clip(0, 1)
-        colour = cv2.applyColorMap((smooth * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-        grey = np.repeat(frame.mean(-1, keepdims=True), 3, -1)
-        share = 0.35 + 0.5 * smooth[..., None]
-        painted.append((1 - share) * grey + share * colour)
-    return np.stack(painted).astype(np.uint8)
+    most = saliency.max(axis=(1, 2), keepdims=True)
+    return drawing.heat(frames, saliency / np.maximum(most, 1e-12))
 
 
 def strip(*rows: Frames, scale: int = _SCALE) -> NDArray[np.uint8]:
