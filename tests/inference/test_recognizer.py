@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.inference.tiny import DESCRIPTION, NAMES, checkpoint, tiny
 from tests.videos import played, render
 from umt.data.annotations import VideoList
 from umt.data.batch import Batch
@@ -17,25 +17,7 @@ from umt.errors import ConfigError, VideoError
 from umt.evaluation.multiview import merge
 from umt.inference.class_names import class_names
 from umt.inference.recognizer import Recognizer
-from umt.models import create_model
-from umt.models.description import Description
 from umt.tasks.classify import Classify
-
-CPU = torch.device("cpu")
-DESCRIPTION = Description(
-    model="vit_tiny_patch8_48",
-    arguments={"num_frames": 8, "image_size": 48, "num_classes": 5, "init_scale": 1.0},
-    short_side_size=56,
-    test_clips=2,
-)
-
-
-def tiny(**changes: object) -> Recognizer:
-    torch.manual_seed(0)
-    made = dataclasses.replace(DESCRIPTION, **changes)
-    return Recognizer(
-        create_model(made.model, **made.arguments), made, device=CPU, precision="fp32", labels=made.labels, batch_size=4
-    )
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +93,29 @@ def test_normalisation_is_the_descriptions(video: Path) -> None:
     assert torch.allclose(fed.permute(0, 2, 3, 4, 1).double(), expected, atol=1e-6)
 
 
-def test_nobody_is_guessed_a_name_for() -> None:
+def test_nobody_is_guessed_a_name_for(caplog: pytest.LogCaptureFixture) -> None:
     model = tiny()
     assert not model.named
     assert model.labels[torch.tensor(3)] == "class 3"
+    assert "does not say what its 5 classes are called. Name them: labels=" in caplog.text
+
+
+def test_four_lines_from_a_checkpoint_to_a_name(tmp_path: Path, video: Path) -> None:
+    import umt
+
+    model = umt.load(checkpoint(tmp_path), device="cpu", precision="fp32", batch_size=4)
+    views = model.transform(video)
+    probabilities = model.predict(views)
+    assert model.labels[probabilities.argmax()] in NAMES
+    same = tiny(labels=NAMES)
+    assert torch.equal(probabilities, same.predict(same.transform(video)))
+    assert model.description.short_side_size == DESCRIPTION.short_side_size
+
+
+def test_a_model_without_a_head_predicts_nothing(video: Path) -> None:
+    model = tiny(arguments={**DESCRIPTION.arguments, "num_classes": 0})
+    with pytest.raises(ConfigError, match=r"has no classes to predict.*umt extract"):
+        model.predict(model.transform(video))
 
 
 def test_an_order_of_another_size_is_refused() -> None:

@@ -66,6 +66,8 @@ class Extractor:
         with _hooked(self.modules, seen), self.recognizer.autocast():
             if isinstance(self.model, Student):
                 self.model.forward_features(batch)
+            elif isinstance(self.model, ClipTeacher):
+                self.model.encode_tokens(batch)  # `forward` runs its last block otherwise, past the hook
             else:
                 self.model(batch)
         missing = [layer for layer in self.layers if layer not in seen]
