@@ -207,6 +207,7 @@ def _told(repository: str) -> Iterator[None]:
     _on_hub()
     from huggingface_hub import errors
 
+    http_error: Any = errors.HfHubHTTPError.__bases__[0]  # of the HTTP client, whichever it is this year
     try:
         yield
     except (errors.GatedRepoError, errors.RepositoryNotFoundError):
@@ -223,7 +224,7 @@ def _told(repository: str) -> Iterator[None]:
         raise CheckpointError(f"{repository}: the hub refuses, {status}: {_first(error)}.{login}") from None
     except errors.EntryNotFoundError as error:
         raise CheckpointError(f"{repository} cannot be fetched: {_first(error)}") from None
-    except (OSError, errors.OfflineModeIsEnabled) as error:  # every error of its HTTP client is an OSError
+    except (OSError, http_error, errors.OfflineModeIsEnabled) as error:
         raise CheckpointError(
             f"{repository}: the hub cannot be reached ({_first(error)}). Try where there is a network, or use a folder."
         ) from None
