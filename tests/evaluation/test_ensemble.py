@@ -103,6 +103,13 @@ def test_the_mean_averages_merged_probabilities() -> None:
     np.testing.assert_allclose(mixed(members, None, "mean"), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_views_may_be_merged_before_they_are_fused(mode: Mode) -> None:
+    members = [member(1, views=3), member(2, views=5)]
+    early = mixed([m.merged(mode) for m in members], [2, 1], mode)
+    np.testing.assert_allclose(early, mixed(members, [2, 1], mode), rtol=1e-12)
+
+
 def test_a_high_temperature_flattens() -> None:
     logits = member(1).logits
     assert values(logits, "mean", 100).max() < 0.25 < values(logits, "mean").max()
@@ -157,7 +164,7 @@ def test_a_list_that_names_a_video_twice_is_matched_by_row_too() -> None:
 
 def test_a_list_that_names_a_video_twice_without_rows_is_refused() -> None:
     one = member(1, paths=("a.mp4",) * 2 + tuple(f"v{i}.mp4" for i in range(R - 2)))
-    with pytest.raises(ScoresError, match=r"names a\.mp4 more than once"):
+    with pytest.raises(ScoresError, match=r"names a more than once"):
         align([one, one])
 
 
@@ -208,7 +215,12 @@ def test_labels_come_from_whoever_has_them() -> None:
 
 def test_a_label_beyond_the_classes_is_named() -> None:
     with pytest.raises(ScoresError, match=r"v4\.mp4: label 5 is outside 0\.\.4"):
-        align([member(1, labels=np.arange(R) % K + 1)])
+        align([member(2), member(1, labels=np.arange(R) % K + 1, class_names=tuple("abcde"))])
+
+
+def test_a_file_without_videos_is_refused() -> None:
+    with pytest.raises(ScoresError, match="m1 holds no video"):
+        align([member(1, videos=0)])
 
 
 def test_another_order_of_the_classes_is_matched_by_name() -> None:

@@ -7,6 +7,7 @@ Shapes: M members, R videos, V views, K classes.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -50,8 +51,15 @@ class Member:
     def classes(self) -> int:
         return int(self.logits.shape[-1])
 
+    def merged(self, mode: Mode) -> Member:
+        """With one view that `values` makes the same of, at temperature 1: as much smaller as there are views."""
+        one = values(self.logits, mode)
+        return replace(self, logits=(np.log(np.maximum(one, TINY)) if mode == "mean" else one)[:, None])
+
     def take(self, order: NDArray[np.int64]) -> Member:
         """The videos at these places, in this order."""
+        if np.array_equal(order, np.arange(len(self))):
+            return self
         return replace(
             self,
             logits=self.logits[order],
@@ -98,6 +106,8 @@ def align(members: Sequence[Member], *, common: bool = False, spell: Callable[..
     """
     if not members:
         raise ScoresError("an ensemble needs at least one scores file.")
+    for member in members:
+        _require_sound(member)
     first = members[0]
     notes: list[str] = []
     members = [first, *(_classes_of(first, member, spell, notes) for member in members[1:])]
@@ -122,6 +132,17 @@ def align(members: Sequence[Member], *, common: bool = False, spell: Callable[..
     orders = [np.array([own[key] for key in wanted], np.int64) for own in keys]
     members = [member.take(order) for member, order in zip(members, orders, strict=True)]
     return Aligned(tuple(members), _labels(members), tuple(notes))
+
+
+def _require_sound(member: Member) -> None:
+    if not len(member):
+        raise ScoresError(f"{member.name} holds no video, so there is nothing to fuse.")
+    beyond = np.flatnonzero((member.labels < -1) | (member.labels >= member.classes))
+    if beyond.size:
+        raise ScoresError(
+            f"{member.paths[beyond[0]]}: label {member.labels[beyond[0]]} is outside 0..{member.classes - 1} in "
+            f"{member.name}. Are the labels 1-based, or of another set of classes?"
+        )
 
 
 def _classes_of(first: Member, member: Member, spell: Callable[..., Any], notes: list[str]) -> Member:
@@ -168,7 +189,7 @@ def _keys(members: Sequence[Member]) -> tuple[list[Keys], str]:
             found.append((len(set(places[0]).intersection(*places[1:])), places, how))
     if not found:
         member, twice = next(
-            ((m, p) for m in members for p in m.paths if m.paths.count(p) > 1), (members[0], members[0].paths[0])
+            (m, path) for m in members for path, times in Counter(_stems(m) or ()).items() if times > 1
         )
         raise ScoresError(
             f"{member.name} names {twice} more than once, so its videos cannot be told apart. Give scores files of "
@@ -224,12 +245,6 @@ def _labels(members: Sequence[Member]) -> NDArray[np.int64]:
             )
         fresh = (labels < 0) & (member.labels >= 0)
         labels[fresh], source[fresh] = member.labels[fresh], number
-    beyond = np.flatnonzero(labels >= members[0].classes)
-    if beyond.size:
-        raise ScoresError(
-            f"{members[0].paths[beyond[0]]}: label {labels[beyond[0]]} is outside 0..{members[0].classes - 1}. "
-            "Are the labels 1-based, or of another set of classes?"
-        )
     return labels
 
 

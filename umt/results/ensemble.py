@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     words = _parser().words(argv)
     _check(words)
     listed = _listed(words.list, words.split) if words.list else None
-    everything = _aligned(words.scores, listed, common=words.common)
+    everything = _aligned(words, words.scores, listed)
     ways = _ways(words, everything)
     aligned, temperatures = ways.reported, ways.temperatures
     parts = aligned.values(words.mode, temperatures)
@@ -115,8 +115,12 @@ def _listed(path: str, split: str) -> Listed:
     return Listed(path, tuple(videos.path(row) for row in range(len(videos))), np.asarray(videos.labels, np.int64))
 
 
-def _aligned(names: Sequence[str], listed: Listed | None, *, common: bool) -> Aligned:
-    return align([read_scores(name, listed) for name in names], common=common, spell=_spelling)
+def _aligned(words: Any, names: Sequence[str], listed: Listed | None) -> Aligned:
+    members = []
+    for name in names:
+        member = read_scores(name, listed)
+        members.append(member.merged(words.mode) if words.temperature is None else member)
+    return align(members, common=words.common, spell=_spelling)
 
 
 @cache
@@ -152,7 +156,7 @@ def _ways(words: Any, everything: Aligned) -> _Ways:
     if words.folds is not None:
         return _crossfitted(words, everything)
     if words.search_scores is not None:
-        ground = _aligned(words.search_scores, None, common=words.common)
+        ground = _aligned(words, words.search_scores, None)
         _require_apart(everything, ground)
         reported, where = everything, "--search_scores"
     else:
