@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from umt.config.cli import parse
+from umt.config.cli import parse, render_dry_run
 from umt.errors import AnnotationError, CheckpointError, ConfigError, OutputError, UserError
 
 
@@ -79,6 +79,11 @@ from umt.errors import AnnotationError, CheckpointError, ConfigError, OutputErro
             "--clip_teacher clip_l14",
             "--clip_input_resolution (224) gives clip_l14 16 x 16 tokens a frame, but --input_size (224) gives the "
             "student 14 x 14. Try --clip_input_resolution 196.",
+        ),
+        (
+            "pretrain",
+            "--clip_teacher timm:vit_small_patch14_dinov2.lvd142m",
+            "--clip_input_resolution (224) gives timm:vit_small_patch14_dinov2.lvd142m 16 x 16 tokens a frame, but",
         ),
         ("pretrain", "--tubelet_size 2", "--tubelet_size (2) must be 1: the image teacher has tokens for every frame."),
         (
@@ -194,6 +199,14 @@ def test_a_teacher_without_weights_is_refused(lists: Path) -> None:
     kind, text = complaint("--data_path", lists / "train.csv", task="pretrain")
     assert kind is CheckpointError
     assert text.startswith("--clip_teacher_weights is missing: clip_b16 would teach from random weights.")
+
+
+def test_a_teacher_of_timm_s_needs_no_file(lists: Path, tmp_path: Path) -> None:
+    flags = ["--clip_teacher", "timm:vit_tiny_patch16_224", "--data_path", str(lists / "train.csv")]
+    config = parse("pretrain", [*flags, "--output_dir", str(tmp_path), "--clip_output_dim", "192", "--batch_size", "1"])
+    assert "timm:vit_tiny_patch16_224 at 224 px, last 1 layers, l2 loss, weights timm's own, downloaded" in (
+        render_dry_run(config, {})
+    )
 
 
 def test_a_run_without_an_output_folder_is_refused(lists: Path) -> None:

@@ -14,7 +14,7 @@ from umt.data import catalog
 from umt.data.label_order import Settled
 from umt.data.transforms.mixup import ClipMixup
 from umt.engine.runtime import Runtime
-from umt.models import LoadReport, create_model, load_weights
+from umt.models import LoadReport, create_model, create_teacher, load_weights
 from umt.models.freezing import freeze_blocks
 from umt.models.weights import read_head
 from umt.tasks.base import Task
@@ -75,15 +75,16 @@ def record_of(
 
 def _distill(config: PretrainConfig, weights: bool) -> Distill:
     model, teacher, data = config.model, config.teacher, config.data
-    image_teacher = create_model(
+    image_teacher, origin = create_teacher(
         teacher.clip_teacher,
         image_size=teacher.clip_input_resolution,
         return_layers=teacher.clip_return_layer,
         return_interval=teacher.clip_return_interval,
         norm_type=teacher.clip_norm_type,
+        weights=teacher.clip_teacher_weights,
+        download=weights,
     )
-    if teacher.clip_teacher_weights:
-        log.info("teacher: %s", load_weights(image_teacher, teacher.clip_teacher_weights))
+    log.info("teacher: %s", origin)
     student = create_model(
         model.model,
         image_size=model.input_size,

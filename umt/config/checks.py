@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from umt.config import deepspeed, lists
 from umt.config.recipe_flags import CLASS_WEIGHTS
@@ -19,7 +19,7 @@ from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfi
 from umt.data import catalog
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, CheckpointError, ConfigError, OutputError
-from umt.models import fetch
+from umt.models import fetch, timm_names
 from umt.models.specs import SPECS, ModelSpec
 from umt.optim.schedule import warmup_length
 
@@ -52,6 +52,22 @@ def spec(flag: str, name: str, kind: str) -> ModelSpec:
     raise ConfigError(f"--{flag} ({name}) {what}. Try --{flag} {' or '.join(near)}.")
 
 
+class TeacherSizes(NamedTuple):
+    """Of a teacher; None where only the library that has it can tell, which is asked when the run starts."""
+
+    patch: int | None
+    output: int | None
+    depth: int | None
+
+
+def teacher_sizes(name: str) -> TeacherSizes:
+    """What is known of --clip_teacher without torch: all of a CLIP, and the patch that a name of timm's gives away."""
+    if timm_names.is_timm(name):
+        return TeacherSizes(timm_names.patch_size(name), None, None)
+    sizes = spec("clip_teacher", name, "teacher")
+    return TeacherSizes(sizes.patch_size, sizes.output_dim, sizes.depth)
+
+
 def model_spec(config: Config) -> ModelSpec:
     """Sizes of the model that is trained."""
     return spec("model", config.model.model, "student" if isinstance(config, PretrainConfig) else "classifier")
@@ -81,17 +97,18 @@ def _check_divides(flag: str, size: int, patch: int, what: str) -> None:
 
 def _check_student_and_teacher(config: PretrainConfig) -> None:
     model, asked = config.model, config.teacher
-    student, teacher = model_spec(config), spec("clip_teacher", asked.clip_teacher, "teacher")
+    student, teacher = model_spec(config), teacher_sizes(asked.clip_teacher)
     grid = token_grid(config)
     resolution = asked.clip_input_resolution
-    _check_divides("clip_input_resolution", resolution, teacher.patch_size, f"the patch of {asked.clip_teacher}")
-    side = resolution // teacher.patch_size
-    if side != grid[1]:
-        raise ConfigError(
-            f"--clip_input_resolution ({resolution}) gives {asked.clip_teacher} {side} x {side} tokens a frame, but "
-            f"--input_size ({model.input_size}) gives the student {grid[1]} x {grid[2]}. "
-            f"Try --clip_input_resolution {grid[1] * teacher.patch_size}."
-        )
+    if teacher.patch is not None:
+        _check_divides("clip_input_resolution", resolution, teacher.patch, f"the patch of {asked.clip_teacher}")
+        side = resolution // teacher.patch
+        if side != grid[1]:
+            raise ConfigError(
+                f"--clip_input_resolution ({resolution}) gives {asked.clip_teacher} {side} x {side} tokens a frame, "
+                f"but --input_size ({model.input_size}) gives the student {grid[1]} x {grid[2]}. "
+                f"Try --clip_input_resolution {grid[1] * teacher.patch}."
+            )
     if model.tubelet_size != 1:
         raise ConfigError(
             f"--tubelet_size ({model.tubelet_size}) must be 1: the image teacher has tokens for every frame. "
@@ -99,16 +116,16 @@ def _check_student_and_teacher(config: PretrainConfig) -> None:
         )
     for flag, value, width, whose in (
         ("clip_decoder_embed_dim", model.clip_decoder_embed_dim, student.width, f"the width of {model.model}"),
-        ("clip_output_dim", model.clip_output_dim, teacher.output_dim, f"the output of {asked.clip_teacher}"),
+        ("clip_output_dim", model.clip_output_dim, teacher.output, f"the output of {asked.clip_teacher}"),
     ):
-        if value not in (None, width):
+        if None not in (value, width) and value != width:
             raise ConfigError(f"--{flag} ({value}) must be {width}, {whose}. Leave it out or give --{flag} {width}.")
     for flag, interval, depth in (
         ("clip_student_return_interval", model.clip_student_return_interval, student.depth),
         ("clip_return_interval", asked.clip_return_interval, teacher.depth),
     ):
         reach = int((asked.clip_return_layer - 1) * interval) + 1
-        if reach > depth:
+        if depth is not None and reach > depth:
             raise ConfigError(
                 f"--clip_return_layer ({asked.clip_return_layer}) with --{flag} ({interval:g}) reaches {reach} "
                 f"blocks back, but there are {depth}. Try --clip_return_layer {int((depth - 1) / interval) + 1}."
@@ -247,10 +264,12 @@ def check_files(config: Config) -> None:
     weights = {"resume": config.checkpoint.resume}
     if isinstance(config, PretrainConfig):
         weights["clip_teacher_weights"] = config.teacher.clip_teacher_weights
-        if not config.teacher.clip_teacher_weights:
+        name = config.teacher.clip_teacher
+        if not config.teacher.clip_teacher_weights and not timm_names.is_timm(name):  # timm downloads its own
             raise CheckpointError(
-                f"--clip_teacher_weights is missing: {config.teacher.clip_teacher} would teach from random weights. "
-                "Give the file of CLIP's weights, e.g. --clip_teacher_weights data/clip/vit_b16.pth."
+                f"--clip_teacher_weights is missing: {name} would teach from random weights. "
+                "Give the file of CLIP's weights, e.g. --clip_teacher_weights data/clip/vit_b16.pth; "
+                "umt weights clip makes it."
             )
     else:
         weights["finetune"] = config.model.finetune

@@ -21,6 +21,7 @@ from umt.data import catalog
 from umt.data.label_order import agreed, of_list
 from umt.data.storage.urls import is_url
 from umt.errors import ConfigError
+from umt.models import timm_names
 from umt.models.fetch import is_remote
 from umt.optim.schedule import clips_per_step, scaled_lr, steps_per_epoch, warmup_length
 
@@ -263,9 +264,11 @@ def _model_facts(config: Config, made: Plan) -> dict[str, str]:
     }
     if isinstance(config, PretrainConfig):
         teacher = config.teacher
+        unnamed = "timm's own, downloaded" if timm_names.is_timm(teacher.clip_teacher) else "none"
+        source = _there(teacher.clip_teacher_weights) if teacher.clip_teacher_weights else unnamed
         facts["teacher"] = (
             f"{teacher.clip_teacher} at {teacher.clip_input_resolution} px, last {teacher.clip_return_layer} layers, "
-            f"{teacher.clip_loss_type} loss, weights {_there(teacher.clip_teacher_weights or 'none')}"
+            f"{teacher.clip_loss_type} loss, weights {source}"
         )
         facts["mask"] = f"{teacher.mask_type} {teacher.mask_ratio:g}: {made.visible} of {h * w} tokens a frame visible"
     else:

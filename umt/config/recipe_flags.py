@@ -47,8 +47,8 @@ class StudentConfig(ModelConfig):
 class TeacherConfig(Group):
     """Teacher, mask and loss"""
 
-    clip_teacher: str = flag("clip_b16", "entry point of the frozen image teacher")
-    clip_teacher_weights: str = flag("", "file with the teacher's weights (CLIP's state dict or its visual part)")
+    clip_teacher: str = flag("clip_b16", "frozen image teacher: clip_b16, clip_l14, ... or timm:NAME")
+    clip_teacher_weights: str = flag("", "file or URL of the teacher's weights; empty: timm downloads its own")
     clip_input_resolution: int = flag(224, "pixels at which the teacher sees a frame", at_least=1)
     clip_norm_type: str = flag("l2", "normalisation of targets and predictions", choices=("l2", "none"))
     clip_return_layer: int = flag(1, "how many blocks are aligned, counted from the last", at_least=1)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from umt.models.registry import create_model, list_models, register_model
     from umt.models.specs import ModelSpec
     from umt.models.student import Student
+    from umt.models.teacher import Teacher, create_teacher
     from umt.models.timm_entries import register_timm
     from umt.models.vit import VisionTransformer
 
@@ -26,8 +27,10 @@ _HOME = {
     "LoadReport": "loading",
     "ModelSpec": "specs",
     "Student": "student",
+    "Teacher": "teacher",
     "VisionTransformer": "vit",
     "create_model": "registry",
+    "create_teacher": "teacher",
     "list_models": "registry",
     "load_weights": "loading",
     "register_model": "registry",
@@ -39,8 +42,10 @@ __all__ = [
     "LoadReport",
     "ModelSpec",
     "Student",
+    "Teacher",
     "VisionTransformer",
     "create_model",
+    "create_teacher",
     "list_models",
     "load_weights",
     "register_model",

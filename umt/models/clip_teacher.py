@@ -18,7 +18,7 @@ from umt.errors import ConfigError
 from umt.layers.attention import ClipAttention
 from umt.layers.patch_embed import patchify
 from umt.models.specs import check_transformer, image_shape, return_indices, token_grid
-from umt.models.video_input import check_visible
+from umt.models.video_input import check_visible, resize_frames
 
 NORM_EPS = 1e-5
 
@@ -149,12 +149,7 @@ class ClipTeacher(nn.Module):
 
         The published students were taught so; a clip of the right size is returned as it is.
         """
-        if tuple(video.shape[3:]) == self.image_shape:
-            return video
-        with torch.autocast(video.device.type, enabled=False):
-            frames = video.float().flatten(1, 2)
-            frames = F.interpolate(frames, size=self.image_shape, mode="bicubic", align_corners=False)
-            return frames.unflatten(1, (video.shape[1], video.shape[2]))
+        return resize_frames(video, self.image_shape)
 
     def _embed(self, video: Tensor, visible: Tensor | None) -> Tensor:
         """video (B, 3, T, H, W) -> (B T', 1 + N, D), class token first; with `visible`, V / T' patches instead of N."""

@@ -1,5 +1,7 @@
 """What a model says when a clip does not fit it. Shapes only: nothing here waits for a device."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from umt.errors import ConfigError
@@ -23,3 +25,16 @@ def check_visible(video: Tensor, visible: Tensor, tokens: int) -> None:
             f"visible must be (batch, V) token indices, 1 <= V <= {tokens}, not {tuple(visible.shape)} "
             f"for {video.shape[0]} clips."
         )
+
+
+def resize_frames(video: Tensor, size: tuple[int, int]) -> Tensor:
+    """video (B, 3, T, H, W) -> (B, 3, T, *size): bicubic without antialiasing, in float32, as a teacher sees a clip.
+
+    The published students were taught so; a clip of the right size is returned as it is.
+    """
+    if tuple(video.shape[3:]) == size:
+        return video
+    with torch.autocast(video.device.type, enabled=False):
+        frames = video.float().flatten(1, 2)
+        frames = F.interpolate(frames, size=size, mode="bicubic", align_corners=False)
+        return frames.unflatten(1, (video.shape[1], video.shape[2]))

@@ -14,8 +14,8 @@ from umt.data.batch import Batch
 from umt.data.masking import visible_count, visible_tokens
 from umt.data.transforms.normalize import normalize
 from umt.errors import ConfigError
-from umt.models.clip_teacher import ClipTeacher
 from umt.models.student import Student
+from umt.models.teacher import Teacher, as_module
 from umt.tasks.base import StepOutput, Task
 
 LOSSES = ("l2", "mse", "smooth_l1")
@@ -57,7 +57,7 @@ class Distill(Task):
     def __init__(
         self,
         student: Student,
-        teacher: ClipTeacher,
+        teacher: Teacher,
         *,
         mask_type: str = "attention",
         mask_ratio: float = 0.8,
@@ -69,7 +69,8 @@ class Distill(Task):
         visible_count(mask_type, mask_ratio, 1, 1)  # refuses an unknown mask or ratio now, not at the first step
         _check_pair(student, teacher)
         self.model: nn.Module = student
-        self.teacher = teacher.requires_grad_(False).eval()
+        self.teacher = teacher
+        as_module(teacher).requires_grad_(False).eval()
         self.mask_type = mask_type
         self.mask_ratio = mask_ratio
         self.loss = loss
@@ -101,10 +102,10 @@ class Distill(Task):
     def to(self, device: torch.device) -> None:
         """Moves student and teacher to `device`."""
         super().to(device)
-        self.teacher.to(device)
+        as_module(self.teacher).to(device)
 
 
-def _check_pair(student: Student, teacher: ClipTeacher) -> None:
+def _check_pair(student: Student, teacher: Teacher) -> None:
     frames, tubelet = student.clip_shape[0], teacher.tubelet_size
     seen = (frames // tubelet, *teacher.patch_grid)
     if student.grid != seen or frames % tubelet:

@@ -27,6 +27,7 @@ from umt.data.transforms.erasing import erase
 from umt.data.transforms.normalize import MEAN, STD, normalize
 from umt.datasets.show.plan import Shown
 from umt.errors import VideoError
+from umt.models.timm_names import is_timm
 from umt.randomness import generator
 
 _SEED = 0  # of the choice of videos
@@ -213,13 +214,16 @@ def _mask(shown: Shown, config: PretrainConfig, clips: list[Clip]) -> str:
     """Gives every clip its mask; a sentence on where it comes from."""
     settings, (time_, height, width) = config.teacher, shown.grid
     teacher = None
-    if settings.mask_type == "attention" and settings.clip_teacher_weights:
-        from umt.models import create_model, load_weights
+    if settings.mask_type == "attention" and (settings.clip_teacher_weights or is_timm(settings.clip_teacher)):
+        from umt.models.teacher import as_module, create_teacher
 
-        teacher = create_model(
-            settings.clip_teacher, image_size=settings.clip_input_resolution, return_layers=settings.clip_return_layer
-        ).eval()
-        load_weights(teacher, settings.clip_teacher_weights)
+        teacher, _ = create_teacher(
+            settings.clip_teacher,
+            image_size=settings.clip_input_resolution,
+            return_layers=settings.clip_return_layer,
+            weights=settings.clip_teacher_weights,
+        )
+        as_module(teacher).eval()
     for clip in clips:
         for strip in clip.strips:
             assert strip.noise is not None
