@@ -168,12 +168,12 @@ def _format_of(path: Path) -> Literal["torch", "torchscript", "safetensors"]:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
     if instead := what_it_is_instead(start):
         raise CheckpointError(f"{path} is {instead}")
+    if path.suffix == ".safetensors" or start[8:9] == b"{":  # eight bytes with the length of a header in JSON
+        return "safetensors"
     if start.startswith(b"PK\x03\x04"):
         if not zipfile.is_zipfile(path):
             raise CheckpointError(f"{path} is truncated: its end is missing. Copy or download it again.")
         return "torchscript" if is_torchscript(path) else "torch"
-    if path.suffix == ".safetensors" or start[8:9] == b"{":  # eight bytes with the length of a header in JSON
-        return "safetensors"
     if not start.startswith((b"\x80", b"}", b"(")):  # pickle protocols; older torch files are bare pickles
         raise CheckpointError(
             f"{path} is not a PyTorch checkpoint. Weights must be a file that torch.save or safetensors wrote."

@@ -1,0 +1,97 @@
+"""Files and folders of weights: what is read, and what is said of those that are damaged or incomplete."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save, save_file
+
+from umt.errors import CheckpointError
+from umt.models.checkpoint_file import read_state_dict
+
+STATE = {"head.weight": torch.arange(100.0).reshape(5, 20), "head.bias": torch.ones(5)}
+WHOLE = save(STATE)
+
+
+def same(state: dict[str, torch.Tensor]) -> bool:
+    return state.keys() == STATE.keys() and all(torch.equal(STATE[name], value) for name, value in state.items())
+
+
+def test_safetensors_are_read_whatever_they_are_called(tmp_path: Path) -> None:
+    for name in ("w.safetensors", "w.pth"):
+        (tmp_path / name).write_bytes(WHOLE)
+        assert same(read_state_dict(tmp_path / name))
+
+
+def test_shards_are_one_state_dict(tmp_path: Path) -> None:
+    for i, (name, value) in enumerate(STATE.items()):
+        save_file({name: value}, tmp_path / f"model-{i}.safetensors")
+    shards = {name: f"model-{i}.safetensors" for i, name in enumerate(STATE)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    assert same(read_state_dict(tmp_path))
+    assert same(read_state_dict(tmp_path / "model.safetensors.index.json"))
+    (tmp_path / "model-1.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"names the shard model-1\.safetensors, which is not beside it"):
+        read_state_dict(tmp_path)
+
+
+def test_a_deepspeed_checkpoint_is_found_by_folder_parent_or_file(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoint-best"
+    folder.mkdir(parents=True)
+    torch.save({"module": STATE, "ds_version": "0.9", "epoch": 3}, folder / "mp_rank_00_model_states.pt")
+    (tmp_path / "run" / "latest").write_text("checkpoint-best\n")
+    for source in (folder, folder.parent, folder / "mp_rank_00_model_states.pt"):
+        assert same(read_state_dict(source))
+
+
+def test_deepspeed_s_shares_want_to_be_brought_together(tmp_path: Path) -> None:
+    (tmp_path / "zero_pp_rank_0_mp_rank_00_model_states.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"ZeRO stage 3, in shares.*zero_to_fp32\.py"):
+        read_state_dict(tmp_path)
+
+
+@pytest.mark.parametrize("tag", ["gone", "../elsewhere", ""])
+def test_a_latest_that_names_nothing_is_a_sentence(tmp_path: Path, tag: str) -> None:
+    (tmp_path / "latest").write_text(tag)
+    with pytest.raises(CheckpointError, match=r"latest names .*, which is no folder beside it"):
+        read_state_dict(tmp_path)
+
+
+def test_the_best_of_a_run_is_taken_before_its_latest(tmp_path: Path) -> None:
+    torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "checkpoint-latest.pth")
+    torch.save({"model": STATE}, tmp_path / "checkpoint-best.pth")
+    assert same(read_state_dict(tmp_path))
+
+
+def test_a_folder_of_something_else_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "video.mp4").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"is a folder without weights .* It holds video\.mp4\. Name the file"):
+        read_state_dict(tmp_path)
+
+
+def test_a_damaged_index_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": [')
+    with pytest.raises(CheckpointError, match="is damaged or no index of shards"):
+        read_state_dict(tmp_path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, len(WHOLE) - 1), name=st.sampled_from(["w.safetensors", "w.pth"]))
+def test_safetensors_cut_anywhere_are_a_sentence(tmp_path: Path, cut: int, name: str) -> None:
+    (tmp_path / name).write_bytes(WHOLE[:cut])
+    with pytest.raises(CheckpointError) as refused:
+        read_state_dict(tmp_path / name)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(min_size=1, max_size=80))
+def test_noise_called_safetensors_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError):
+        read_state_dict(tmp_path / "w.safetensors")
