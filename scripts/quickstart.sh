@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole method on one small data set, in minutes and without a download: renders videos, trains an image teacher,
 # pretrains a student by masked distillation, finetunes it and, with the same budget, one from random weights, tests both
-# from 4 clips x 3 crops, and writes quickstart/report.html.
+# from 4 clips x 3 crops, probes the frozen student, and writes quickstart/report.html.
 #
 #   bash scripts/quickstart.sh [--seed N] [--output DIR] [--fresh]
 #
@@ -29,17 +29,17 @@ data="$output/data" started=$SECONDS
 
 say() { printf '\n%s\n' "$*"; }
 
-if [[ ! -e $data/classes.txt ]]; then
-    say "1/6  Rendering the moving shapes: 16 classes, what is seen x how it moves"
+if [[ ! -e $data/labels.txt ]]; then
+    say "1/7  Rendering the moving shapes: 16 classes, what is seen x how it moves"
     "$PYTHON" -m umt.quickstart.shapes --output "$data" --seed "$seed"
 fi
 
 if [[ ! -e $output/teacher/teacher.pth ]]; then
-    say "2/6  Training a tiny image teacher on single frames"
+    say "2/7  Training a tiny image teacher on single frames"
     "$PYTHON" -m umt.quickstart.teacher --output "$output/teacher/teacher.pth" --seed "$seed"
 fi
 
-say "3/6  Pretraining a student: it sees a fifth of the tokens and predicts the teacher's features there"
+say "3/7  Pretraining a student: it sees a fifth of the tokens and predicts the teacher's features there"
 "$PYTHON" -m umt pretrain \
     --model pretrain_umt_tiny_patch8_48 --input_size 48 --num_frames 8 --tubelet_size 1 \
     --clip_teacher clip_tiny_patch8_48 --clip_input_resolution 48 --clip_teacher_weights "$output/teacher/teacher.pth" \
@@ -59,12 +59,20 @@ finetune() { # finetune NAME FLAGS...: the same budget, whatever it starts from
         --test_num_segment 4 --test_num_crop 3 --seed "$seed" --num_workers 1 --output_dir "$output/$name" "$@"
 }
 
-say "4/6  Finetuning from the pretrained weights, then testing from 4 clips x 3 crops"
+say "4/7  Finetuning from the pretrained weights, then testing from 4 clips x 3 crops"
 finetune finetune --finetune "$output/pretrain/checkpoint-latest.pth"
 
-say "5/6  The same finetuning from random weights"
+say "5/7  The same finetuning from random weights"
 finetune scratch
 
-say "6/6  The report"
+if [[ ! -e $output/probe/results.json ]]; then
+    say "6/7  What the frozen student knows, and the same model with random weights"
+    "$PYTHON" -m umt probe --checkpoint "$output/pretrain/checkpoint-latest.pth" none \
+        --data_path "$data" --prefix "$data" --split ',' --test_clips 4 --test_crops 3 \
+        --attentive_lr 0.003 0.01 0.03 --attentive_weight_decay 0.1 --seed "$seed" --output "$output/probe"
+    rm -rf "$output/probe/features" # 160 MB
+fi
+
+say "7/7  The report"
 "$PYTHON" -m umt.quickstart.report --folder "$output"
 echo "Done in $((SECONDS - started)) s."

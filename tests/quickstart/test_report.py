@@ -48,7 +48,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         render(folder / "data" / path, frames=16, width=60, height=48, label=label)
     rows = [f"{path},{label}\n" for path, label in zip(paths, labels, strict=True)]
     (folder / "data" / "test.csv").write_text("".join(rows))
-    (folder / "data" / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    (folder / "data" / "labels.txt").write_text("\n".join(CLASSES) + "\n")
     _lines(folder / "teacher" / "log.txt", [{"step": s, "steps": 9, "loss": 9 / s, "accuracy": 9 * s} for s in (3, 9)])
     torch.manual_seed(0)
     torch.save(create_model("clip_tiny_patch8_48").state_dict(), folder / "teacher" / "teacher.pth")
@@ -76,6 +76,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             logits[..., label] += help_
             scores.add_video(row, logits.astype(np.float32))
         scores.save(folder / name / "scores.npz")
+    models = [
+        {"name": name, "probes": [
+            {"probe": probe, "top1": top1 + k, "top5": 90.5, "per_view": [top1, 80.5], "interval": [top1 - 5, top1 + 9]}
+            for k, probe in enumerate(("knn", "linear", "attentive"))
+        ]}
+        for name, top1 in (("checkpoint-latest.pth", 40.25), ("random weights", 10.25))
+    ]  # fmt: skip
+    content = {"command": ["umt", "probe", "--checkpoint", "x.pth", "none"], "seconds": 9.0, "models": models}
+    (folder / "probe").mkdir()
+    (folder / "probe" / "results.json").write_text(json.dumps(content))
     return folder
 
 
@@ -94,12 +104,23 @@ def _percent(run: Path, k: int) -> float:
 
 
 def test_the_table_holds_the_numbers_of_the_score_files(finished: Path) -> None:
-    chance, scratch, pretrained = report.table_rows(report.read(finished))
+    chance, *_, scratch, _, _, _, pretrained = report.table_rows(report.read(finished))
     assert [row["name"] for row in (chance, scratch, pretrained)] == ["chance", "from scratch", "pretrained"]
     assert chance["merged"] == pytest.approx((100 / 6, 500 / 6))
     for row, name in ((scratch, "scratch"), (pretrained, "finetune")):
         assert row["merged"] == pytest.approx((_percent(finished / name, 1), _percent(finished / name, 5)))
         assert row["interval"][0] <= row["merged"][0] <= row["interval"][1]
+
+
+def test_the_table_has_the_probes_of_random_weights_before_those_of_the_student(finished: Path) -> None:
+    rows = {row["name"]: row for row in report.table_rows(report.read(finished))}
+    assert list(rows) == [
+        "chance", "random, kNN", "random, linear", "random, attentive", "from scratch",
+        "student, kNN", "student, linear", "student, attentive", "pretrained",
+    ]  # fmt: skip
+    assert rows["random, kNN"]["merged"] == (10.25, 90.5)
+    assert rows["student, attentive"]["merged"] == (42.25, 90.5)
+    assert rows["student, attentive"]["interval"] == (35.25, 49.25)
 
 
 def test_the_margin_is_the_difference_of_the_two_runs(finished: Path) -> None:
@@ -123,12 +144,12 @@ def test_the_command_prints_the_table_and_last_the_page(copied: Path, capsys: py
     assert not re.search(r"<link|<script|@import|url\(", page)
     for section in ("results", "curves", "masks", "predictions", "accuracy", "commands"):
         assert f'<h2 id="{section}">' in page
-    for name in ("pretrain", "finetune", "scratch"):
+    for name in ("pretrain", "finetune", "scratch", "probe"):
         assert f"<h3>{name}</h3>" in page
     assert "python -m umt pretrain --model pretrain_umt_tiny_patch8_48" in page
 
 
-@pytest.mark.parametrize("missing", ["scratch/scores.npz", "pretrain", "teacher", "data/classes.txt"])
+@pytest.mark.parametrize("missing", ["scratch/scores.npz", "pretrain", "teacher", "data/labels.txt", "probe"])
 def test_what_is_missing_is_named_in_one_sentence(
     copied: Path, missing: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

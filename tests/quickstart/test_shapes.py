@@ -38,7 +38,7 @@ def test_rendering_does_not_hang_where_opencv_has_threads_already(tmp_path: Path
     for _ in range(3):
         cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 5)
     shapes.write_data_set(tmp_path, counts={"train": 1}, processes=1)
-    assert (tmp_path / "classes.txt").exists()
+    assert (tmp_path / "labels.txt").exists()
 
 
 def test_files_are_h264_that_the_readers_decode(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ from umt.quickstart.figures import Frames
 from umt.randomness import generator
 
 PARTS = {"finetune": "pretrained", "scratch": "from scratch"}  # run folder -> what it is called in the table
+PROBED = ("random", "student")  # frozen weights, in the order of the table
+PROBES = {"knn": "kNN", "linear": "linear", "attentive": "attentive"}
 MASKED_CLIPS, PREDICTED_CLIPS = 4, 8
 _SEED = 0  # of the clips that are shown and of their masks
 
@@ -75,11 +77,12 @@ class Results:
     finetune: FinetuneConfig
     seconds: dict[str, float]  # how long each stage took, where its files tell
     commands: dict[str, str]
+    probes: dict[str, Any]  # probe/results.json
 
 
 def read(folder: Path) -> Results:
     """Reads a finished quickstart. ReportError naming the file that is missing, or tests that cannot be compared."""
-    names = [line for line in _text(folder / "data" / "classes.txt").splitlines() if line]
+    names = [line for line in _text(folder / "data" / "labels.txt").splitlines() if line]
     runs = ("teacher", "pretrain", "finetune", "scratch")
     logs = {run: [json.loads(line) for line in _text(folder / run / "log.txt").splitlines()] for run in runs}
     configs = {run: json.loads(_text(folder / run / "config.json")) for run in runs[1:]}
@@ -87,23 +90,18 @@ def read(folder: Path) -> Results:
     finetuned, scratch = scores.values()
     same = finetuned.classes == scratch.classes == len(names) and finetuned.paths == scratch.paths
     if not (same and np.array_equal(finetuned.labels, scratch.labels)):
-        raise ReportError(f"{folder}: the two tests and data/classes.txt do not agree in videos or classes. {_AGAIN}")
+        raise ReportError(f"{folder}: the two tests and data/labels.txt do not agree in videos or classes. {_AGAIN}")
     for one in scores.values():
         one.class_names = names
     tests = {run: Test(summarise(one), one.labels, merge(one.logits)) for run, one in scores.items()}
     pretrain, finetune = (_config(configs[run]) for run in ("pretrain", "finetune"))
     assert isinstance(pretrain, PretrainConfig)
     assert isinstance(finetune, FinetuneConfig)
-    return Results(
-        folder,
-        names,
-        tests,
-        logs,
-        pretrain,
-        finetune,
-        _seconds(folder, logs),
-        {r: _command(folder / r) for r in configs},
-    )
+    probes = json.loads(_text(folder / "probe" / "results.json"))
+    commands = {r: _command(folder / r) for r in configs}
+    commands["probe"] = _typed(["probe", *probes["command"][2:]])
+    seconds = _seconds(folder, logs) | {"the probes": probes["seconds"]}
+    return Results(folder, names, tests, logs, pretrain, finetune, seconds, commands, probes)
 
 
 _AGAIN = "Run scripts/quickstart.sh again, it goes on where it stopped; --fresh starts over."
@@ -130,7 +128,11 @@ def _command(run: Path) -> str:
     lines = _text(run / "environment.jsonl").splitlines()
     words = [str(word) for word in json.loads(lines[-1])["command"]]
     start = next((i for i, word in enumerate(words) if word in ("pretrain", "finetune", "test")), len(words))
-    flags = " ".join("\n    " * word.startswith("--") + shlex.quote(word) for word in words[start:])
+    return _typed(words[start:])
+
+
+def _typed(words: Sequence[str]) -> str:
+    flags = " ".join("\n    " * word.startswith("--") + shlex.quote(word) for word in words)
     made = [f"python -m umt {flags.splitlines()[0].strip()}" if flags else ""]
     for flag in flags.splitlines()[1:]:
         longer = f"{made[-1]} {flag.strip()}"
@@ -154,11 +156,14 @@ def _seconds(folder: Path, logs: Mapping[str, list[dict[str, Any]]]) -> dict[str
 
 
 def table_rows(results: Results) -> list[dict[str, Any]]:
-    """Chance, from scratch, pretrained: percents per view and merged, with the 95 % interval of merged top-1."""
+    """Chance, frozen and from scratch, frozen and pretrained: percents per view and merged, and the 95 % interval of
+    merged top-1.
+    """
     count = len(results.classes)
     chance = {"per_view": (100 / count, min(500 / count, 100)), "interval": None}
     rows: list[dict[str, Any]] = [{"name": "chance", **chance, "merged": chance["per_view"]}]
-    for run in ("scratch", "finetune"):
+    for run, frozen in (("scratch", "random"), ("finetune", "student")):
+        rows += _probe_rows(results, frozen)
         one = results.tests[run].summary
         rows.append(
             {
@@ -169,6 +174,20 @@ def table_rows(results: Results) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _probe_rows(results: Results, frozen: str) -> list[dict[str, Any]]:
+    """The probes of `frozen` weights: "random" or "student"."""
+    found = next(one for one in results.probes["models"] if (one["name"] == "random weights") == (frozen == "random"))
+    return [
+        {
+            "name": f"{frozen}, {PROBES[probe['probe']]}",
+            "per_view": tuple(probe["per_view"]),
+            "merged": (probe["top1"], probe["top5"]),
+            "interval": tuple(probe["interval"]),
+        }
+        for probe in found["probes"]
+    ]
 
 
 def margin(results: Results, samples: int = 10_000) -> tuple[float, float, float]:
@@ -186,15 +205,18 @@ def table(results: Results) -> str:
     one = results.tests["finetune"].summary
     views = f"merged, {one.clips} clips x {one.crops} crops"
     lines = [
-        f"{'':<14}{'per view':^16}{views:^36}".rstrip(),
-        f"{'':<14}{'top-1':>8}{'top-5':>8}{'top-1':>10}{'95 % interval':>16}{'top-5':>8}",
+        f"{'':<20}{'per view':^16}{views:^36}".rstrip(),
+        f"{'':<20}{'top-1':>8}{'top-5':>8}{'top-1':>10}{'95 % interval':>16}{'top-5':>8}",
     ]
     for row in table_rows(results):
         interval = f"{row['interval'][0]:.1f} to {row['interval'][1]:.1f}" if row["interval"] else ""
         (view1, view5), (top1, top5) = row["per_view"], row["merged"]
-        lines.append(f"{row['name']:<14}{view1:>8.2f}{view5:>8.2f}{top1:>10.2f}{interval:>16}{top5:>8.2f}")
+        lines.append(f"{row['name']:<20}{view1:>8.2f}{view5:>8.2f}{top1:>10.2f}{interval:>16}{top5:>8.2f}")
+    lines.append("kNN, linear, attentive: probes of frozen features, random weights beside the pretrained student.")
     points, low, high = margin(results)
-    lines.append(f"Pretraining adds {points:+.1f} points of merged top-1 (95 % interval {low:+.1f} to {high:+.1f}).")
+    lines.append(
+        f"Finetuned, pretraining adds {points:+.1f} points of merged top-1 (95 % interval {low:+.1f} to {high:+.1f})."
+    )
     if results.seconds:
         lines.append("Time: " + ", ".join(f"{name} {value:.0f} s" for name, value in results.seconds.items()) + ".")
     return "\n".join(lines)

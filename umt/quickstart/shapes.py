@@ -221,7 +221,7 @@ def _write(task: tuple[str, Path, int, int]) -> None:
 
 
 def write_data_set(folder: Path, *, counts: dict[str, int], seed: int = 0, processes: int | None = None) -> None:
-    """Renders `counts` videos a split into `folder`/videos, and writes its lists and classes.txt.
+    """Renders `counts` videos a split into `folder`/videos, and writes its lists and labels.txt.
 
     The lists are `path,label`, relative to `folder`; pretraining does not read its labels. A
     video is a function of (seed, split, row).
@@ -239,7 +239,7 @@ def write_data_set(folder: Path, *, counts: dict[str, int], seed: int = 0, proce
         for _ in tqdm(done, total=len(tasks), desc="rendering", unit="video"):
             pass
     # Last: where it stands, everything else does too.
-    (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
+    (folder / "labels.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from umt.applications.probe.features import (
     Store,
     Views,
     Want,
+    digest_of,
     encoder_of,
     extract,
     processes,
@@ -42,32 +44,37 @@ RANDOM = "random weights"
 
 def run(words: argparse.Namespace, command: Sequence[str]) -> str:
     """Probes; returns what the console says. Raises UserError."""
+    started = time.perf_counter()
     lists = find(
         words.data_path, train=words.train_list, val=words.val_list, test=words.test_list, prefix=words.prefix,
         split=words.split,
     )  # fmt: skip
-    models = [(name, model) for name, model in _models(words)]
+    models = _models(words)
     plan = _plan(words)
     views = {"train": Views(words.train_clips), "test": Views(words.test_clips, words.test_crops)}
     if "val" in lists.videos:
-        views["val"] = views["test"]
+        views["val"] = Views()
     want = _want(words, models, lists, views)
     notes = list(lists.notes)
     grid_ = encoder_of(models[0][1]).grid
     if want.tokens is not None and want.tokens != grid_:
         notes.append(f"Tokens were pooled from {_times(grid_)} to {_times(want.tokens)} (--token_grid, --max_gb).")
-    kept = words.features or words.output / "features"
-    sources = [(Frozen(model, want), _store(kept, model, want, views, lists)) for _, model in models]
+    recipes = [recipe(model, want, views, lists.videos) for _, model in models]
     labels = {name: videos.labels.tobytes() for name, videos in lists.videos.items()}
     about = {
         "plan": dataclasses.asdict(plan),
-        "features": [store.digest for _, store in sources],
+        "features": [digest_of(one) for one in recipes],
         "labels": {name: hashlib.sha256(text).hexdigest() for name, text in labels.items()},
     }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     done = _finished(words.output, digest)
     if done is not None:
         return f"{report.table(done)}\n{words.output / report.RESULTS} is of these very features and settings."
+    kept = words.features or words.output / "features"
+    sources = [
+        (Frozen(model, want), _store(kept, model, want, one, lists))
+        for (_, model), one in zip(models, recipes, strict=True)
+    ]
     for split, videos in lists.videos.items():
         strict = split != "train" and not words.count_unreadable_as_wrong
         causes = extract(
@@ -93,6 +100,7 @@ def run(words: argparse.Namespace, command: Sequence[str]) -> str:
         "choice": lists.choice,
         "layer": words.layer,
         "seed": words.seed,
+        "seconds": round(time.perf_counter() - started, 1),
         "models": [_of_model(*one) for one in zip(models, sources, outcomes, strict=True)],
         "notes": notes,
     }
@@ -218,10 +226,9 @@ def _want(
     return Want(words.layer, token_grid(grid_, clips, model.num_features, words.max_gb * 1e9))
 
 
-def _store(folder: Path, model: Recognizer, want: Want, views: dict[str, Views], lists: Lists) -> Store:
+def _store(folder: Path, model: Recognizer, want: Want, about: dict[str, Any], lists: Lists) -> Store:
     rows = {name: len(videos) for name, videos in lists.videos.items()}
     tokens = 0 if want.tokens is None else want.tokens[0] * want.tokens[1] * want.tokens[2]
-    about = recipe(model, want, views, lists.videos)
     return Store(folder, about, rows, encoder_of(model).num_features, tokens)
 
 

@@ -95,6 +95,11 @@ def _digest_of(videos: VideoList) -> str:
     return digest.hexdigest()
 
 
+def digest_of(recipe: Mapping[str, Any]) -> str:
+    """The name of the folder of features that were made so."""
+    return hashlib.sha256(json.dumps(dict(recipe), sort_keys=True).encode()).hexdigest()[:16]
+
+
 class Store:
     """The features of one model on the disk."""
 
@@ -103,8 +108,7 @@ class Store:
     ) -> None:
         """`tokens`: 0 keeps the pooled features only. Raises OutputError where the folder cannot be written."""
         self.recipe = dict(recipe)
-        text = json.dumps(self.recipe, sort_keys=True)
-        self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.digest = digest_of(self.recipe)
         self.folder = folder / self.digest
         self._arrays: dict[tuple[str, str], NDArray[Any]] = {}
         try:

@@ -6,6 +6,7 @@ own. Shapes: H settings, B samples, N rows, K classes.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -135,8 +136,11 @@ def validate(heads: nn.Module, features: Table, labels: NDArray[np.int64]) -> tu
 
 
 def predict(heads: nn.Module, features: Table, head: int) -> NDArray[np.float32]:
-    """Logits (N, K) of one setting."""
-    return np.concatenate([logits[:, head].numpy() for _, logits in _logits(heads, features)]).astype(np.float32)
+    """Logits (N, K) of one setting; the others are not computed."""
+    alone = copy.deepcopy(heads)
+    for parameter in alone.parameters():
+        parameter.data = parameter.data[head : head + 1].clone()
+    return np.concatenate([logits[:, 0].numpy() for _, logits in _logits(alone, features)]).astype(np.float32)
 
 
 @torch.no_grad()
