@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from umt.errors import CheckpointError, ConfigError
-from umt.models import create_model, load_weights
+from umt.errors import CheckpointError, ConfigError, OutputError
+from umt.models import create_model, create_teacher, load_weights
 from umt.weights.clip import main
 
 MODEL = "clip_tiny_patch8_64"  # width 96, 4 blocks of 3 heads, 64 px in patches of 8, output 64
@@ -334,6 +334,34 @@ def test_weights_that_another_library_computes_otherwise_are_not_written(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+def test_without_the_library_it_says_that_nothing_was_compared(tmp_path: Path) -> None:
+    hugging_face(tmp_path / "hf", SIZES)
+    broken = tmp_path / "site" / "transformers"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('not here')\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
+    done = command(env, "--model", MODEL, "--from", str(tmp_path / "hf"), "--output", str(tmp_path / "o.pth"))
+    assert done.returncode == 0, done.stderr
+    assert "not compared: transformers, whose files these are, cannot be imported here" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_teacher_takes_hugging_face_s_folder_without_the_command(tmp_path: Path) -> None:
+    expected = hugging_face(tmp_path / "hf", SIZES)
+    teacher: Any = create_teacher(MODEL, image_size=64, return_layers=2, weights=str(tmp_path / "hf"))[0]
+    with torch.no_grad():
+        close(teacher.eval().encode(frames(SIZES)[:, :, None])[:, 0], expected)
+
+
+@pytest.mark.slow
+def test_the_help_needs_no_torch() -> None:
+    code = "import sys, umt.weights.clip as c; c.parser().print_help(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "--activation" in done.stdout
+    assert done.stdout.endswith("False\n")
+
+
 # ---- what cannot work: said before any library is imported
 
 
@@ -387,9 +415,22 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
         refused(tmp_path, file)
 
 
+@pytest.mark.parametrize("start", ["version https://git-lfs.github.com/spec/v1\n", "<!DOCTYPE html><html>404</html>"])
+def test_what_is_no_weights_is_refused(tmp_path: Path, start: str) -> None:
+    (tmp_path / "ViT-B-16.pt").write_text(start)
+    with pytest.raises(CheckpointError, match=r"is a git-lfs pointer|is a web page"):
+        refused(tmp_path, tmp_path / "ViT-B-16.pt")
+
+
 def test_a_published_source_that_a_model_lacks_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"--from openai has no {MODEL}. It has clip_b16, clip_l14, clip_l14_336"):
         refused(tmp_path, Path("openai"))
+
+
+def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"--output \(.*file/teacher\.pth\) is no place for a file"):
+        main(["--model", MODEL, "--from", "x", "--output", str(tmp_path / "file" / "teacher.pth")])
 
 
 def test_an_output_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ its features with those of the library that the file is of, write.
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,19 +150,24 @@ def write(
         output.parent.mkdir(parents=True, exist_ok=True)
         if output.suffix == ".safetensors":
             try:
+                from safetensors import SafetensorError
                 from safetensors.torch import save_file
             except ImportError:
                 raise OutputError(
                     f"--output ({output}) needs safetensors. Run: pip install 'umt[hub]', or name a .pth."
                 ) from None
-            save_file(state, part, metadata=facts)
+            try:
+                save_file(state, part, metadata=facts)
+            except SafetensorError as error:  # how it says that the disk is full
+                raise OSError(str(error)) from error
         else:
             torch.save({"model": state, "metadata": facts}, part)
         os.replace(part, output)
-    except OSError as error:
-        part.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError for a full disk
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise OutputError(
-            f"--output ({output}) cannot be written: {error.strerror or error}. Give another file."
+            f"--output ({output}) cannot be written: {getattr(error, 'strerror', None) or error}. Give another file."
         ) from error
 
 
