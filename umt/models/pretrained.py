@@ -112,6 +112,10 @@ def _build(weights: Weights, model: str | None, given: dict[str, Any]) -> tuple[
     settings = _settings(weights, seen)
     image_size = given.get("image_size", settings["image_size"])
     kind = _kind(model, seen)
+    if kind == "student" and not seen.is_student:
+        raise CheckpointError(
+            f"{weights.source} has no decoders of a student (clip_decoder.*), so it is none. Leave out model={model!r}."
+        )
     entry = model if model not in (None, "classifier", "student") else _named(weights, kind, settings, image_size)
     entry = entry or seen.entry(kind, image_size)
     if not entry:
@@ -254,7 +258,7 @@ def _usage(weights: Weights, arguments: dict[str, Any]) -> dict[str, Any]:
         names = ("mean", "std", "sampling", "sampling_rate", "test_clips", "test_crops", "multi_label", "licence")
         usage = {name: getattr(told, name) for name in names}
         short = told.short_side_size if told.input_size == size else short
-        return {**usage, "short_side_size": short, "provenance": {**told.provenance, **provenance}}
+        return {**usage, "short_side_size": short, "provenance": dict(told.provenance or provenance)}
     flags, row = weights.settings, weights.row
     usage = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "short_side_size": short}
     if weights.preprocessor:
