@@ -20,7 +20,7 @@ from umt.inference.recognizer import Recognizer
 from umt.models import create_model
 from umt.models.description import Description
 
-VIEWS = torch.randint(0, 256, (6, 8, 48, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+VIEWS = torch.randint(0, 256, (6, 8, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 def seen_by_hooks(model: Recognizer, *names: str) -> list[torch.Tensor]:
@@ -45,7 +45,7 @@ def test_tokens_are_what_forward_hooks_see() -> None:
     assert torch.equal(taken["0"], first)
     assert torch.equal(taken["-1"], last)
     assert torch.equal(taken["blocks.1.mlp.fc1"], gelu)
-    assert first.shape == (6, 8 * 36, 64)
+    assert first.shape == (6, 8 * 4, 64)
 
 
 @pytest.mark.parametrize("pool", ["mean", "spatial", "first"])
@@ -54,7 +54,7 @@ def test_pooling_is_over_the_tokens_that_it_says(pool: str) -> None:
     (tokens,) = seen_by_hooks(model, "blocks.2")
     expected = {
         "mean": tokens.mean(1),
-        "spatial": tokens.reshape(6, 8, 36, 64).mean(2),
+        "spatial": tokens.reshape(6, 8, 4, 64).mean(2),
         "first": tokens[:, 0],
     }[pool]
     assert torch.equal(Extractor(model, ["2"], pool)(VIEWS)["2"], expected)
@@ -69,7 +69,7 @@ def test_what_the_head_is_fed_gives_its_logits() -> None:
 
 def test_a_student_gives_the_tokens_of_whole_clips() -> None:
     torch.manual_seed(0)
-    made = Description("pretrain_umt_tiny_patch8_48", {"num_frames": 8, "image_size": 48})
+    made = Description("pretrain_umt_tiny_patch8_48", {"num_frames": 8, "image_size": 16})
     student = create_model(made.model, **made.arguments)
     model = Recognizer(student, made, device=torch.device("cpu"), precision="fp32")
     assert usual_layer(model) == "-1"
@@ -82,7 +82,7 @@ def test_a_student_gives_the_tokens_of_whole_clips() -> None:
 
 def test_a_teacher_gives_patches_and_class_tokens_frame_by_frame() -> None:
     torch.manual_seed(0)
-    made = Description("clip_tiny_patch8_48", {"image_size": 48})
+    made = Description("clip_tiny_patch8_48", {"image_size": 16})
     teacher = create_model(made.model, **made.arguments)
     model = Recognizer(teacher, made, device=torch.device("cpu"), precision="fp32", batch_size=6)
     (batch,) = model.batches(VIEWS)
@@ -99,7 +99,7 @@ def test_a_teacher_gives_patches_and_class_tokens_frame_by_frame() -> None:
     [
         ("9", r"--layer 9: the model has blocks 0 to 3, or -4 to -1"),
         ("blocks.1.mpl", r"no such module. Did you mean blocks\.1\.mlp"),
-        ("patch_embed.proj", r"are no tokens \(B, 288, D\)|does not use this module"),
+        ("patch_embed.proj", r"are no tokens \(B, 32, D\)|does not use this module"),
     ],
 )
 def test_a_layer_that_cannot_be_taken_is_refused(layer: str, sentence: str) -> None:

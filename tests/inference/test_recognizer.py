@@ -31,7 +31,7 @@ def views_in_a_test(model: Recognizer, video: Path, clips: int, crops: int) -> B
     rows = ViewClips(
         Videos(VideoList("list", [str(video)], [0])),
         views_sampler(made.sampling, made.num_frames, clips, made.sampling_rate),
-        TestTransform(made.short_side_size, crops, 48),
+        TestTransform(made.short_side_size, crops, 16),
     )
     (batch,) = TestLoader(rows)
     return batch
@@ -75,7 +75,7 @@ def test_frames_that_are_no_bytes_are_refused() -> None:
 
 
 def test_views_of_another_size_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"views must be \(V, 8, 48, 48, 3\) uint8"):
+    with pytest.raises(ConfigError, match=r"views must be \(V, 8, 16, 16, 3\) uint8"):
         tiny().predict(torch.zeros(1, 8, 64, 64, 3, dtype=torch.uint8))
 
 

@@ -1,4 +1,4 @@
-"""A recognizer of five classes with seeded weights, and a checkpoint of the same."""
+"""A recognizer of five classes with seeded weights and 16 pixels a side, and a checkpoint of the same."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from umt.models.description import Description
 NAMES = ("yoga", "archery", "abseiling", "a class, with a comma", "naïve")
 DESCRIPTION = Description(
     model="vit_tiny_patch8_48",
-    arguments={"num_frames": 8, "image_size": 48, "num_classes": 5, "init_scale": 1.0},
-    short_side_size=56,
+    arguments={"num_frames": 8, "image_size": 16, "num_classes": 5, "init_scale": 1.0},
+    short_side_size=20,
     test_clips=2,
 )
 
@@ -32,9 +32,9 @@ def checkpoint(folder: Path, **flags: object) -> Path:
     """A training checkpoint of the model that knows the names of its classes."""
     path = folder / "checkpoint-best.pth"
     config = {
-        "task": "finetune", "model": "vit_tiny_patch8_48", "num_frames": 8, "input_size": 48, "tubelet_size": 1,
+        "task": "finetune", "model": "vit_tiny_patch8_48", "num_frames": 8, "input_size": 16, "tubelet_size": 1,
         "nb_classes": 5, "data_set": "Kinetics_sparse", "test_num_segment": 2, "test_num_crop": 3,
-        "short_side_size": 56, "class_names": list(NAMES), **flags,
+        "short_side_size": 20, "class_names": list(NAMES), **flags,
     }  # fmt: skip
     torch.save({"model": tiny().model.state_dict(), "config": config}, path)
     return path

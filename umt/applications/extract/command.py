@@ -18,7 +18,7 @@ from umt.applications.recognizer_flags import (
     workers_for,
 )
 from umt.command_line import Parser
-from umt.errors import ConfigError, UserError
+from umt.errors import ConfigError, PeerLostError, UserError
 
 if TYPE_CHECKING:
     from umt.applications.extract.work import Unread
@@ -156,7 +156,11 @@ def _extract(words: Namespace, run: Runtime) -> int:
             )
         )  # fmt: skip
     workers.close()
-    outcomes = runtime.gather_objects((unread, wrong))
+    try:
+        outcomes = runtime.gather_objects((unread, wrong))
+    except RuntimeError as error:
+        cause = str(error).splitlines()[0][:120]
+        raise PeerLostError(f"another process of this run is lost ({cause}). The same command goes on.") from None
     for _, error in outcomes:  # no process waits for one that has gone
         if error is not None:
             raise error

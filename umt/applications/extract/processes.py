@@ -37,15 +37,14 @@ def start(count: int, argv: Sequence[str]) -> int:
             if all(process.returncode == 0 for process in crew):
                 return 0
             time.sleep(0.05)
-        # A mistake is said by all at about the same time; who is still there then waits for somebody who has gone.
+        for rank, process in enumerate(crew):
+            if process.returncode is not None and process.returncode < 0:
+                name = signal.Signals(-process.returncode).name
+                raise PeerLostError(f"process {rank} of {count} was killed ({name}). The same command goes on.")
+        # A mistake ends them all at about the same time; who is still there then waits for somebody who has gone.
         for process in crew:
             _wait(process)
-        codes = [process.returncode for process in crew]
-        killed = next((rank for rank, code in enumerate(codes) if code and code < 0), None)
-        if killed is not None and 2 not in codes:
-            name = signal.Signals(-codes[killed]).name
-            raise PeerLostError(f"process {killed} of {count} was killed ({name}). The same command goes on.")
-        return next((code for code in codes if code and code > 0), EXIT_PEER_LOST)
+        return next((process.returncode for process in crew if process.returncode > 0), EXIT_PEER_LOST)
     finally:
         for process in crew:
             process.kill()
@@ -56,11 +55,8 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(timeout=5)
     except subprocess.TimeoutExpired:
-        process.terminate()
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        process.kill()
+        process.wait()
 
 
 def end_with_parent() -> None:
