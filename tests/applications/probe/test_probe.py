@@ -73,6 +73,7 @@ def test_features_are_those_of_the_model_and_are_not_made_twice(data: Path, tmp_
     assert len(list((tmp_path / "out" / "features").iterdir())) == 2, "other weights, other features"
 
 
+@pytest.mark.slow
 def test_a_finished_probe_is_told_again(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         _probe(data, tmp_path / "out", "--probes", "knn")
@@ -93,7 +94,7 @@ def test_a_pretrained_student_and_random_weights_share_a_pass(data: Path, tmp_pa
     assert main([*words, "--probes", "knn", "--num_workers", "0", "--device", "cpu"]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [model["name"] for model in results["models"]] == ["x.pth", "random weights"]
-    assert len({model["weights"] for model in results["models"]}) == 2
+    assert len({model["recipe"]["weights"] for model in results["models"]}) == 2
 
 
 def test_an_unreadable_test_video_is_named_unless_it_may_count_as_wrong(data: Path, tmp_path: Path) -> None:
@@ -119,6 +120,30 @@ def test_an_unreadable_test_video_is_named_unless_it_may_count_as_wrong(data: Pa
 def test_what_cannot_work_is_said_in_a_sentence(data: Path, tmp_path: Path, more: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         _probe(data, tmp_path / "out", *more)
+
+
+@pytest.mark.slow
+def test_features_of_umt_extract_give_the_same_table(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from umt.applications.extract.command import main as extract
+
+    torch.manual_seed(0)
+    torch.save({"model": create_model(MODEL, num_classes=3).state_dict()}, tmp_path / "x.pth")
+    for split in ("train", "val", "test"):
+        words = [str(data / f"{split}.csv"), "--checkpoint", str(tmp_path / "x.pth"), "--model", MODEL]
+        words += ["--clips", "1", "--crops", "1", "--device", "cpu", "--precision", "fp32"]
+        assert extract([*words, "--output", str(tmp_path / "features" / split)]) == 0
+    more = ["--probes", "knn", "linear", "--linear_epochs", "5", "--device", "cpu", "--output"]
+    assert main(["--features", str(tmp_path / "features"), *more, str(tmp_path / "one")]) == 0
+    direct = ["--checkpoint", str(tmp_path / "x.pth"), "--model", MODEL, "--precision", "fp32", "--num_workers", "0"]
+    assert main([*direct, "--data_path", str(data), *more, str(tmp_path / "two")]) == 0
+    tables = [json.loads((tmp_path / name / "results.json").read_text())["models"][0] for name in ("one", "two")]
+    for one, two in zip(*(table["probes"] for table in tables), strict=True):
+        assert one["top1"] == two["top1"]
+        assert [t["loss"] for t in one["tried"]] == pytest.approx([t["loss"] for t in two["tried"]], rel=1e-4)
+    with pytest.raises(ConfigError, match="an attentive probe wants tokens"):
+        main(["--features", str(tmp_path / "features")])
 
 
 def test_random_weights_want_an_architecture(data: Path) -> None:

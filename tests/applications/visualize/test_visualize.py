@@ -122,6 +122,7 @@ def test_a_finetuned_checkpoint_says_that_it_has_no_teacher(files: Path, tmp_pat
     assert "&lt;b&gt;run" in page, "names are escaped"
 
 
+@pytest.mark.slow
 def test_teacher_weights_that_have_gone_are_named(files: Path, tmp_path: Path) -> None:
     content = torch.load(files / "student.pth")
     content["config"]["clip_teacher_weights"] = "gone/teacher.pth"

@@ -1,7 +1,7 @@
 """`umt probe`: what frozen features know, by nearest neighbours, linear layers and attentive pooling.
 
-Reading order: `main`; lists.py (who trains, who chooses, who tests), features.py (one pass over the videos),
-experiment.py (one probe), knn.py, linear.py and attentive.py on heads.py (many settings at once), report.py.
+Reading order: `main`; lists.py (who trains, who chooses, who tests), sources.py and features.py (one pass over the
+videos), experiment.py (one probe), knn.py, linear.py and attentive.py on heads.py (many settings at once), report.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ by linear layers, and by attentive pooling over all tokens. Nothing of the model
   umt probe --checkpoint pretrained.pth --data_path DIR
   umt probe --checkpoint pretrained.pth none --data_path DIR      and the same model with random weights: the floor
   umt probe --checkpoint none --model vit_base_patch16_224 --data_path DIR
+  umt probe --features FEATURES --probes knn linear               what umt extract wrote into FEATURES/train and /test
 
 DIR has train.csv and val.csv, test.csv or both, or a folder for each class. Settings (neighbours, learning rates,
 weight decays) are chosen on val, or where that is the only test on training videos that are held out; never on the
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser("umt probe", DESCRIPTION, usage=USAGE)
     add = parser.add_argument
-    add("--checkpoint", nargs="+", metavar="FILE", help="weights, several or one; none: random weights", required=True)
+    add("--checkpoint", nargs="+", metavar="FILE", help="weights, several or one; none: random weights")
     add("--model", help="architecture, where the weights do not tell it or there are none")
     add("--num_frames", type=int, help="frames of a clip (default: as the weights say)")
     add("--input_size", type=int, help="pixels of a frame (default: as the weights say)")
@@ -66,7 +67,7 @@ def _parser() -> Parser:
     add("--token_grid", type=int, nargs=3, metavar=("T", "H", "W"), help="grid to which kept tokens are pooled")
     add("--max_gb", type=float, default=50.0, help="room for tokens, which are pooled to fit (default: 50)")
     add("--output", type=Path, default=Path("probe"), help="folder of the results (default: probe)")
-    add("--features", type=Path, help="folder where features are kept (default: OUTPUT/features)")
+    add("--features", type=Path, metavar="DIR", help="what umt extract wrote into DIR/train, DIR/val and DIR/test")
     add("--count_unreadable_as_wrong", action="store_true", help="go on past test videos that cannot be read")
     add("--batch_size", type=int, default=8, help="videos in a forward pass (default: 8)")
     add("--num_workers", type=int, help="processes that decode (default: one a core, at most 8)")
@@ -88,5 +89,9 @@ def _check(words: argparse.Namespace) -> None:
         for one in value if isinstance(value, list) else [value]:
             if one is not None and not (one > 0 or (one == 0 and name not in positive)):
                 raise ConfigError(f"--{name} ({one:g}) must be {told}. Leave it out for the default.")
-    if not words.data_path and not words.train_list:
+    if words.features and (words.checkpoint or words.data_path or words.train_list):
+        raise ConfigError("--features are there already: leave --checkpoint and the lists out.")
+    if not words.features and not words.checkpoint:
+        raise ConfigError("umt probe: --checkpoint is missing. Give weights, or none and a --model; or --features DIR.")
+    if not words.features and not words.data_path and not words.train_list:
         raise ConfigError("umt probe: --data_path is missing. Give a folder of lists, or --train_list and --test_list.")

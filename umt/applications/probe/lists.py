@@ -53,7 +53,11 @@ def find(
     for name, path in (("train", train), ("val", val), ("test", test)):
         if path:
             found[name] = _list(path, prefix, split)
-    notes = []
+    return settled(found, data_path, [])
+
+
+def settled(found: dict[str, VideoList], data_path: str | None, notes: list[str]) -> Lists:
+    """Lists by name with their roles. `data_path`: where a labels.txt may lie; None: nowhere. `notes` are added to."""
     if "test" not in found and "val" in found:
         found["test"] = found.pop("val")
         notes.append(f"There is no test list: {found['test'].source} is the test.")
@@ -75,7 +79,7 @@ def find(
     for videos in found.values():
         if videos.note and videos.note not in notes:
             notes.append(videos.note)
-    names = _names(found, data_path)
+    names = None if data_path is None else _names(found, data_path)
     chooses = None
     train_list = found["train"]
     if "val" not in found:
