@@ -105,8 +105,8 @@ def _classes(description: Description, classes: int) -> str:
     if description.labels is None:
         return f"{classes}, whose names these weights do not say. {how}"
     source = f", from {description.labels_source}" if description.labels_source else ""
-    some = ", ".join(description.labels[:5]) + (", ..." if classes > 5 else "")
-    return f"{classes}{source}; in the order of the head in `config.json`: {some}. {how}"
+    some = ", ".join(description.labels[:5]) + (", and so on" if classes > 5 else "")
+    return f"{classes}{source}: {some}; all in the order of the head in `config.json`. {how}"
 
 
 def _licences(licence: Mapping[str, str]) -> str:
