@@ -279,11 +279,15 @@ def test_of_a_videomae_pretraining_the_encoder_is_taken(tmp_path: Path) -> None:
 
 def test_videomae_v2_of_the_hub_has_a_wrapper(tmp_path: Path) -> None:
     own = videomae(num_classes=0)
-    (tmp_path / "config.json").write_text('{"model_type": "VideoMAEv2_Tiny", "model_config": {"embed_dim": 96}}')
+    config = {"model_type": "VideoMAEv2_Tiny", "model_config": {"img_size": 32, "num_frames": 4, "tubelet_size": 2}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
     saved(tmp_path, {f"model.{name}": value for name, value in without_table(own).items()}, "pytorch_model.bin")
-    loaded = load_pretrained(tmp_path, num_frames=4, input_size=32)
+    loaded = load_pretrained(tmp_path)
+    assert torch.equal(loaded.model(VIDEO), own(VIDEO))
+    assert loaded.description.mean == (0.5, 0.5, 0.5)
     assert not loaded.report.new
-    assert loaded.report.unused == []
+    assert not loaded.report.unused
 
 
 @pytest.mark.parametrize(

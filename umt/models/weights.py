@@ -125,6 +125,11 @@ def _read_beside(opened: Weights) -> None:
         opened.description = Description.from_json(config, str(folder / CONFIG))
     elif huggingface.is_huggingface(opened.state):
         opened.config, opened.preprocessor = config, _json(folder / _PREPROCESSOR)
+    elif (
+        isinstance(own := config.get("model_config"), dict) and "img_size" in own
+    ):  # VideoMAE V2's, whose code is apart
+        opened.settings = {"num_frames": own.get("num_frames", 16), "input_size": own["img_size"]}
+        opened.preprocessor = _json(folder / _PREPROCESSOR)
     elif str(config.get("model_type")).startswith("clip"):
         return  # a teacher's: clip_layouts.py
     elif config.get("model_type") and not any(name.endswith("patch_embed.proj.weight") for name in opened.state):
