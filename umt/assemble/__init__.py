@@ -12,15 +12,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from umt.assemble import classes
+from umt.assemble import classes, sanity
 from umt.assemble.data import evaluation_list, failure_budget, train_loader, training_list
 from umt.assemble.strategies import build_strategy, check_strategy
 from umt.assemble.tasks import build_task, record_of, task_from_record
 from umt.assemble.testing import load_best, load_for_test, run_test, validation
 from umt.assemble.weights import at_hand, started_from
 from umt.config import recipe
-from umt.config.plan import Plan, describe, plan
+from umt.config.plan import RANDOM_START, Plan, describe, plan
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
+from umt.data.balance import balance_of
 from umt.data.label_order import Order, Settled
 from umt.data.loaders import TrainLoader
 from umt.engine import checkpoints, logs, record, replay, runtime
@@ -119,8 +120,11 @@ def _finetune(config: FinetuneConfig, run: Runtime, watch: Watch) -> None:
     weights = classes.loss_weights(config, videos, numbered.names)
     task = build_task(config, run, weights=start is None, classes=numbered, loss_weights=weights)
     test_list = evaluation_list(config, "test", run)  # a faulty list is found before the training, not after it
+    val_list = None if evaluation.disable_eval_during_finetuning else evaluation_list(config, "val", run)
     train = train_loader(config, videos, run, made)
-    validate = None if evaluation.disable_eval_during_finetuning else validation(config, task, run, watch)
+    validate = None if val_list is None else validation(config, task, run, watch, val_list)
+    if sanity.is_own(config) and run.is_main:
+        log.info("\n".join(balance_of(videos, config.data.nb_classes).lines()))
     trainer = _trainer(config, made, task, train, run, watch, start, validate, numbered, weights)
     trainer.fit()
     train.close()
@@ -129,7 +133,9 @@ def _finetune(config: FinetuneConfig, run: Runtime, watch: Watch) -> None:
         source = "the last epoch"
         if evaluation.test_best and validate is not None:
             source = load_best(config, task)
-        run_test(config, task, run, watch, source=source, videos=test_list, names=numbered.names)
+        result = run_test(config, task, run, watch, source=source, videos=test_list, names=numbered.names)
+    if sanity.is_own(config) and run.is_main:
+        sanity.report(config, task, result, trainer.progress, videos=videos, validation=val_list, test=test_list)
 
 
 def _trainer(
@@ -153,6 +159,10 @@ def _trainer(
     if run.is_main:
         output.mkdir(parents=True, exist_ok=True)
         derived = {"derived": dataclasses.asdict(made), "weights": started_from(config)}
+        if isinstance(config, FinetuneConfig) and config.chosen:
+            derived["chosen"] = {choice.flag: choice.why for choice in config.chosen}
+            if start is None and not config.model.finetune:
+                log.warning(RANDOM_START)
         record.save_record(output, {**content, **derived}, run.facts())
         log.info(describe(config, made, precision=run.precision))
         log.info(

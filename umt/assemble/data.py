@@ -54,7 +54,7 @@ def evaluation_list(config: FinetuneConfig, split: str, run: Runtime) -> VideoLi
 
 def _split(config: FinetuneConfig, split: str, source: Source) -> VideoList:
     videos = read_split(config, split, source)
-    if videos.note:
+    if videos.note and not config.chosen:  # else it stands among the choices
         log.info(videos.note)
     return videos
 

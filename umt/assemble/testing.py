@@ -37,7 +37,7 @@ def run_test(
     source: str,
     videos: VideoList | None = None,
     names: Sequence[str] | None = None,
-) -> None:
+) -> evaluator.TestResult:
     """Scores every view of the test list once, writes scores.npz and test.json, and prints the table."""
     evaluation, output = config.evaluation, Path(config.checkpoint.output_dir)
     videos = videos or evaluation_list(config, "test", run)
@@ -86,6 +86,7 @@ def run_test(
         logs.cut_lines(output / "log.txt", lambda line: not headline.keys().isdisjoint(line))  # of an earlier test
         logs.append_line(output / "log.txt", headline)
         log.info("%s\nscores of every view: %s", summary.table(), result.scores_path)
+    return result
 
 
 def load_for_test(config: FinetuneConfig, task: Task, lists: Order) -> tuple[str, Settled]:
@@ -128,9 +129,10 @@ def load_best(config: FinetuneConfig, task: Task) -> str:
     return str(best)
 
 
-def validation(config: FinetuneConfig, task: Task, run: Runtime, watch: Watch) -> Callable[[], Mapping[str, float]]:
-    """Metrics of the task on the validation list, one view a video."""
-    videos = evaluation_list(config, "val", run)
+def validation(
+    config: FinetuneConfig, task: Task, run: Runtime, watch: Watch, videos: VideoList
+) -> Callable[[], Mapping[str, float]]:
+    """Metrics of the task on the validation list `videos`, one view a video."""
     loader = validation_loader(config, videos, run)
 
     def validate() -> Mapping[str, float]:

@@ -304,6 +304,8 @@ def _check_lists(config: Config) -> None:
                 split = os.path.splitext(os.path.basename(path))[0]
                 raise AnnotationError(f"{path} does not exist: --data_path ({source.path}) must hold the {split} list.")
     _check_lines(config)
+    if isinstance(config, FinetuneConfig) and config.chosen and not config.evaluation.eval:
+        _check_classes(config)
     for source in lists.sources(config.data):
         if source.prefix and not is_url(source.prefix) and not os.path.isdir(source.prefix):
             raise AnnotationError(
@@ -350,6 +352,14 @@ def _check_lines(config: Config) -> None:
         return
     read = [(source, read_split(config, split, source)) for split, source in lists.splits(config)]
     label_order.agreed([label_order.of_list(source.path, **order, videos=videos) for source, videos in read])
+
+
+def _check_classes(config: FinetuneConfig) -> None:
+    """One's own videos: that every class has one to learn from."""
+    from umt.config.reading import read_split  # here, because numpy comes with them
+    from umt.data.own_folder import require_readable
+
+    require_readable(read_split(config, "train", lists.sources(config.data)[0]), config.data.decoder)
 
 
 def check_writable(folder: str) -> None:

@@ -21,7 +21,7 @@ from umt.models.peek import Start, peek
 from umt.models.specs import SPECS
 
 AUTO = "auto"
-LATEST = "checkpoint-latest.pth"
+LATEST, BEST = "checkpoint-latest.pth", "checkpoint-best.pth"
 _SAY_THE_REST = ("data_set", "nb_classes", "recipe_gpus")
 # What is looked at anew whenever a run is started; the rest of its choices it keeps.
 _OF_THE_DATA = frozenset(["data_set", "nb_classes", "split", "prefix", "use_decord", "multi_label", "output_dir"])
@@ -172,6 +172,9 @@ def _choose_recipe(
     why = f"{n} of {task.classes} classes" if pairs else "clips are mixed in pairs, and their number is odd"
     choices.choose("mixup", 0.8 if mixes else 0.0, why)
     choices.choose("cutmix", 1.0 if mixes else 0.0, why)
+    if small_data.small_frames(choices.get("input_size", 224)):
+        for flag, value in (("aa", "none"), ("crop_scale", (0.5, 1.0)), ("reprob", 0.0)):
+            choices.choose(flag, value, "small frames: little of them may be lost")
     if multi_label:
         choices.choose("smoothing", 0.0, "several labels a video")
     sided = [name for name in names or () if {"left", "right", "clockwise"} & set(_words(name))]
@@ -179,8 +182,9 @@ def _choose_recipe(
         choices.choose("flip", False, f"a mirror image of '{sided[0]}' is another class")
     choices.choose("test_num_segment", 4, "as published")
     choices.choose("test_num_crop", 3, "as published")
-    if not given.get("disable_eval_during_finetuning") and not given.get("eval"):
-        choices.choose("test_best", True, "little data: the last epoch is seldom the best")
+    best = Path(str(choices.get("output_dir"))) / BEST
+    if best.is_file() if given.get("eval") else not given.get("disable_eval_during_finetuning"):
+        choices.choose("test_best", True, "of little data the last epoch is seldom the best")
 
 
 def _words(name: str) -> list[str]:
@@ -221,6 +225,7 @@ def _keep_what_was_chosen(choices: _Choices) -> None:
 
 def has_gpu(device: str) -> bool:
     """Whether a run on `device` would find a GPU of NVIDIA or AMD, by what the system shows without torch."""
-    if device == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        return False
-    return device == "cuda" or any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd"))
+    if device != "auto":
+        return device == "cuda"
+    seen = any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd"))
+    return seen and os.environ.get("CUDA_VISIBLE_DEVICES") != ""

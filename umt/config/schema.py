@@ -53,7 +53,9 @@ class Choice:
         """The value as typed on a command line."""
         if isinstance(self.value, float):
             return f"{self.value:g}"
-        return shlex.quote(" ".join(map(str, self.value)) if isinstance(self.value, tuple) else str(self.value))
+        if isinstance(self.value, tuple):
+            return shlex.join(f"{value:g}" if isinstance(value, float) else str(value) for value in self.value)
+        return shlex.quote(str(self.value).replace("\t", "\\t"))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ Points that the rules go through, or between, are recipes that people have publi
             (https://github.com/MCG-NJU/VideoMAE/tree/main/scripts/ucf101); warm-up of 5 epochs throughout.
   transformers' guide to video classification: 300 videos of 10 classes, 4 epochs, 5e-5 at 8 clips a step
             (https://huggingface.co/docs/transformers/tasks/video_classification).
+  quickstart  the tiny models, 320 videos of 16 classes: 2e-3 at 8 clips a step, frames cropped little
+            (scripts/quickstart.sh).
 
 Letters: n training videos, K classes.
 """
@@ -21,8 +23,9 @@ from dataclasses import dataclass
 LARGE = 20  # blocks; from here on a model is called large
 SMALL = 20_000  # training videos; below it the published recipes decay more from layer to layer and drop more
 MIXES_FROM = 2_000, 10  # training videos and classes from which on mixup and cutmix help more than they blur
-_LR, _LR_CLIPS = 3e-4, 256
-_LR_RANDOM = 5e-4
+TINY = 12  # blocks; models with fewer are those of the quickstart
+_LR, _LR_RANDOM, _LR_TINY, _LR_CLIPS = 3e-4, 5e-4, 8e-3, 256
+_LR_MOST = 2e-3  # above it the tiny models did not learn
 _REFERENCE_BATCH = 256  # clips for which --lr is given
 
 
@@ -38,13 +41,12 @@ class Task:
 
 
 def epochs(task: Task) -> int:
-    """Ten times the data, half the epochs: 50 (2000 / n)^(1/3), within 10..100; twice that from random weights.
+    """Ten times the data, half the epochs: 50 (2000 / n)^(1/3), within 10..100.
 
     It gives 30 for UCF101's size and 11 for that of SSv2, between what weights of images or other videos need and what
     weights that know actions do. Below 250 videos the bound is what ends it: they are learnt by heart by then.
     """
-    bare = 50 * (2000 / max(task.videos, 1)) ** (1 / 3)
-    return (2 if task.random else 1) * min(max(round(bare), 10), 100)
+    return min(max(round(50 * (2000 / max(task.videos, 1)) ** (1 / 3)), 10), 100)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def videos_per_step(videos: int) -> int:
 def batch(task: Task) -> Batch:
     """`videos_per_step`, as many at once as a GPU of 16 GB takes (two copies each, bf16), and the rest accumulated."""
     wanted = videos_per_step(task.videos)
-    at_once = 64 if task.depth < 12 else 4 if task.depth >= LARGE else 8
+    at_once = 64 if task.depth < TINY else 4 if task.depth >= LARGE else 8
     size = max(min(at_once, wanted // task.world_size), 1)
     return Batch(size, max(wanted // (size * task.world_size), 1))
 
@@ -77,8 +79,14 @@ def lr(task: Task, clips: int) -> float:
     The rate of the step grows with the root of its clips: what keeps Adam's noise as it is
     (https://arxiv.org/abs/2205.10287), and the way from 3e-4 at 256 clips to 5e-5 at 8. Half of it for a large model.
     """
-    reference = _LR_RANDOM if task.random else _LR / (2 if task.depth >= LARGE else 1)
-    return float(f"{reference * math.sqrt(clips / _LR_CLIPS) * _REFERENCE_BATCH / clips:.3g}")
+    if task.depth < TINY:
+        reference = _LR_TINY
+    elif task.random:
+        reference = _LR_RANDOM
+    else:
+        reference = _LR / (2 if task.depth >= LARGE else 1)
+    rate = min(reference * math.sqrt(clips / _LR_CLIPS), _LR_MOST)
+    return float(f"{rate * _REFERENCE_BATCH / clips:.3g}")
 
 
 def warmup_epochs(run_epochs: int) -> int:
@@ -106,5 +114,10 @@ def mixes(task: Task) -> bool:
 
 
 def num_sample(task: Task) -> int:
-    """Copies of a video from one decode: 2, as published up to Kinetics' size; 1 where the data itself is varied."""
-    return 2 if task.videos < 500_000 else 1
+    """Copies of a video from one decode: 2, as published up to Kinetics' size; 1 for more data and for tiny models."""
+    return 2 if task.videos < 500_000 and task.depth >= TINY else 1
+
+
+def small_frames(input_size: int) -> bool:
+    """Whether frames are so small that a crop of a twelfth of them, or RandAugment, leaves nothing to be seen."""
+    return input_size < 112

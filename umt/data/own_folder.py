@@ -21,7 +21,7 @@ from umt.data.parquet_list import is_parquet
 from umt.data.split_files import SPLITS, split_file
 from umt.data.storage.urls import is_url, join
 from umt.data.video_list import VideoList
-from umt.errors import AnnotationError
+from umt.errors import AnnotationError, VideoError
 
 _LOOKED_AT = 20  # lines that tell separator, prefix and kind
 _SPLIT_NAMES = {"validation": "val", "valid": "val", "eval": "val", "testing": "test", "training": "train"}
@@ -69,14 +69,36 @@ def look(folder: str, columns: Columns | None = None) -> Found:
     return _lists(folder, files, columns or Columns()) if files else _class_folders(folder)
 
 
+def require_readable(videos: VideoList, decoder: str = "auto") -> None:
+    """Raises AnnotationError for a class none of whose videos can be opened: the first of them, in a long list."""
+    from umt.data.reader import open_video  # here: a dry run opens no video
+
+    names = videos.class_names or [str(label) for label in range(int(videos.labels.max()) + 1)]
+    for label, name in enumerate(names):
+        tried: list[VideoError] = []
+        for row in np.flatnonzero(videos.labels == label)[:_LOOKED_AT]:
+            file = videos.file(int(row))
+            if videos.num_frames[row] >= 0 or is_url(file) or not os.path.isfile(file):
+                break  # folders of frames, stores and shards are looked into when they are read
+            try:
+                with open_video(file, decoder):
+                    break
+            except VideoError as error:
+                tried.append(error)
+        else:
+            if tried:
+                raise AnnotationError(
+                    f"Class {name} has no readable video among {len(tried)} that were looked at: {tried[0]} "
+                    "Mend them, or take the class away; umt data check looks at all."
+                )
+
+
 # ---- class folders
 
 
 def _class_folders(folder: str) -> Found:
     _refuse_mixed(Path(folder))
-    read: dict[str, VideoList] = {}
-    for split in SPLITS:
-        read[split] = read_folders(folder, split)
+    read = {"train": read_folders(folder, "train")}
     names = tuple(read["train"].class_names or ())
     counts = np.bincount(read["train"].labels, minlength=len(names))
     if len(names) < 2:
@@ -92,6 +114,11 @@ def _class_folders(folder: str) -> Found:
             f"{where} holds no video to train on ({', '.join(VIDEO_ENDINGS[:4])}, ... or a folder of frames){more}. "
             "Put some in, or take the class away."
         )
+    if read["train"].note and not (counts > 1).any() and len(read["train"]) == len(names):
+        raise AnnotationError(
+            f"{folder} has one video a class, so none can be held out for validation. Add videos, or a folder val."
+        )
+    read |= {split: read_folders(folder, split) for split in SPLITS[1:]}
     notes = tuple(dict.fromkeys(videos.note for videos in read.values() if videos.note))
     return Found(
         data_set="image_folder",
@@ -119,7 +146,7 @@ def _refuse_mixed(top: Path) -> None:
         raise AnnotationError(f"{top} has neither class folders nor lists. {hint}")
     if videos:
         raise AnnotationError(
-            f"{top} mixes folders and {len(videos)} loose videos, first {videos[0].name}, which have no class. Move "
+            f"{top} mixes folders and loose videos ({len(videos)}, first {videos[0].name}), which have no class. Move "
             "them into class folders, or write train.csv."
         )
     named = next((path.name for path in folders if path.name.lower() in _SPLIT_NAMES), None)

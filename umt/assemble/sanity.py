@@ -1,0 +1,116 @@
+"""The report at the end of a run on one's own videos: gathered here, judged by `umt.evaluation.sanity`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from umt.config.schema import FinetuneConfig
+from umt.data import catalog
+from umt.data.balance import Balance, balance_of
+from umt.data.video_list import VideoList
+from umt.engine import checkpoints
+from umt.engine.evaluator import SCORES_FILE, TestResult
+from umt.engine.progress import Progress
+from umt.evaluation.multi_label import MultiLabelSummary
+from umt.evaluation.multiview import merge
+from umt.evaluation.sanity import ClassResult, Facts, confused, examine
+from umt.evaluation.scores import ViewScores
+from umt.tasks.base import Task
+from umt.tasks.classify import Classify
+
+log = logging.getLogger(__name__)
+
+
+def is_own(config: FinetuneConfig) -> bool:
+    """Whether a run is on one's own videos, of which nobody knows what to expect."""
+    return config.data.data_set in catalog.OWN
+
+
+def report(
+    config: FinetuneConfig,
+    task: Task,
+    result: TestResult,
+    progress: Progress,
+    *,
+    videos: VideoList,
+    validation: VideoList | None,
+    test: VideoList,
+) -> None:
+    """Writes sanity.txt and sanity.json into the output folder and prints the former. For the main process."""
+    output = Path(config.checkpoint.output_dir)
+    balance = balance_of(videos, config.data.nb_classes)
+    scores = ViewScores.load(output / SCORES_FILE)
+    line = _line(output / "log.txt", progress.best_epoch if config.evaluation.test_best else None)
+    measured = _many(result.summary, balance) if isinstance(result.summary, MultiLabelSummary) else _one(
+        result.summary, scores, balance
+    )  # fmt: skip
+    model, augment = config.model, config.augment
+    found = Facts(
+        videos=(len(videos), len(validation) if validation is not None else 0, len(test)),
+        multi_label=config.data.multi_label,
+        train=(line.get("train_acc1"), line.get("train_loss")),
+        val=(line.get("val_acc1"), line.get("val_loss")),
+        epoch=int(line.get("epoch", -1)) + 1,
+        epochs=config.optim.epochs,
+        first_loss=task.first_loss if isinstance(task, Classify) else None,
+        new_head=model.delete_head or not model.finetune,
+        weighted=config.data.class_weights != "none",
+        random_start=not model.finetune,
+        frozen=model.freeze_blocks,
+        mixes=augment.mixup > 0 or augment.cutmix > 0,
+        unreadable=(len(progress.failed_rows), len(result.summary.unreadable)),
+        tested_on_validation=validation is not None and config.evaluation.test_best and _same(validation, test),
+        **measured,
+    )
+    made = examine(found)
+    with checkpoints.replacing(output / "sanity.txt") as file:
+        file.write(f"{made.text()}\n".encode())
+    with checkpoints.replacing(output / "sanity.json") as file:
+        file.write(json.dumps(made.to_json(), indent=1).encode())
+    log.info("%s", made.text())
+
+
+def _one(summary: Any, scores: ViewScores, balance: Balance) -> dict[str, Any]:
+    said = merge(scores.logits).argmax(-1)
+    majority = int(np.argmax(balance.counts))
+    return {
+        "classes": tuple(
+            ClassResult(balance.names[one.index], balance.counts[one.index], one.videos, one.top1)
+            for one in summary.classes
+        ),
+        "score": summary.merged.top1,
+        "baseline": 100 * float((scores.labels == majority).mean()),
+        "interval": summary.interval,
+        "mean_over_classes": summary.mean_class_top1,
+        "pairs": tuple(confused(scores.labels, said, balance.names)),
+    }
+
+
+def _many(summary: MultiLabelSummary, balance: Balance) -> dict[str, Any]:
+    there = [one.videos for one in summary.classes if one.videos]
+    return {
+        "classes": tuple(
+            ClassResult(balance.names[one.index], balance.counts[one.index], one.videos, one.average_precision)
+            for one in summary.classes
+        ),
+        "score": summary.merged.map,
+        # All videos of one score: the precision of every class is its share of the videos.
+        "baseline": 100 * sum(there) / max(len(there), 1) / max(summary.videos, 1),
+    }
+
+
+def _line(file: Path, epoch: int | None) -> Mapping[str, Any]:
+    """The line of log.txt of `epoch`, counted from 0; None: the last."""
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    lines = [line for line in lines if "epoch" in line and epoch in (None, line["epoch"])]
+    return lines[-1] if lines else {}
+
+
+def _same(one: VideoList, other: VideoList) -> bool:
+    return len(one) == len(other) and all(one.file(row) == other.file(row) for row in range(len(one)))
