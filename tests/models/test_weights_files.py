@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -66,6 +70,20 @@ def test_the_best_of_a_run_is_taken_before_its_latest(tmp_path: Path) -> None:
     torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "checkpoint-latest.pth")
     torch.save({"model": STATE}, tmp_path / "checkpoint-best.pth")
     assert same(read_state_dict(tmp_path))
+
+
+def test_what_training_loops_leave_beside_the_weights_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("deepspeed", "deepspeed.runtime", "deepspeed.runtime.fp16", "deepspeed.runtime.fp16.loss_scaler"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    module = sys.modules["deepspeed.runtime.fp16.loss_scaler"]
+    scaler = type("LossScaler", (), {"__module__": module.__name__})
+    monkeypatch.setattr(module, "LossScaler", scaler, raising=False)
+    args = argparse.Namespace(output_dir=Path("outputs/run"), lr=1e-3)
+    left = {"max_accuracy": np.float64(81.9), "seen": np.int64(3), "loss_scaler": scaler(), "args": args}
+    torch.save({"model": STATE, **left}, tmp_path / "w.pth")
+    assert same(read_state_dict(tmp_path / "w.pth"))
 
 
 def test_a_folder_of_something_else_says_what_it_holds(tmp_path: Path) -> None:

@@ -38,12 +38,48 @@ _DAMAGE = (
 )
 
 
+class _Nothing:
+    """What stands for objects beside the weights that are of no use here: it takes any state and keeps none."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _nothing(name: str) -> type[_Nothing]:
+    """A class that torch's restricted unpickler takes for the class or function `name`, which is not imported."""
+    module, _, last = name.rpartition(".")
+    return type(last, (_Nothing,), {"__module__": module, "__qualname__": last})
+
+
+# Beside argparse's Namespace, training loops leave these in their files: an accuracy that is a NumPy number, a path,
+# the state of a loss scale.
+_ALLOWED: list[Any] = [
+    argparse.Namespace,
+    *map(
+        _nothing,
+        (
+            "numpy.core.multiarray.scalar",
+            "numpy._core.multiarray.scalar",
+            "numpy.dtype",
+            "pathlib.PosixPath",
+            "pathlib.WindowsPath",
+            "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+            "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+        ),
+    ),
+]
+
+
 def read_state_dict(path: str | os.PathLike[str], *, model_key: str = "model|module") -> dict[str, Tensor]:
     """Names -> tensors (on the CPU) of the file or folder `path`.
 
     The first of the keys in `model_key` (separated by "|") that the file has is taken, else the file itself is the
     state dict. Tensors, numbers, strings and plain containers load, and the `argparse.Namespace` that original
-    checkpoints hold; a file that names any other class is refused before anything of it runs. Raises `CheckpointError`.
+    checkpoints hold; a few more names are passed over (`_ALLOWED`); a file that names any other class is refused before
+    anything of it runs. Raises `CheckpointError`.
     """
     return state_of(read_content(path), str(path), model_key)
 
@@ -131,7 +167,7 @@ def _read(path: Path, *, lazily: bool = False) -> Any:
     if kind == "torchscript":
         return read_torchscript(path).state
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own sentence tells how to be less careful
