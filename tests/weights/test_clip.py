@@ -321,6 +321,9 @@ def test_the_file_says_where_it_is_from(tmp_path: Path) -> None:
     assert facts["source_sha256"] == sha256_of(tmp_path / "ViT.pt")
     assert facts["activation"] == "quick_gelu"
     assert facts["compared"].startswith("equal to open_clip")
+    others = (tmp_path / "out" / "teacher.safetensors").stat().st_mode & 0o044
+    (tmp_path / "plain").write_text("")
+    assert others == (tmp_path / "plain").stat().st_mode & 0o044
 
 
 @pytest.mark.slow

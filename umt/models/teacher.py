@@ -15,25 +15,20 @@ from umt.models.timm_names import TIMM, is_timm
 
 
 class Teacher(Protocol):
-    """A frozen image model that looks at every frame by itself. Its implementations are modules."""
+    """A frozen image model that looks at every frame by itself. What keeps to it is a module, too."""
 
     patch_grid: tuple[int, int]  # tokens of a frame, (height, width)
     patch_size: int
     tubelet_size: int  # frames of a token
     output_dim: int  # E
     returned: tuple[int, ...]  # numbers of the K aligned blocks, ascending
-    norm_type: str
 
     def __call__(self, video: Tensor) -> tuple[list[Tensor], Tensor]:
         """video (B, 3, T, H, W), ImageNet-normalised -> K x (B, T' N, D) and saliency (B, T', N) float32."""
         ...
 
-    def project(self, features: list[Tensor], visible: Tensor | None = None) -> Tensor:
-        """features K x (B, L, D), visible (B, V) -> targets (K, B, V, E) float32; None: all L tokens."""
-        ...
-
-    def resize(self, video: Tensor) -> Tensor:
-        """video (B, 3, T, H, W) -> (B, 3, T, h, w) of the teacher's size."""
+    def project(self, features: list[Tensor], visible: Tensor) -> Tensor:
+        """features K x (B, L, D), visible (B, V) -> targets (K, B, V, E) float32."""
         ...
 
 

@@ -150,16 +150,12 @@ def write(
         output.parent.mkdir(parents=True, exist_ok=True)
         if output.suffix == ".safetensors":
             try:
-                from safetensors import SafetensorError
-                from safetensors.torch import save_file
+                from safetensors.torch import save
             except ImportError:
                 raise OutputError(
                     f"--output ({output}) needs safetensors. Run: pip install 'umt[hub]', or name a .pth."
                 ) from None
-            try:
-                save_file(state, part, metadata=facts)
-            except SafetensorError as error:  # how it says that the disk is full
-                raise OSError(str(error)) from error
+            part.write_bytes(save(state, metadata=facts))  # its save_file lets nobody else read the file
         else:
             torch.save({"model": state, "metadata": facts}, part)
         os.replace(part, output)
