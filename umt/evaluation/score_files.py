@@ -85,6 +85,8 @@ def _npz(file: Path, listed: Listed | None) -> Member:
             return _from_mapping(file, {name: arrays[name] for name in names}, listed)
     scores = ViewScores.load(file)
     scores.require_complete()
+    if scores.multi_label:
+        raise ScoresError(f"{file} is of a multi-label list; umt ensemble fuses tests with one class a video.")
     return Member(
         name=str(file),
         logits=scores.logits.reshape(len(scores), -1, scores.classes),

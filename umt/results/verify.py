@@ -158,7 +158,7 @@ def _of_test(file: Path, stem: str, official: int | None) -> Row:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         flags = {"test_num_segment": str(int(content["clips"])), "test_num_crop": str(int(content["crops"]))}
-        return Row(stem, float(content["merged"]["top1"]), str(file), flags, official or int(content["videos"]))
+        return Row(stem, _measured(content), str(file), flags, official or int(content["videos"]))
     except FileNotFoundError:
         raise ConfigError(f"--expect ({file}) is neither a number nor a file. Try --expect 87.4.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -272,8 +272,9 @@ class Report:
     """A finished verification, as verify.json holds it."""
 
     row: Row
+    metric: str  # top-1, or mAP of a multi-label list
     measured: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None  # 95 %; None of mAP
     videos: int
     unreadable: int
     clips: int
@@ -284,7 +285,7 @@ class Report:
 
     def table(self) -> str:
         row, verdict = self.row, self.verdict
-        low, high = self.interval
+        interval = "" if self.interval is None else "   95 % interval {:.2f} to {:.2f}".format(*self.interval)
         frames = f"{row.flags['num_frames']} frames, " if "num_frames" in row.flags else ""
         allowance = ""
         if verdict.allowance:
@@ -293,8 +294,8 @@ class Report:
                 f" = {verdict.tolerance - verdict.allowance:g} + {verdict.allowance:.2f} for {gone} missing videos"
             )
         lines = [
-            f"{row.name}, {frames}{self.clips} clips x {self.crops} crops",
-            f"{'measured':<12}{self.measured:>7.2f}   95 % interval {low:.2f} to {high:.2f}",
+            f"{row.name}, {frames}{self.clips} clips x {self.crops} crops, {self.metric}",
+            f"{'measured':<12}{self.measured:>7.2f}{interval}",
             f"{'expected':<12}{row.top1:>7.2f}   {row.source}",
             f"{'difference':<12}{verdict.difference:>+7.2f}   tolerance {verdict.tolerance:.2f}{allowance}",
             f"{'videos':<12}{self.videos:>7}" + (f"   of {row.videos}" if row.videos else ""),
@@ -305,19 +306,37 @@ class Report:
         return "\n".join([*lines, f"verdict: {verdict.word}", *filter(None, (verdict.why, self.hint))])
 
 
+def _measured(tested: Mapping[str, Any]) -> float:
+    return float(tested["merged"]["map" if tested.get("multi_label") else "top1"])
+
+
 def _report(words: Any, row: Row, output: Path) -> int:
     tested = json.loads((output / "test.json").read_text(encoding="utf-8"))
-    measured, videos = float(tested["merged"]["top1"]), int(tested["videos"])
-    low, high = tested["interval"]
+    measured, videos, many = _measured(tested), int(tested["videos"]), tested.get("multi_label", False)
+    interval = None if many else (float(tested["interval"][0]), float(tested["interval"][1]))
     verdict = judge(
-        measured, row.top1, interval=(low, high), videos=videos, official=row.videos, tolerance=words.tolerance,
+        measured,
+        row.top1,
+        interval=interval or (0.0, 100.0),
+        videos=videos,
+        official=row.videos,
+        tolerance=words.tolerance,
         max_interval=words.max_interval,
-    )  # fmt: skip
-    hint = _renumbered(output, row.top1, measured) if verdict.word == "differs" and measured < row.top1 else ""
+    )
+    low = verdict.word == "differs" and measured < row.top1 and not many
     made = Report(
-        row, measured, (low, high), videos, len(tested["unreadable"]), tested["clips"], tested["crops"],
-        tested["provenance"], verdict, hint,
-    )  # fmt: skip
+        row=row,
+        metric="mAP" if many else "top-1",
+        measured=measured,
+        interval=interval,
+        videos=videos,
+        unreadable=len(tested["unreadable"]),
+        clips=tested["clips"],
+        crops=tested["crops"],
+        provenance=tested["provenance"],
+        verdict=verdict,
+        hint=_renumbered(output, row.top1, measured) if low else "",
+    )
     text = json.dumps(asdict(made), indent=1)
     (output / "verify.json").write_text(text, encoding="utf-8")
     print(text if words.json else made.table())
