@@ -137,7 +137,7 @@ def test_teacher_weights_that_have_gone_are_named(files: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--teacher", "vit_tiny_patch8_48", "--teacher_weights", "x"], "is no teacher. Choose one of clip_b16"),
+        (["--teacher", "vit_tiny_patch8_48", "--teacher_weights", "x"], "is not a teacher. A CLIP is"),
         (
             ["--teacher", TEACHER, "--teacher_weights", "T", "--teacher_resolution", "64"],
             r"sees 8 x 8 patches.*--teacher_resolution 48",
@@ -169,3 +169,17 @@ def test_the_sheet_is_a_picture_of_the_frames_as_they_are(files: Path) -> None:
     shown = sheet[20 : 20 + side, :side, :3]
     place = figures.chosen(8, 2)[0]
     np.testing.assert_array_equal(shown, figures.enlarged(look.frames)[place])
+
+
+@pytest.mark.slow
+def test_a_teacher_of_timm_guides_too(files: Path, tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    torch.save(timm.create_model("vit_tiny_patch16_224", img_size=96).state_dict(), tmp_path / "timm.pth")
+    words = [str(files / "a.mp4"), "--checkpoint", str(files / "classifier.pth"), "--output", str(tmp_path / "out")]
+    more = ["--teacher", "timm:vit_tiny_patch16_224", "--teacher_weights", str(tmp_path / "timm.pth")]
+    assert main([*words, *more, "--teacher_resolution", "96", "--frames", "1", "--device", "cpu"]) == 0
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "visible tokens" in page
+    assert "The class token&#39;s attention in the last block" in page

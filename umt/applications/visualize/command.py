@@ -26,7 +26,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="files, folders, patterns, URLs, or lists")
     add_model_flags(parser, labels=True)
     more = parser.add_argument_group("the teacher and the mask (default: those of the run)").add_argument
-    more("--teacher", metavar="NAME", help="image teacher, e.g. clip_b16; none: without one")
+    more("--teacher", metavar="NAME", help="image teacher, e.g. clip_b16 or timm:NAME; none: without one")
     more("--teacher_weights", metavar="FILE", help="its weights")
     more("--teacher_resolution", type=int, metavar="PIXELS", help="side of its frames, so that the grids match")
     more("--mask_type", choices=("attention", "tube", "random"), help="default: that of the run, else attention")

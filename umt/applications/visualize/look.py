@@ -23,6 +23,12 @@ from umt.models import Student, VisionTransformer
 from umt.models.rollout import block_attentions, class_maps, received, rollout
 from umt.randomness import generator
 
+# By what a teacher's saliency is (umt/models/timm_teacher.py).
+_SALIENCY = {
+    "class token": "The class token's attention in the last block",
+    "attention pool": "The attention pool's attention",
+    "attention received": "What each patch receives of all in the last block",
+}
 Kind = Literal["heat", "mask", "cosine"]
 
 
@@ -96,24 +102,26 @@ class Viewer:
         if saliency is not None:
             share = saliency[0] / saliency[0].amax(-1, keepdim=True).clamp(min=1e-12)
             held = float((saliency[0].flatten() * seen).sum() / saliency.sum())
-            note = "The class token's attention in the last block, each frame scaled to its own most."
+            origin = getattr(self.guide.teacher, "saliency_from", "class token")
+            note = f"{_SALIENCY[origin]}, each frame scaled to its own most."
             made.maps.append(Map("saliency", "the teacher's saliency", note, "heat", self._map(share)))
             holds = f", which hold {100 * held:.0f} % of the saliency"
         note = f"{100 * float(seen.mean()):.0f} % of the tokens{holds}; {self.guide.mask_type} mask."
         made.maps.append(Map("visible", "visible tokens", note, "mask", self._map(seen)))
-        if features is None or not isinstance(self.encoder, Student):
+        teacher = self.guide.teacher
+        if teacher is None or not isinstance(self.encoder, Student):
             return
         everything = torch.arange(count, device=visible.device)[None]
         cosines = []
         with torch.no_grad(), self.model.autocast():
             for tokens in (visible, everything):
-                target = self.guide.teacher.project(features, tokens)  # type: ignore[union-attr, operator]
+                target = teacher.project(features, tokens)
                 prediction = self.encoder(inputs, tokens)
                 cosines.append(F.cosine_similarity(prediction.float(), target.float(), dim=-1)[:, 0])  # (K, V)
         alone, whole = cosines[0], cosines[1]
         among = whole[:, visible[0]]
-        taught = self.guide.teacher.returned  # type: ignore[union-attr]
-        for k, (own, other) in enumerate(zip(self.encoder.returned, taught, strict=True)):  # type: ignore[arg-type]
+        taught = teacher.returned
+        for k, (own, other) in enumerate(zip(self.encoder.returned, taught, strict=True)):
             made.cosines.append((f"{own + 1} and {other + 1}", float(alone[k].mean()), float(among[k].mean())))
         note = f"Last aligned block, no token hidden; mean {float(whole[-1].mean()):.2f}. 0 is dark, 1 bright."
         values = self._map(whole[-1].clamp(0, 1))

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from umt.errors import ConfigError
 from umt.inference.recognizer import Recognizer
-from umt.models import Student, VisionTransformer, create_model, load_weights
-from umt.models.specs import SPECS, find_spec
+from umt.models import Student, VisionTransformer
+from umt.models.specs import find_spec
+from umt.models.teacher import Teacher, as_module, create_teacher
+from umt.models.timm_names import is_timm
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Guide:
     `mask_type` "": there is none.
     """
 
-    teacher: nn.Module | None
+    teacher: Teacher | None
     name: str
     mask_type: str
     mask_ratio: float
@@ -36,10 +36,10 @@ def guide(words: Namespace, model: Recognizer, settings: dict[str, Any]) -> Guid
     teacher = None
     if name and name != "none":
         weights = words.teacher_weights or ("" if words.teacher else str(of_run.get("clip_teacher_weights") or ""))
-        if not weights:
+        if not weights and not (is_timm(name) and words.teacher):
             what = f"--teacher {name}" if words.teacher else f"the teacher {name} of the run"
             missing.append(f"No saliency and no cosine: {what} has no weights here. Give --teacher_weights FILE.")
-        elif not words.teacher_weights and not Path(weights).exists():
+        elif not words.teacher_weights and weights and "://" not in weights and not Path(weights).exists():
             missing.append(
                 f"No saliency and no cosine: the run's teacher weights, {weights}, are not there. "
                 "Give --teacher_weights FILE."
@@ -65,24 +65,25 @@ def guide(words: Namespace, model: Recognizer, settings: dict[str, Any]) -> Guid
     return Guide(teacher, name if teacher is not None else "", mask_type, ratio, missing)
 
 
-def _teacher(words: Namespace, name: str, weights: str, model: Recognizer, of_run: dict[str, Any]) -> nn.Module:
+def _teacher(words: Namespace, name: str, weights: str, model: Recognizer, of_run: dict[str, Any]) -> Teacher:
     assert isinstance(model.model, Student | VisionTransformer)
     _, height, width = model.model.grid
-    keywords: dict[str, Any] = {}
-    if find_spec(name).kind != "teacher":
-        known = ", ".join(known for known, spec in SPECS.items() if spec.kind == "teacher")
-        raise ConfigError(f"--teacher ({name}) is no teacher. Choose one of {known}.")
-    size = words.teacher_resolution or (None if words.teacher else of_run.get("clip_input_resolution"))
-    keywords["image_size"] = size or (height * find_spec(name).patch_size, width * find_spec(name).patch_size)
+    size: Any = words.teacher_resolution or (None if words.teacher else of_run.get("clip_input_resolution"))
+    if not size and is_timm(name):
+        size = model.model.clip_shape[1:]
+    elif not size:
+        patch = find_spec(name).patch_size
+        size = (height * patch, width * patch)
+    aligned: dict[str, Any] = {"return_layers": 1}
     if isinstance(model.model, Student):
-        keywords["return_layers"] = len(model.model.returned)
-        keywords["return_interval"] = of_run.get("clip_return_interval", 1)
-    teacher = create_model(name, **keywords)
-    load_weights(teacher, weights)
-    if teacher.patch_grid != (height, width):
+        aligned = {
+            "return_layers": len(model.model.returned), "return_interval": of_run.get("clip_return_interval", 1),
+        }  # fmt: skip
+    teacher, _ = create_teacher(name, image_size=size, weights=weights, **aligned)
+    if tuple(teacher.patch_grid) != (height, width):
         raise ConfigError(
             f"--teacher {name} sees {teacher.patch_grid[0]} x {teacher.patch_grid[1]} patches of a frame, the model "
             f"{height} x {width}. Give --teacher_resolution {height * teacher.patch_size}."
         )
-    frozen: nn.Module = teacher.to(model.device).eval().requires_grad_(False)
-    return frozen
+    as_module(teacher).to(model.device).eval().requires_grad_(False)
+    return teacher
