@@ -71,9 +71,9 @@ def test_the_number_of_processes_changes_no_byte(umt: Command, folder: Path, tmp
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(
     umt: Command, folder: Path, tmp_path: Path, processes: int
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole, killed = folder / "whole", tmp_path / "killed"
     flags = ["--format", "npz", "--pool", "spatial", "--skip_unreadable", "--threads", "1"]
-    umt(*words(folder, whole, *flags))
+    umt(*words(folder, whole, *flags))  # the second time there is nothing left to do
     command = words(folder, killed, *flags, *(["--processes", "2"] if processes == 2 else []))
     running = subprocess.Popen([sys.executable, "-m", "umt", *command], env=environment(), start_new_session=True)
     deadline = time.monotonic() + 100

@@ -158,8 +158,8 @@ def _extract(words: Namespace, run: Runtime) -> int:
     workers.close()
     try:
         outcomes = runtime.gather_objects((unread, wrong))
-    except RuntimeError as error:
-        cause = str(error).splitlines()[0][:120]
+    except RuntimeError as lost:
+        cause = str(lost).splitlines()[0][:120]
         raise PeerLostError(f"another process of this run is lost ({cause}). The same command goes on.") from None
     for _, error in outcomes:  # no process waits for one that has gone
         if error is not None:
