@@ -21,6 +21,8 @@ HEAVY = [
 ]
 WITHOUT_TORCH = [
     "umt.__main__",
+    "umt.applications.extract.command",
+    "umt.applications.predict.command",
     "umt.config",
     "umt.config.cli",
     "umt.config.schema",
