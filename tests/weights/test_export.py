@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tests.models.original import facts, filled
 from umt.errors import CheckpointError, ConfigError, OutputError
 from umt.models import Student, VisionTransformer, create_model
+from umt.models.fetch import sha256_of
 from umt.models.pretrained import load_pretrained
 from umt.weights.export.command import main, parse
 
@@ -206,6 +207,7 @@ def test_weights_that_are_no_numbers_are_not_exported(tmp_path: Path) -> None:
         (["--opset", "11"], r"--opset \(11\) must lie in 18..23"),
         (["--push_to_hub", "mine"], r"--push_to_hub \(mine\) must read OWNER/NAME"),
         (["--licence", "videos=mit"], r"--licence \(videos=mit\) must read NAME, or OF=NAME"),
+        (["--features", "--labels", "k400"], "--features leaves the head out"),
         (["--private"], "--private says how --push_to_hub uploads"),
         (["--formt", "onnx"], r"there is no flag --formt. Did you mean --format"),
         (["--format", "tensorrt"], "invalid choice: 'tensorrt'"),
@@ -239,6 +241,7 @@ def test_without_a_hub_from_pretrained_says_what_to_do(tmp_path: Path, monkeypat
 def test_the_report_holds_what_was_written(source: str, tmp_path: Path) -> None:
     folder = export(source, tmp_path / "out", "--format", "safetensors", "original")
     report = json.loads((folder / "export.json").read_text())["files"]
+    assert all(entry["sha256"] == sha256_of(folder / name) for name, entry in report.items())
     assert {name: entry["bytes"] for name, entry in report.items()} == {
         name: (folder / name).stat().st_size for name in ("model.safetensors", "model.pth")
     }

@@ -12,8 +12,11 @@ import torch
 
 from tests.models.original import filled
 from umt.data.transforms.normalize import normalize
+from umt.errors import CheckpointError
 from umt.models import VisionTransformer, create_model
+from umt.models.hub import described
 from umt.weights.export.command import main
+from umt.weights.export.graphs import TRACED, compare, example, save_onnx, trace
 
 pytestmark = pytest.mark.slow
 
@@ -72,12 +75,29 @@ assert not any(name.split(".")[0] == "umt" for name in sys.modules)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("opset", ["18", "20"])
-def test_with_preprocessing_a_graph_takes_frames_as_decoders_give_them(opset: str, tmp_path: Path) -> None:
+def test_a_graph_that_is_too_large_for_one_file_is_two(tmp_path: Path) -> None:
+    model = classifier()
+    description = described(model)
+    program = trace(model, example(description, TRACED, False))
+    size = 2_000_000_000  # what a model of 500 M parameters has
+    again = save_onnx(program, tmp_path / "model.onnx", opset=20, output="logits", size=size, facts={})
+    assert (tmp_path / "model.onnx.data").stat().st_size > 3 * (tmp_path / "model.onnx").stat().st_size
+    assert again is not None
+    assert compare(model, again, "model.onnx", description, False).batches == (1, 3)
+
+
+def test_a_graph_that_gives_other_numbers_is_refused() -> None:
+    model = classifier()
+    description = described(model)
+    with pytest.raises(CheckpointError, match=r"model\.pt2 differs from the model by .*, which is more than rounding"):
+        compare(model, lambda clip: model(clip) * 1.001, "model.pt2", description, False)
+
+
+def test_with_preprocessing_a_graph_takes_frames_as_decoders_give_them(tmp_path: Path) -> None:
     import onnxruntime
 
     torch.save({"model": filled(create_model("pretrain_umt_tiny_patch8_48")).state_dict()}, tmp_path / "weights.pth")
-    flags = ["--format", "safetensors", "onnx", "--with_preprocessing", "--opset", opset]
+    flags = ["--format", "safetensors", "onnx", "--with_preprocessing", "--opset", "18"]
     assert main([str(tmp_path / "weights.pth"), "--output", str(tmp_path / "out"), *flags]) == 0
     frames = torch.randint(0, 256, (2, 8, 48, 48, 3), dtype=torch.uint8)
     session = onnxruntime.InferenceSession(str(tmp_path / "out/model.onnx"), providers=["CPUExecutionProvider"])

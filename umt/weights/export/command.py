@@ -130,5 +130,7 @@ def _check(request: Request) -> None:
         raise ConfigError(f"--opset ({request.opset}) must lie in {OPSETS[0]}..{OPSETS[-1]}; 20 is usual.")
     if request.push_to_hub and not re.fullmatch(r"[\w.-]+/[\w.-]+", request.push_to_hub):
         raise ConfigError(f"--push_to_hub ({request.push_to_hub}) must read OWNER/NAME.")
+    if request.features and request.labels:
+        raise ConfigError("--labels names the classes of a head, and --features leaves the head out. Drop one of them.")
     if request.private and not request.push_to_hub:
         raise ConfigError("--private says how --push_to_hub uploads. Name the repository: --push_to_hub OWNER/NAME.")

@@ -52,8 +52,11 @@ def export(request: Request) -> Iterator[str]:
         for form in request.formats:
             subject = whole if form == "original" else model
             file, fact = _WRITERS[form](subject, description, folder, request)
-            size = sum(path.stat().st_size for path in folder.glob(f"{file.name}*"))
-            report["files"][file.name] = {"bytes": size, "sha256": sha256_of(file), **fact}
+            size = 0
+            for part in sorted(folder.glob(f"{file.name}*")):  # large graphs keep their weights in a second file
+                size += part.stat().st_size
+                report["files"][part.name] = {"bytes": part.stat().st_size, "sha256": sha256_of(part)}
+            report["files"][file.name] |= fact
             yield f"  {file.name:<18} {size / 1e6:>8.1f} MB  {fact['says']}"
         (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     yield f"  in {request.output}, with config.json, {CARD} and {REPORT}"
