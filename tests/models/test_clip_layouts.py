@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from umt.errors import CheckpointError
-from umt.models import ClipTeacher, load_weights
+from umt.models import ClipTeacher, create_model, load_weights
 from umt.models.clip_layouts import activation_of_timm, configured_activation, to_openai
 
 State = dict[str, Tensor]
@@ -168,3 +168,10 @@ def test_a_gelu_tower_does_not_become_a_quickgelu_teacher(tmp_path: Path) -> Non
     torch.save(openai(), tmp_path / "clip.pth")
     with pytest.raises(CheckpointError, match=r"has gelu in its MLPs \(as the configuration beside it says\)"):
         load_weights(teacher(), tmp_path / "clip.pth")
+
+
+@pytest.mark.parametrize("layout", ["OpenAI's", "Hugging Face's"])
+def test_a_clip_is_no_start_for_a_classifier(tmp_path: Path, layout: str) -> None:
+    torch.save(LAYOUTS[layout](openai()), tmp_path / "clip.pth")
+    with pytest.raises(CheckpointError, match=r"is a CLIP, an image model: its visual tower is a teacher's"):
+        load_weights(create_model("vit_tiny_patch8_64"), tmp_path / "clip.pth")

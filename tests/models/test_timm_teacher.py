@@ -243,7 +243,20 @@ def test_a_file_gives_its_weights_on_another_grid(tmp_path: Path) -> None:
     assert "all weights of timm's vit_tiny_patch16_224" in origin
 
 
-def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     torch.save({"cls_token": torch.zeros(1, 1, 192)}, tmp_path / "vit.pth")
     with pytest.raises(CheckpointError, match=r"is no vit_tiny_patch16_224 of timm's: it lacks \d+ of its weights"):
+        load_timm("vit_tiny_patch16_224", weights=str(tmp_path / "vit.pth"), image_size=32)
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        ({"depth": 13}, r"it has blocks\.12\.norm1\.weight, .*, which that one has not"),
+        ({"embed_dim": 96}, r"of timm's: size mismatch for cls_token"),
+    ],
+)
+def test_a_file_of_another_model_is_refused(tmp_path: Path, made: dict[str, Any], sentence: str) -> None:
+    torch.save(timm.create_model("vit_tiny_patch16_224", img_size=32, **made).state_dict(), tmp_path / "vit.pth")
+    with pytest.raises(CheckpointError, match=sentence):
         load_timm("vit_tiny_patch16_224", weights=str(tmp_path / "vit.pth"), image_size=32)

@@ -34,6 +34,9 @@ from umt.models.specs import image_shape, return_indices
 from umt.models.timm_names import TIMM
 from umt.models.video_input import resize_frames
 
+# What a file may have beside the model: heads, and what pretraining hid tokens with.
+_NOT_OF_A_TEACHER = ("head", "fc_norm", "lm_head", "mask_token", "decoder", "pre_logits")
+
 Saliency = Literal["class token", "attention pool", "attention received"]
 
 
@@ -228,9 +231,13 @@ def _load_file(model: nn.Module, name: str, weights: str) -> str:
     read = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)
     try:
         state = state if read is None else read(state, model)
-        missing, _ = model.load_state_dict(state, strict=False)
-    except (KeyError, IndexError, AttributeError, TypeError, RuntimeError, ValueError) as error:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except (KeyError, IndexError, AttributeError, TypeError, RuntimeError, ValueError, AssertionError) as error:
         raise CheckpointError(f"{weights} is no {name} of timm's: {_first_line(error)}") from error
+    if other := [key for key in unexpected if not key.startswith(_NOT_OF_A_TEACHER)]:
+        raise CheckpointError(
+            f"{weights} is no {name} of timm's: it has {', '.join(other[:4])}, which that one has not."
+        )
     if missing:
         some = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
         raise CheckpointError(f"{weights} is no {name} of timm's: it lacks {len(missing)} of its weights ({some}).")
@@ -280,4 +287,6 @@ def _no_vit(name: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """Of an error's text; of torch's list of misfits, which begins with a line on the model, the second one."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[1 if lines[0].endswith(":") and len(lines) > 1 else 0].strip().rstrip(".")

@@ -21,6 +21,11 @@ _FOREIGN: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ),
     ((".temporal_attn.", ".temporal_norm1."), "a TimeSformer", "it attends in time and space by turns"),
     (
+        ("class_embedding",),
+        "a CLIP, an image model",
+        "its visual tower is a teacher's, --clip_teacher_weights (docs/teachers.md), and no start for a video model",
+    ),
+    (
         ("predictor.", ".attn.qkv.bias", "cls_token"),
         "a vision transformer of another family",
         "it has one bias for queries, keys and values, or a class token, where the models here have q_bias and v_bias",
