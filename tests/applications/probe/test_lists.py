@@ -71,6 +71,12 @@ def test_a_test_label_that_training_does_not_have_is_named(tmp_path: Path) -> No
         find(folder)
 
 
+def test_a_row_without_a_label_is_refused(tmp_path: Path) -> None:
+    folder = _lists(tmp_path, train=_rows("a"), val=_rows("b"), test=["c.mp4,0", "d.mp4,-1"])
+    with pytest.raises(AnnotationError, match=r"test\.csv: some rows have no label"):
+        find(folder)
+
+
 def test_a_folder_without_a_test_is_told_how_to_name_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no test list.*--test_list FILE"):
         find(_lists(tmp_path, train=_rows("a")))

@@ -65,7 +65,7 @@ def _parser() -> Parser:
     add("--attentive_weight_decay", type=float, nargs="+", metavar="W", help="weight decays (default: 0.01 0.1)")
     add("--attentive_epochs", type=int, help="epochs (default: 20, more for few videos)")
     add("--token_grid", type=int, nargs=3, metavar=("T", "H", "W"), help="grid to which kept tokens are pooled")
-    add("--max_gb", type=float, default=50.0, help="room for tokens, which are pooled to fit (default: 50)")
+    add("--max_gb", type=float, default=64.0, help="room for tokens, which are pooled in space to fit (default: 64)")
     add("--output", type=Path, default=Path("probe"), help="folder of the results (default: probe)")
     add("--features", type=Path, metavar="DIR", help="what umt extract wrote into DIR/train, DIR/val and DIR/test")
     add("--count_unreadable_as_wrong", action="store_true", help="go on past test videos that cannot be read")

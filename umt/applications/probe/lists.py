@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from umt.config.lists import list_file
 from umt.data import labels
-from umt.data.annotations import read_folders, read_list
+from umt.data.annotations import read_folders
 from umt.data.holding_out import held_out
-from umt.data.list_lines import SEPARATORS
 from umt.data.video_list import VideoList
 from umt.errors import AnnotationError, ConfigError
+from umt.inference.sources import read_rows
 
 HOLD_OUT = 5  # without a list for the choice, one in so many training videos of each class makes it
 
@@ -107,22 +107,10 @@ def _folder(folder: str, prefix: str | None, split: str) -> dict[str, VideoList]
 
 
 def _list(path: str, prefix: str | None, split: str) -> VideoList:
-    """By the first separator that fits; the files may lie beside the list."""
-    first: AnnotationError | None = None
-    for separator in [split] if split else SEPARATORS:
-        try:
-            videos = read_list(path, separator=separator, prefix=prefix or "")
-            few = range(0, len(videos), -(-len(videos) // 20))
-            if prefix is None and not any(os.path.exists(videos.file(row)) for row in few):
-                videos = read_list(path, separator=separator, prefix=os.path.dirname(os.path.abspath(path)))
-        except AnnotationError as error:
-            first = first or error
-            continue
-        if not videos.labelled:
-            raise AnnotationError(f"{path}: some rows have no label, and a probe needs all of them.")
-        return videos
-    assert first is not None
-    raise first
+    videos = read_rows(path, split=split or None, prefix=prefix or "")
+    if not videos.labelled:
+        raise AnnotationError(f"{path}: some rows have no label, and a probe needs all of them.")
+    return videos
 
 
 def _files(videos: VideoList) -> set[str]:
