@@ -67,7 +67,8 @@ def test_markdown_in_the_form_of_the_page_is_a_zoo(tmp_path: Path) -> None:
     (tmp_path / "zoo.md").write_text(
         "# Ours\n\n| Model | Views | Top-1 | Videos | Flags | Weights |\n|---|---|---|---|---|---|\n"
         "| tiny | 8x3x2 [1] | 77.8 | 1 036 | `--model vit_tiny_patch8_64 --nb_classes 4` | [w](runs/a/tiny.pth) |\n"
-        "| pretrained | | | | | [w](b.pth) |\n\ntext\n\n| Weights | Top-1 |\n|---|---|\n| [w](c.pth) | 5 |\n"
+        "| pretrained | | | | | [w](b.pth) |\n\ntext\n\n| Name | Weights | Top-1 |\n|---|---|---|\n"
+        "| c | [w](checkpoint-best.pth) | 5 |\n"
     )
     rows = read_zoo(tmp_path / "zoo.md")
     assert list(rows) == ["tiny", "c"]

@@ -83,8 +83,8 @@ def read_zoo(path: str | Path) -> dict[str, Row]:
     """Rows of a zoo of one's own, by name. Raises ConfigError for a file that holds none.
 
     Markdown in the form of MODEL_ZOO.md: tables with the columns Weights (a link, whose file's stem is the name) and
-    Top-1, and if wanted Views (frames x crops x clips), Flags (`--flag value ...` in backquotes) and Videos. JSON: a
-    list of objects with name, top1, and if wanted videos and flags.
+    Top-1, and if wanted Name, Views (frames x crops x clips), Flags (`--flag value ...` in backquotes) and Videos.
+    JSON: a list of objects with name, top1, and if wanted videos and flags.
     """
     file = Path(path)
     try:
@@ -142,7 +142,7 @@ def _of_markdown(text: str) -> Iterator[dict[str, Any]]:
             flags = {"num_frames": frames, "test_num_crop": crops, "test_num_segment": clips, **flags}
         videos = row.get("Videos", "").replace(",", "").replace(" ", "")
         yield {
-            "name": Path(link[1]).stem,
+            "name": row.get("Name") or Path(link[1]).stem,
             "top1": float(row["Top-1"]),
             "videos": int(videos) if videos else None,
             "flags": flags,
