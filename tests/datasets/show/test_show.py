@@ -131,6 +131,17 @@ def test_the_mask_follows_the_teacher_where_there_is_one(listed: Path, tmp_path:
         assert (one.strips[0].visible != other.strips[0].visible).any()
 
 
+@pytest.mark.slow
+def test_the_mask_follows_a_teacher_of_timm_s(listed: Path, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "vit.pth")
+    named = ["--clip_teacher", "timm:vit_tiny_patch16_224", "--clip_input_resolution", "128"]
+    file = ["--clip_teacher_weights", str(tmp_path / "vit.pth")]
+    guided = seen(shown(listed, *PRETRAIN, *named, *file, task="pretrain"), clips=1)
+    assert guided.notes == ["The masks follow the attention of the teacher, as in the run."]
+
+
 def test_a_masked_picture_keeps_visible_patches_and_greys_the_others() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     visible = np.zeros((2, 2, 2), bool)

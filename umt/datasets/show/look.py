@@ -27,7 +27,6 @@ from umt.data.transforms.erasing import erase
 from umt.data.transforms.normalize import MEAN, STD, normalize
 from umt.datasets.show.plan import Shown
 from umt.errors import VideoError
-from umt.models.timm_names import is_timm
 from umt.randomness import generator
 
 _SEED = 0  # of the choice of videos
@@ -214,7 +213,7 @@ def _mask(shown: Shown, config: PretrainConfig, clips: list[Clip]) -> str:
     """Gives every clip its mask; a sentence on where it comes from."""
     settings, (time_, height, width) = config.teacher, shown.grid
     teacher = None
-    if settings.mask_type == "attention" and (settings.clip_teacher_weights or is_timm(settings.clip_teacher)):
+    if settings.mask_type == "attention" and settings.clip_teacher_weights:  # nothing is downloaded for a look
         from umt.models.teacher import as_module, create_teacher
 
         teacher, _ = create_teacher(
