@@ -30,6 +30,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     tag = '"1"'
     cut = 0
     slow: float = 0.0
+    chunked = False
     error = ""
     url = ""
     asked: list[str]
@@ -46,6 +47,11 @@ class Server(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         part = cls.content[start:]
+        if cls.chunked:  # tells no length, and breaks off in the middle
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"ffff\r\nabc")
+            return
         self.send_header("Content-Length", str(len(part)))
         self.send_header("ETag", cls.tag)
         self.end_headers()
@@ -160,6 +166,19 @@ def test_no_network_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         CheckpointError, match=r"cannot be fetched: .*refused.* Check the network, or fetch it elsewhere"
     ):
         fetch(f"http://127.0.0.1:{port}/w.pth")
+
+
+def test_a_connection_that_breaks_is_a_sentence(server: type[Server]) -> None:
+    server.chunked, server.protocol_version = True, "HTTP/1.1"
+    with pytest.raises(CheckpointError, match=r"cannot be fetched: .* Check the network") as refused:
+        fetch(server.url)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("url", ["http://", "https:///w.pth", "http://[::1/w.pth", "http://host:port/w.pth"])
+def test_a_malformed_url_is_a_sentence(url: str) -> None:
+    with pytest.raises(CheckpointError, match="cannot be fetched"):
+        fetch(url)
 
 
 def test_a_cache_that_cannot_be_written_is_a_sentence(

@@ -434,6 +434,24 @@ def test_a_trained_table_is_recognised_and_resampled(tmp_path: Path) -> None:
     assert other.report.adapted["pos_embed"] == "trained table resampled, 8x8x8 -> 4x8x8"
 
 
+def test_a_trained_table_of_unclear_grid_wants_to_be_told(tmp_path: Path) -> None:
+    own = classifier(use_learnable_pos_emb=True, image_size=(24, 40), num_frames=5)
+    torch.nn.init.normal_(own.pos_embed)
+    file = saved(tmp_path, own.state_dict())
+    with pytest.raises(CheckpointError, match=r"w\.pth has a position table of 75 rows, .* Say so with source_grid"):
+        load_pretrained(file)
+    with pytest.raises(CheckpointError, match=r"of 75 rows, not 5 x 4 x 5, and"):
+        load_pretrained(file, source_grid=(5, 4, 5))
+    loaded = load_pretrained(file, source_grid=(5, 3, 5), num_frames=5, input_size=24)
+    assert loaded.report.adapted["pos_embed"] == "trained table resampled, 5x3x5 -> 5x3x3"
+
+
+def test_a_card_names_the_licence(tmp_path: Path) -> None:
+    saved(tmp_path, {f"model.{name}": value for name, value in classifier().state_dict().items()}, "pytorch_model.bin")
+    (tmp_path / "README.md").write_text('---\nlicense: "cc-by-nc-4.0"\ntags:\n- video\n---\nlicense: other\n')
+    assert load_pretrained(tmp_path).description.licence == {"weights": "cc-by-nc-4.0"}
+
+
 def test_descriptions_are_not_changed_in_place() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Description("vit_tiny_patch8_64").model = "other"  # type: ignore[misc]

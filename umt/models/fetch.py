@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import http.client
 import os
 import re
 import urllib.error
@@ -139,8 +140,12 @@ def _check_hash(path: Path, wanted: str, name: str) -> None:
 
 def _cached(url: str) -> Path:
     """The place of a file by URL in the cache; the folder's name tells files of the same name apart."""
+    try:
+        path = urllib.parse.urlsplit(url).path
+    except ValueError as error:
+        raise CheckpointError(f"{url} cannot be fetched: {error}. Check the link.") from None
     folder = cache_folder() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:16]
-    return folder / (Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name or "weights")
+    return folder / (Path(urllib.parse.unquote(path)).name or "weights")
 
 
 def _from_url(url: str) -> Path:
@@ -157,7 +162,7 @@ def _from_url(url: str) -> Path:
         raise CheckpointError(
             f"{url} cannot be fetched: the server says {error.code} {error.reason}. Check the link, or name a file."
         ) from None
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise CheckpointError(
             f"{url} cannot be fetched: {reason}. Check the network, or fetch it elsewhere and name the file."

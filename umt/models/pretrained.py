@@ -53,6 +53,7 @@ def load_pretrained(
     head_rows: Sequence[int] | None = None,
     model_key: str = "model|module",
     model_prefix: str = "",
+    source_grid: Grid | None = None,
     **overrides: Any,
 ) -> Pretrained:
     """Weights of any kind that this library knows, as a model.
@@ -66,6 +67,7 @@ def load_pretrained(
         new_head: the head is new, whatever the source has. head_rows: class j is the source's row head_rows[j].
         model_key: keys under which the weights may lie, separated by "|".
         model_prefix: what stands before every name of the model in the file; other names are not looked at.
+        source_grid: (T', H', W') tokens of the source's position table; None: recognised, or an error.
         overrides: further keywords of the model's class, e.g. `heads` for sizes that no entry has.
 
     Raises `CheckpointError` for what does not load, and where weights of the backbone would stay random.
@@ -78,10 +80,10 @@ def load_pretrained(
     asked = {"num_frames": num_frames, "image_size": input_size, "tubelet_size": tubelet_size}
     asked |= {"num_classes": num_classes}
     given = {**{name: value for name, value in asked.items() if value is not None}, **overrides}
-    entry, arguments, own_grid = _build(weights, model, given)
+    entry, arguments, own_grid = _build(weights, model, given, source_grid)
     built = create_model(entry, **arguments)
     report = load_state(
-        built, weights, new_head=new_head, head_rows=head_rows, source_grid=own_grid,
+        built, weights, new_head=new_head, head_rows=head_rows, source_grid=source_grid or own_grid,
     )  # fmt: skip
     labels, told = weights.labels()
     head = arguments.get("num_classes", 0)
@@ -98,7 +100,9 @@ def load_pretrained(
 # ---- the architecture
 
 
-def _build(weights: Weights, model: str | None, given: dict[str, Any]) -> tuple[str, dict[str, Any], Grid | None]:
+def _build(
+    weights: Weights, model: str | None, given: dict[str, Any], source_grid: Grid | None = None
+) -> tuple[str, dict[str, Any], Grid | None]:
     """(entry, its arguments, grid of the source's position table where that is known)."""
     if weights.description is not None:
         told = weights.description
@@ -109,7 +113,7 @@ def _build(weights: Weights, model: str | None, given: dict[str, Any]) -> tuple[
     if huggingface.is_huggingface(state):
         return _of_huggingface(weights, model, given)
     seen = architecture_of(state, weights.source)
-    settings = _settings(weights, seen)
+    settings = _settings(weights, seen, source_grid)
     image_size = given.get("image_size", settings["image_size"])
     kind = _kind(model, seen)
     if kind == "student" and not seen.is_student:
@@ -194,7 +198,7 @@ def _of_huggingface(
     return str(entry), {**arguments, **given}, None
 
 
-def _settings(weights: Weights, seen: Architecture) -> dict[str, Any]:
+def _settings(weights: Weights, seen: Architecture, source_grid: Grid | None) -> dict[str, Any]:
     """Frames, image size and what else the shapes alone do not tell: flags, the zoo's row, the table, the usual."""
     flags = weights.settings
     if "num_frames" in flags and "input_size" in flags:
@@ -205,7 +209,7 @@ def _settings(weights: Weights, seen: Architecture) -> dict[str, Any]:
     elif weights.row is not None:
         found = {"image_size": weights.row.input_size, "num_frames": weights.row.num_frames}
     else:
-        found = _from_table(seen)
+        found = _from_table(weights, seen, source_grid)
     if seen.tubelet_size > 1 and seen.table is None and "class_names" not in flags and "task" not in flags:
         # VideoMAE defines its sinusoid on the very tokens of the clip, and does not save it.
         side = int(found["image_size"]) // seen.patch_size
@@ -213,7 +217,7 @@ def _settings(weights: Weights, seen: Architecture) -> dict[str, Any]:
     return found
 
 
-def _from_table(seen: Architecture) -> dict[str, Any]:
+def _from_table(weights: Weights, seen: Architecture, source_grid: Grid | None) -> dict[str, Any]:
     """The size of a clip by the position table; without one, what files without one have: 8 frames, VideoMAE's 16."""
     usual = {"image_size": 224, "num_frames": 16 if seen.tubelet_size == 2 else 8 * seen.tubelet_size}
     entry = seen.entry("student" if seen.is_student else "classifier")
@@ -224,20 +228,20 @@ def _from_table(seen: Architecture) -> dict[str, Any]:
     tokens, defined_on = seen.table.shape[1], default_position_grid(seen.patch_size)
     if entry:
         defined_on = SPECS[entry].position_grid or defined_on
-    grids = adapters.square_grids(tokens)
-    fixed = adapters.sinusoid_grid(seen.table, grids, defined_on)
+    grids = [source_grid] if source_grid else adapters.square_grids(tokens)
+    fixed = adapters.sinusoid_grid(seen.table, [g for g in grids if math.prod(g) == tokens], defined_on)
     side = usual["image_size"] // seen.patch_size
     likely = [grid for grid in grids if grid[1] == side] or [grid for grid in grids if grid[0] == defined_on[0]]
-    grid = fixed or (likely[0] if likely else None)
-    if grid is None:
+    grid = fixed or source_grid or (likely[0] if likely else None)
+    if grid is None or math.prod(grid) != tokens:
+        given = f", not {' x '.join(map(str, grid))}" if grid else ""
         raise CheckpointError(
-            f"its position table has {tokens} rows, and nothing says on which grid of frames, rows and columns. "
-            "Say the num_frames and input_size it was trained on."
+            f"{weights.source} has a position table of {tokens} rows{given}, and nothing says on which grid of frames "
+            "x rows x columns. Say so with source_grid=(T', H', W')."
         )
     found: dict[str, Any] = {"image_size": grid[1] * seen.patch_size, "num_frames": grid[0] * seen.tubelet_size}
     if fixed is None:
         found |= {"use_learnable_pos_emb": True, "source_grid": grid}
-    assert math.prod(grid) == tokens
     return found
 
 
@@ -261,6 +265,8 @@ def _usage(weights: Weights, arguments: dict[str, Any]) -> dict[str, Any]:
         return {**usage, "short_side_size": short, "provenance": dict(told.provenance or provenance)}
     flags, row = weights.settings, weights.row
     usage = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "short_side_size": short}
+    if weights.licence:
+        usage["licence"] = {"weights": weights.licence}
     if weights.preprocessor:
         usage |= {
             "mean": tuple(weights.preprocessor.get("image_mean", IMAGENET_MEAN)),

@@ -8,6 +8,7 @@ VideoMAE.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ class Weights:
         settings: flags of the run or fields of the configuration that it holds, as far as it holds any.
         description: of an exported folder.
         config: of a Hugging Face folder, and its `preprocessor`.
+        licence: of a folder of the hub, as its card names it.
         row: of the published zoo, if the file has a name of one, and its head the size.
     """
 
@@ -49,6 +51,7 @@ class Weights:
     config: dict[str, Any] = field(default_factory=dict)
     preprocessor: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
     row: published.Published | None = None
 
     def head(self) -> int:
@@ -121,6 +124,7 @@ def _read_beside(opened: Weights) -> None:
     if not opened.path.is_dir() and not named:
         return
     config = _json(folder / CONFIG)
+    opened.licence = _licence(folder / "README.md")
     if "umt_model" in config:
         opened.description = Description.from_json(config, str(folder / CONFIG))
     elif huggingface.is_huggingface(opened.state):
@@ -137,6 +141,18 @@ def _read_beside(opened: Weights) -> None:
             f"{opened.source} is a {config['model_type']} of Hugging Face, which is another architecture. "
             "Of theirs, VideoMAE loads."
         )
+
+
+def _licence(card: Path) -> str:
+    """`license:` in the head of a model card, which stands between two lines of dashes; "" without one."""
+    if not card.is_file():
+        return ""
+    lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
+    if not lines or lines[0].strip() != "---":
+        return ""
+    head = itertools.takewhile(lambda line: line.strip() != "---", lines[1:])
+    named = [line.partition(":")[2] for line in head if line.startswith("license:")]
+    return named[0].strip().strip("'\"") if named else ""
 
 
 def _json(file: Path) -> dict[str, Any]:
