@@ -60,6 +60,13 @@ def test_a_folder_gives_the_same_logits_labels_and_origin(source: str, tmp_path:
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "README.md", "export.json"}
 
 
+def test_an_export_of_an_export_comes_from_the_first_checkpoint(source: str, tmp_path: Path) -> None:
+    first = export(source, tmp_path / "first")
+    again = load_pretrained(export(str(first), tmp_path / "again")).description.provenance
+    assert again == load_pretrained(first).description.provenance
+    assert (again["source"], again["sha256"]) == ("checkpoint-best.pth", sha256_of(Path(source)))
+
+
 def test_what_a_folder_says_names_no_place_of_this_machine(source: str, tmp_path: Path) -> None:
     folder = export(source, tmp_path / "out")
     for name in ("config.json", "README.md", "export.json"):

@@ -92,7 +92,7 @@ def _load(request: Request, kind: str | None = None) -> tuple[HubModel, Descript
     provenance = {**description.provenance, "exported_with": f"umt {__version__}"}
     provenance |= {"weights": "exponential moving average"} if request.ema else {}
     provenance |= {"untrained": ", ".join(loaded.report.new)} if loaded.report.new else {}
-    provenance["source"] = _public(request.checkpoint)
+    provenance["source"] = _public(str(provenance.get("source", request.checkpoint)))
     description = dataclasses.replace(
         description, provenance=provenance, licence={**description.licence, **request.licence}
     )
