@@ -33,7 +33,9 @@ def _run(folder: Path, command: list[str], log: list[dict[str, object]]) -> None
     words = zip(command[1::2], command[2::2], strict=True)
     values = {name[2:]: json.loads(word) if word[0].isdigit() else word for name, word in words}
     config = build(command[0], values)
-    (folder / "config.json").write_text(json.dumps({"task": config.task, **flatten(config), "derived": {}}))
+    (folder / "config.json").write_text(
+        json.dumps({"task": config.task, **flatten(config), "derived": {}, "weights": {}, "class_names": ["a"]})
+    )
     _lines(folder / "environment.jsonl", [{"command": ["python", "-m", "umt", *command]}])
 
 

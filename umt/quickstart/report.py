@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from umt import drawing
-from umt.config.schema import FinetuneConfig, PretrainConfig, build
+from umt.config.schema import FinetuneConfig, PretrainConfig, build, flatten
 from umt.data import catalog
 from umt.data.annotations import read_list
 from umt.data.clips import Videos, ViewClips, validation_sampler
@@ -118,7 +118,8 @@ def _text(path: Path) -> str:
 
 
 def _config(values: Mapping[str, Any]) -> PretrainConfig | FinetuneConfig:
-    flags = {name: value for name, value in values.items() if name not in ("task", "derived")}
+    known = flatten(build(values["task"], {}))  # a run writes facts beside its flags
+    flags = {name: value for name, value in values.items() if name in known}
     flags = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}  # JSON has none
     return build(values["task"], flags)
 
