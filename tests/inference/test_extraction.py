@@ -1,3 +1,5 @@
+"""Features are what forward hooks see; clips slide; videos come in parts."""
+
 from __future__ import annotations
 
 from pathlib import Path

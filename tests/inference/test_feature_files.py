@@ -1,3 +1,5 @@
+"""Files of features come back as they were written."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""`umt.load` and its recognizer: views and probabilities are those of a test."""
+
 from __future__ import annotations
 
 from pathlib import Path

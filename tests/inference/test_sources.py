@@ -1,3 +1,5 @@
+"""Which videos words on the command line mean."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Windows of a video: where they lie, and what is seen in them."""
+
 from __future__ import annotations
 
 from pathlib import Path

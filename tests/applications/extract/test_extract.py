@@ -1,3 +1,5 @@
+"""`umt extract` within one process: shards, going on, recipes."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""`umt predict`: what it says, and what it draws."""
+
 from __future__ import annotations
 
 import csv
@@ -117,6 +119,13 @@ def test_a_drawn_video_has_even_sides(tmp_path: Path, width: int, height: int) -
     assert len(drawn) == 3
     assert drawn.shape[1] % 2 == drawn.shape[2] % 2 == 0
     assert min(drawn.shape[1:3]) >= 240
+
+
+def test_a_drawn_video_keeps_times_of_a_varying_rate(tmp_path: Path) -> None:
+    source = render(tmp_path / "a.mp4", frames=4, fps=10, pts=[0, 5, 6, 20])
+    draw(str(source), str(tmp_path / "out.mp4"), [])
+    with av.open(str(tmp_path / "out.mp4")) as drawn:
+        assert [float(frame.time) for frame in drawn.decode(video=0)] == pytest.approx([0, 0.5, 0.6, 2.0])
 
 
 def test_a_video_that_cannot_be_drawn_leaves_nothing(tmp_path: Path) -> None:
