@@ -8,13 +8,13 @@ import pytest
 
 from umt.config.checks import check_files
 from umt.config.schema import FinetuneConfig, build
-from umt.errors import AnnotationError, CheckpointError
+from umt.errors import AnnotationError, CheckpointError, ConfigError
 
 ELSEWHERE = [
     "https://host/weights.pth",
     "hf://OpenGVLab/UMT/b16_ptk710_f8_res224.pth",
     "b16_ptk710_ftk710_f8_res224",
-    "l16_ptk710_f8_res224.pth#sha256=" + "0" * 64,
+    "b16_ptk710_f8_res224.pth#sha256=" + "0" * 64,
 ]
 
 
@@ -30,6 +30,13 @@ def with_weights(finetune: str, folder: Path) -> FinetuneConfig:
 @pytest.mark.parametrize("source", ELSEWHERE)
 def test_weights_that_lie_elsewhere_pass_the_checks(tmp_path: Path, source: str) -> None:
     check_files(with_weights(source, tmp_path))
+
+
+def test_a_published_name_of_another_size_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"of another size than --model \(vit_base_patch16_224\). Try --model vit_large"
+    ):
+        check_files(with_weights("l16_ptk710_f8_res224", tmp_path))
 
 
 def test_a_local_file_with_a_hash_passes(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfi
 from umt.data import catalog
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, CheckpointError, ConfigError, OutputError
-from umt.models import fetch, timm_names
+from umt.models import fetch, published, timm_names
 from umt.models.specs import SPECS, ModelSpec
 from umt.optim.schedule import warmup_length
 
@@ -273,6 +273,7 @@ def check_files(config: Config) -> None:
             )
     else:
         weights["finetune"] = config.model.finetune
+        _check_published_size(config)
     for flag, path in weights.items():
         away = flag != "resume" and fetch.is_remote(path)
         if path and not away and not Path(path.split("#sha256=")[0]).exists():
@@ -287,6 +288,16 @@ def check_files(config: Config) -> None:
         raise OutputError(
             "--output_dir is missing: checkpoints and logs would be lost. Try --output_dir outputs/my_run."
         )
+
+
+def _check_published_size(config: FinetuneConfig) -> None:
+    """A published name says which size it is, before more than a gigabyte of it is fetched."""
+    source, name = config.model.finetune, config.model.model
+    row = published.find(Path(source.split("#sha256=")[0]).name) if source else None
+    if row is None or not fetch.is_remote(source) or SPECS[row.model].width == SPECS[name].width:
+        return
+    near = row.model if SPECS[row.model].kind == "classifier" else f"vit_{row.model.removeprefix('pretrain_umt_')}"
+    raise ConfigError(f"--finetune ({source}) is of another size than --model ({name}). Try --model {near}.")
 
 
 def _check_lists(config: Config) -> None:
