@@ -54,6 +54,18 @@ def test_a_list_of_paths_alone_will_do(folder: Path) -> None:
     assert names(folder, "list.txt") == ["yoga/a.webm", "yoga/b.mp4"]
 
 
+def test_lists_of_names_and_of_several_labels_are_read(folder: Path) -> None:
+    listed = folder / "named.csv"
+    listed.write_text("yoga/a.webm,yoga\nyoga/b.mp4,archery\n")
+    rows = read_rows(str(listed))
+    assert rows.labels.tolist() == [1, 0]
+    assert rows.path(0) == "yoga/a.webm"
+    listed.write_text("yoga/a.webm,0|2\nyoga/b.mp4,1\n")
+    rows = read_rows(str(listed))
+    assert rows.path(0) == "yoga/a.webm"
+    assert rows.labels.tolist() == [0, 1]
+
+
 def test_class_folders_are_labels(folder: Path) -> None:
     rows = read_rows(str(folder))
     assert [rows.path(row) for row in range(4)] == ["archery/c.MP4", "archery/frames", "yoga/a.webm", "yoga/b.mp4"]

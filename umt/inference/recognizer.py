@@ -24,6 +24,7 @@ from umt import devices
 from umt.data.transforms.normalize import normalize
 from umt.errors import ConfigError
 from umt.evaluation import multiview
+from umt.evaluation.multi_label import merge_sigmoids
 from umt.inference.class_names import HOW, class_names, numbered
 from umt.inference.views import Source, Views
 from umt.inference.windows import Window, windows
@@ -104,9 +105,8 @@ class Recognizer:
 
     def merge(self, logits: Tensor) -> Tensor:
         """logits (V, K) of the views of one video -> its probabilities (K,) float64; see `predict`."""
-        if self.description.multi_label:
-            return logits.double().sigmoid().mean(0)
-        return torch.from_numpy(multiview.merge(logits.numpy()[None, :, None])[0])
+        merge = merge_sigmoids if self.description.multi_label else multiview.merge
+        return torch.from_numpy(merge(logits.numpy()[None, :, None])[0])
 
     def logits(self, views: Tensor) -> Tensor:
         """views (V, T, H, W, 3) uint8 -> logits (V, K) float32 on the CPU. Raises ConfigError for a model without head.

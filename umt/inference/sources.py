@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from umt.data.annotations import read_list
 from umt.data.class_folders import IMAGE_ENDINGS, VIDEO_ENDINGS
+from umt.data.label_sets import BETWEEN
 from umt.data.list_lines import SEPARATORS, separator_of
+from umt.data.named_lists import classes_of, read_own, rows_of, words_form
 from umt.data.storage.urls import is_url
 from umt.data.video_list import VideoList
 from umt.errors import AnnotationError, ConfigError
@@ -89,7 +92,8 @@ def _below(folder: str) -> Iterator[tuple[str, int]]:
 def _list(source: str, split: str | None, prefix: str, frame_folders: bool) -> VideoList:
     """A list; without `split` by the separator that parts its lines."""
     first: AnnotationError | None = None
-    for separator in [separator_of(split)] if split is not None else SEPARATORS:
+    usual = [separator for separator in SEPARATORS if separator != BETWEEN]
+    for separator in [separator_of(split)] if split is not None else usual:
         try:
             videos = read_list(
                 source, separator=separator, prefix=prefix, frame_folders=frame_folders, labels_optional=True
@@ -97,11 +101,33 @@ def _list(source: str, split: str | None, prefix: str, frame_folders: bool) -> V
         except AnnotationError as error:
             first = first or error
             continue
-        if prefix or split is not None:
+        videos = videos if prefix or split is not None else _beside(source, videos)
+        if not _is_of_words(videos):
             return videos
-        return _beside(source, videos)
+        break
+    for separator in [separator_of(split)] if split is not None else usual:
+        try:
+            videos = _of_words(source, separator, prefix, frame_folders)
+        except AnnotationError as error:
+            first = first or error
+            continue
+        return videos if prefix else _beside(source, videos)
     assert first is not None
     raise first
+
+
+def _is_of_words(videos: VideoList) -> bool:
+    """Whether what was taken for paths alone may be paths and classes by name: `a.mp4,yoga`."""
+    path = videos.path(0)
+    bare = not videos.labelled and any(separator in path for separator in SEPARATORS)
+    return bare and not is_url(videos.file(0)) and not os.path.exists(videos.file(0))
+
+
+def _of_words(source: str, separator: str, prefix: str, frame_folders: bool) -> VideoList:
+    """A list whose labels are names, or several a row. Of several the first counts as the label."""
+    form = words_form(separator, frame_folders=frame_folders)
+    several = any(BETWEEN in str(row.label) for _, row in itertools.islice(rows_of(source, form), 1000))
+    return read_own(source, classes_of(source, form, multi_label=several), form, prefix=prefix, multi_label=several)
 
 
 def _beside(source: str, videos: VideoList) -> VideoList:
