@@ -260,3 +260,8 @@ def test_a_file_of_another_model_is_refused(tmp_path: Path, made: dict[str, Any]
     torch.save(timm.create_model("vit_tiny_patch16_224", img_size=32, **made).state_dict(), tmp_path / "vit.pth")
     with pytest.raises(CheckpointError, match=sentence):
         load_timm("vit_tiny_patch16_224", weights=str(tmp_path / "vit.pth"), image_size=32)
+
+
+def test_a_classifier_is_no_teacher() -> None:
+    with pytest.raises(ConfigError, match=r"vit_tiny_patch8_64 is not a teacher\. A CLIP is"):
+        create_teacher("vit_tiny_patch8_64")

@@ -62,16 +62,17 @@ def create_teacher(
 
         name = name[len(TIMM) :]
         model, origin = load_timm(name, weights=weights, download=download, image_size=image_size)
-        return cast(Teacher, TimmTeacher(model, name=name, **asked)), origin
+        return TimmTeacher(model, name=name, **asked), origin
     if find_spec(name).kind != "teacher":
         raise ConfigError(f"{name} is not a teacher. A CLIP is (clip_b16, ...), or a transformer of timm's: timm:NAME.")
+    from umt.models.clip_teacher import ClipTeacher
     from umt.models.loading import load_weights
     from umt.models.registry import create_model
 
-    teacher = create_model(name, **asked)
+    teacher: ClipTeacher = create_model(name, **asked)
     if not weights:
-        return cast(Teacher, teacher), f"{name} with random weights"
-    return cast(Teacher, teacher), str(load_weights(teacher, weights, model_key="model|module|state_dict"))
+        return teacher, f"{name} with random weights"
+    return teacher, str(load_weights(teacher, weights, model_key="model|module|state_dict"))
 
 
 def as_module(teacher: Teacher) -> nn.Module:
