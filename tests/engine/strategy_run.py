@@ -2,7 +2,8 @@
 
 `python strategy_run.py PLAN FOLDER`: PLAN is a JSON list of groups {"size": processes, "cases": [case, ...]}. The
 processes of a group are forked from this one, which has only imported, and go through the cases together. A case:
-{"name", "task": distill | classify, "strategy": ddp | fsdp | zero0 .. zero3, "precision", "resume": checkpoint or ""}.
+{"name", "task": distill | classify | frozen, "strategy": ddp | fsdp | zero0 .. zero3, "precision", "resume": file or
+""}.
 It leaves in FOLDER/name: steps.jsonl, checkpoint-latest.pth after 5 steps, after3.pth after 3, rows-<rank>.json.
 """
 
@@ -40,6 +41,7 @@ from umt.engine.strategies.replicated import Replicated
 from umt.engine.strategies.sharded import Sharded
 from umt.engine.trainer import Trainer, TrainerOptions
 from umt.models import create_model
+from umt.models.freezing import freeze_blocks
 from umt.optim.build import create_optimizer
 from umt.optim.param_groups import param_groups
 from umt.tasks.base import Task
@@ -47,8 +49,9 @@ from umt.tasks.classify import Classify
 from umt.tasks.distill import Distill
 
 FRAMES, PIXELS, CLASSES = 2, 48, 3  # 3 classes: no two processes have the same share of the head
+FROZEN = 2  # of 4 blocks
 STEPS, KEPT, MICRO_BATCH, CLIPS_PER_STEP = 5, 3, 2, 8
-CLIP_GRAD = {"distill": 0.5, "classify": 0.2}  # below every norm that is seen
+CLIP_GRAD = {"distill": 0.5, "classify": 0.2, "frozen": 0.2}  # below every norm that is seen
 
 
 class SyntheticClips:
@@ -91,8 +94,9 @@ class Data:
 def make_task(name: str) -> Task:
     """Mixup and drop path off; the first block recomputes its activations."""
     torch.manual_seed(0)
-    if name == "classify":
+    if name in ("classify", "frozen"):
         model = create_model("vit_tiny_patch8_48", num_frames=FRAMES, num_classes=CLASSES, checkpoint_num=1)
+        freeze_blocks(model, FROZEN if name == "frozen" else 0)
         return Classify(model)
     teacher = create_model("clip_tiny_patch8_48")
     return Distill(create_model("pretrain_umt_tiny_patch8_48", num_frames=FRAMES, checkpoint_num=1), teacher)
@@ -137,7 +141,7 @@ def run(case: dict[str, str], folder: Path, place: Runtime) -> None:
         scores = [task.evaluation_step(batch) for batch in fixed[: 2 if place.is_main else 1]]
         return {"acc1": float(torch.cat(scores).square().mean())}
 
-    classifies = case["task"] == "classify"
+    classifies = case["task"] != "distill"
     trainer = Trainer(
         task,
         strategy,

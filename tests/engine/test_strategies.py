@@ -220,6 +220,41 @@ def test_every_checkpoint_is_a_whole_model_file_in_fp32(all_runs: Path, held: He
         model.load_state_dict(content[key])
 
 
+# ---- part of the model is frozen
+
+
+@pytest.fixture(scope="module")
+def frozen_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frozen")
+    run_cases(
+        [
+            (1, [case("frozen", PLAIN, "fp32")]),
+            (2, [case("frozen", held, "fp32") for held in HELD]),
+        ],
+        folder,
+    )
+    return folder
+
+
+@pytest.mark.slow
+@every_strategy
+def test_the_rest_trains_as_in_a_plain_process_where_blocks_are_frozen(frozen_runs: Path, held: Held) -> None:
+    seen, plain = (outcome(frozen_runs, "frozen", one, "fp32") for one in (held, PLAIN))
+    assert_same("frozen", seen, plain, FP32)
+
+
+@pytest.mark.slow
+@every_strategy
+def test_frozen_blocks_stay_bit_equal(frozen_runs: Path, held: Held) -> None:
+    content = outcome(frozen_runs, "frozen", held, "fp32").checkpoint
+    start = make_task("frozen").model
+    frozen = {name for name, parameter in start.named_parameters() if not parameter.requires_grad}
+    assert {name.split(".")[1] for name in frozen if name.startswith("blocks.")} == {"0", "1"}
+    for key in ("model", "model_ema"):
+        same = {name for name, value in start.state_dict().items() if torch.equal(value, content[key][name])}
+        assert {name for name in same if name in dict(start.named_parameters())} == frozen
+
+
 # ---- checkpoints cross
 
 

@@ -132,3 +132,79 @@ def test_a_smoothing_out_of_range_is_a_sentence() -> None:
 def test_an_unknown_filling_is_a_sentence() -> None:
     with pytest.raises(ConfigError, match=r"--remode \(cubes\) is not known"):
         tiny_task(erase_mode="cubes")
+
+
+# ---- classes that do not count alike, and several labels a video
+
+
+def test_class_weights_count_a_class_so_often() -> None:
+    _, logits, target = logits_of_golden()
+    weights = torch.rand(logits.shape[1]) + 0.5
+    each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    assert torch.allclose(classification_loss(logits, target, 0.0, weights), (weights[target] * each).mean())
+
+
+def test_class_weights_of_one_change_nothing_hard_soft_or_smoothed() -> None:
+    _, logits, target = logits_of_golden()
+    ones, soft = torch.ones(logits.shape[1]), torch.rand_like(logits).softmax(-1)
+    for labels, smoothing in ((target, 0.0), (target, 0.1), (soft, 0.0)):
+        plain = classification_loss(logits, labels, smoothing)
+        assert torch.allclose(classification_loss(logits, labels, smoothing, ones), plain)
+
+
+def test_a_hard_label_and_its_soft_target_weigh_the_same() -> None:
+    _, logits, target = logits_of_golden()
+    weights = torch.rand(logits.shape[1]) + 0.5
+    hot = torch.nn.functional.one_hot(target, logits.shape[1]).float()
+    assert torch.equal(
+        classification_loss(logits, target, 0.0, weights), classification_loss(logits, hot, 0.0, weights)
+    )
+
+
+def multi_batch() -> Batch:
+    batch = tiny_batch()
+    batch.label = torch.tensor([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1]]).float()
+    return batch
+
+
+def test_several_labels_are_a_yes_or_no_for_each_class() -> None:
+    batch = multi_batch()
+    output = tiny_task(multi_label=True, smoothing=0.0).training_step(batch, seed=0)
+    logits = tiny_task().evaluation_step(batch)
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.label)
+    assert torch.allclose(output.loss, wanted)
+    assert list(output.metrics) == ["loss"]
+
+
+def test_mixup_mixes_the_labels_of_a_multi_label_list_as_it_does_the_clips() -> None:
+    label = multi_batch().label
+    video = label[:, None, :, None, None].expand(4, 3, 5, 8, 8).contiguous()  # pixels that are the labels
+    mixed, target = ClipMixup(num_classes=5, cutmix_alpha=0.0, mode="elem")(video, label, 3)
+    assert torch.allclose(mixed[:, 0, :, 0, 0], target, atol=1e-6)
+    assert not torch.equal(target, label)
+
+
+def test_a_cut_of_a_multi_label_clip_gives_its_labels_by_its_share() -> None:
+    label = multi_batch().label
+    video = torch.zeros(4, 3, 1, 32, 32)
+    video[0] = 1
+    mixed, target = ClipMixup(num_classes=5, mixup_alpha=0.0, mode="batch")(video, label, 5)
+    share = mixed[0, 0, 0].mean()  # of clip 0 that is left
+    assert torch.allclose(target[0], share * label[0] + (1 - share) * label[3], atol=1e-6)
+
+
+def test_the_first_loss_outlives_a_restart() -> None:
+    task = tiny_task()
+    assert task.state_dict() == {}
+    first = task.training_step(tiny_batch(), seed=0).loss.item()
+    task.training_step(batch_of_other_clips(), seed=1)
+    again = tiny_task()
+    again.load_state_dict(task.state_dict())
+    again.training_step(batch_of_other_clips(), seed=2)
+    assert again.first_loss == first
+
+
+def batch_of_other_clips() -> Batch:
+    batch = tiny_batch()
+    batch.video = 255 - batch.video
+    return batch

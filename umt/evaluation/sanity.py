@@ -116,8 +116,8 @@ class Sanity:
         return "\n".join([*lines, *(f"  - {sentence}" for sentence in self.advice)])
 
     def _worst(self) -> list[ClassResult]:
-        known = [one for one in self.facts.classes if one.score is not None]
-        return sorted(known, key=lambda one: (one.score, one.name))[:_WORST]
+        known = [(one.score, one.name, one) for one in self.facts.classes if one.score is not None and one.score < 100]
+        return [one for *_, one in sorted(known, key=lambda entry: entry[:2])[:_WORST]]
 
 
 def _curve(facts: Facts) -> str:
