@@ -106,7 +106,28 @@ def test_of_other_numbers_of_classes_nothing_is_assumed() -> None:
     assert of_head("w.pth", 4, None, data_set="Kinetics_sparse").names is None
 
 
+@pytest.mark.parametrize("rows", [400, 710])
+def test_of_weights_that_are_not_the_original_s_nothing_is_assumed(rows: int) -> None:
+    assert of_head("w.pth", rows, None, data_set="Kinetics", may_be_published=False).names is None
+    told = of_head("w.pth", rows, None, data_set="Kinetics", flag="umt", may_be_published=False)
+    assert told.names == labels.names_of({400: "k400_umt", 710: "k710"}[rows])
+    assert not told.assumed
+
+
 # ---- both
+
+
+def test_a_head_that_nothing_tells_of_follows_the_lists_and_it_is_said() -> None:
+    settled = meet(Order(ALPHABETICAL, "labels.txt"), Order(None), 400, 400)
+    assert (settled.names, settled.head_rows) == (ALPHABETICAL, None)
+    assert settled.warning == (
+        "Nothing says in which order the head of w.pth numbers its 400 classes: they are taken to follow the lists "
+        "(Kinetics-400 in alphabetical order, by labels.txt)."
+    )
+
+
+def test_a_710_class_head_that_nothing_tells_of_gives_no_rows() -> None:
+    assert meet(Order(ALPHABETICAL, "labels.txt"), Order(None), 710, 400).head_rows is None
 
 
 def meet(listed: Order, head: Order, rows: int, classes: int, **how: Any) -> Settled:

@@ -135,11 +135,14 @@ def test_a_710_class_head_serves_an_alphabetical_list_by_the_right_rows(data: Da
 
 
 def test_the_head_of_a_file_is_known_without_a_model(trained: Path, data: Data, tmp_path: Path) -> None:
-    assert read_head(trained / "checkpoint-best.pth") == (CLASSES, NAMES)
-    assert read_head(data.folder / "teacher.pth") == (0, None)
+    assert read_head(trained / "checkpoint-best.pth") == (CLASSES, NAMES, True)
+    assert read_head(data.folder / "teacher.pth")[:2] == (0, None)
     weights = {"head.weight": torch.zeros(7, 4), "head.bias": torch.zeros(7)}
     torch.save({"module": weights}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert read_head(tmp_path / "old.pth") == (7, None)
+    assert read_head(tmp_path / "old.pth") == (7, None, True)
+    weights["patch_embed.proj.weight"] = torch.zeros(4, 3, 2, 8, 8)  # VideoMAE's: two frames a token
+    torch.save(weights, tmp_path / "two.pth")
+    assert read_head(tmp_path / "two.pth") == (7, None, False)
 
 
 def test_class_folders_name_the_classes_of_image_folder(data: Data, refused: Refused, tmp_path: Path) -> None:

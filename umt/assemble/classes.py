@@ -56,10 +56,13 @@ def settle(config: FinetuneConfig, lists: Order, *, test: bool = False) -> Settl
     model, data = config.model, config.data
     if not model.finetune or model.delete_head:
         return Settled(lists.names)
-    rows, names = read_head(model.finetune, model_key=model.model_key)
+    rows, names, may_be_published = read_head(model.finetune, model_key=model.model_key)
     if not rows:
         return Settled(lists.names)
-    head = label_order.of_head(model.finetune, rows, names, data_set=data.data_set, flag=data.head_label_order)
+    head = label_order.of_head(
+        model.finetune, rows, names, data_set=data.data_set, flag=data.head_label_order,
+        may_be_published=may_be_published,
+    )  # fmt: skip
     settled = label_order.settle(
         model.finetune, lists, head, rows=rows, classes=data.nb_classes, data_set=data.data_set, test=test
     )

@@ -159,7 +159,7 @@ def load_finetuned(config: FinetuneConfig, classifier: torch.nn.Module, classes:
     model, data = config.model, config.data
     if classes is None:
         kinetics = data.data_set in ("Kinetics", "Kinetics_sparse") and data.nb_classes != 710
-        within = kinetics and read_head(model.finetune, model_key=model.model_key)[0] == 710
+        within = kinetics and read_head(model.finetune, model_key=model.model_key).rows == 710
         classes = Settled(None, catalog.k710_head_rows(data.nb_classes) if within else None)
     return load_weights(
         classifier,

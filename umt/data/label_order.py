@@ -142,12 +142,26 @@ def agreed(orders: Sequence[Order]) -> Order:
 # ---- a head
 
 
-def of_head(path: str, rows: int, names: Sequence[str] | None, *, data_set: str, flag: str = "auto") -> Order:
-    """The order of a head of `rows` classes. `names`: those that its file holds; `flag`: --head_label_order."""
+def of_head(
+    path: str,
+    rows: int,
+    names: Sequence[str] | None,
+    *,
+    data_set: str,
+    flag: str = "auto",
+    may_be_published: bool = True,
+) -> Order:
+    """The order of a head of `rows` classes.
+
+    `names`: those that its file holds; `flag`: --head_label_order; `may_be_published`: it looks like the original's, so
+    that the number of its classes tells their order.
+    """
     if names is not None and len(names) == rows:
         return Order(tuple(names), path)
     if flag != "auto":
         return Order(_named("head_label_order", flag, data_set, rows), f"--head_label_order {flag}")
+    if not may_be_published:
+        return Order(None)
     if data_set in _KINETICS:
         order = _PUBLISHED.get(rows)
         told = "the number of its classes, as the file names none"
@@ -179,20 +193,20 @@ def settle(
     """
     if rows == classes:
         if listed.names is None or head.names is None:
-            return Settled(listed.names or head.names, None, _untold(listed, head))
+            return Settled(listed.names or head.names, None, _untold(path, listed, head))
         if labels.same(listed.names, head.names):
             return Settled(listed.names)
         if head.assumed or not may_take_rows:
             raise CheckpointError(_at_odds(path, listed, head, test=test))
         return _by_name(path, listed, head, test=test)
     own = head.names is not None and labels.order_of(head.names) != "k710"
-    kinetics_710 = rows == 710 and data_set in _KINETICS and not own
+    kinetics_710 = rows == 710 and data_set in _KINETICS and head.names is not None and not own
     if listed.names is not None and head.names is not None and not head.assumed and may_take_rows and not kinetics_710:
         return _by_name(path, listed, head, test=test)
     if not kinetics_710:
         return Settled(listed.names)
     names = listed.names or (labels.names_of(_PUBLISHED[classes]) if classes in _PUBLISHED else None)
-    return Settled(names, catalog.k710_head_rows(classes, listed.names), _untold(listed, Order(names)))
+    return Settled(names, catalog.k710_head_rows(classes, listed.names), _untold(path, listed, Order(names)))
 
 
 def _by_name(path: str, listed: Order, head: Order, *, test: bool) -> Settled:
@@ -216,7 +230,12 @@ def _by_name(path: str, listed: Order, head: Order, *, test: bool) -> Settled:
     return Settled(listed.names, rows, note=f"The head of {path} {done}.")
 
 
-def _untold(listed: Order, head: Order) -> str:
+def _untold(path: str, listed: Order, head: Order) -> str:
+    if listed.names is not None and head.names is None:
+        return (
+            f"Nothing says in which order the head of {path} numbers its {len(listed.names)} classes: they are taken "
+            f"to follow the lists ({listed})."
+        )
     known = None if head.names is None else labels.order_of(head.names)
     if listed.names is not None or known not in _PUBLISHED.values():
         return ""

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -27,6 +27,7 @@ from umt.models.layouts import huggingface
 
 CONFIG = "config.json"
 _PREPROCESSOR = "preprocessor_config.json"
+_PATCHES = ("patch_embed.proj.weight", "patch_embeddings.projection.weight")
 
 
 @dataclass
@@ -59,6 +60,11 @@ class Weights:
         heads = [k for k in self.state if k.endswith(("head.weight", "classifier.weight")) and "decoder" not in k]
         heads = [k for k in heads if k.split(".")[-2] in ("head", "classifier") and self.state[k].ndim == 2]
         return int(self.state[min(heads, key=len)].shape[0]) if heads else 0
+
+    def tubelet_size(self) -> int:
+        """Frames that one token covers; 0 where no patch embedding of a video is found."""
+        kernels = [value for name, value in self.state.items() if name.endswith(_PATCHES) and value.ndim == 5]
+        return int(kernels[0].shape[2]) if kernels else 0
 
     def labels(self) -> tuple[tuple[str, ...] | None, str]:
         """(names of the head's classes, None where nothing says them; what says them)."""
@@ -99,14 +105,22 @@ def open_weights(
     return opened
 
 
-def read_head(source: str | os.PathLike[str], *, model_key: str = "model|module") -> tuple[int, list[str] | None]:
-    """(classes of the head of `source`, 0 without one; their names where it says them).
+class Head(NamedTuple):
+    """Classes of a head, 0 without one; their names where something says them; whether it may be one of the original's.
 
-    Tensors of files in torch's present form are not read. Raises `CheckpointError`.
+    The original's tokens cover one frame. Of those that cover two, VideoMAE's, nobody here knows the order of classes.
     """
+
+    rows: int
+    names: list[str] | None
+    may_be_published: bool
+
+
+def read_head(source: str | os.PathLike[str], *, model_key: str = "model|module") -> Head:
+    """The head of `source`. Tensors of files in torch's present form are not read. Raises `CheckpointError`."""
     weights = open_weights(source, model_key=model_key, lazily=True)
     names, _ = weights.labels()
-    return weights.head(), None if names is None else list(names)
+    return Head(weights.head(), None if names is None else list(names), weights.tubelet_size() <= 1)
 
 
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:

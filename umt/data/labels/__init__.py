@@ -89,9 +89,9 @@ def rows_by_name(wanted: Sequence[str], have: Sequence[str]) -> list[int | None]
     rows: list[int | None] = []
     taken: set[int] = set()
     for name in wanted:
-        row = exact.get(name, plainly.get(plain(name), aliases.get(plain(name))))
-        rows.append(None if row is None or row in taken else row)
-        taken |= set() if row is None else {row}
+        found = exact.get(name, plainly.get(plain(name), aliases.get(plain(name))))
+        rows.append(None if found in taken else found)
+        taken |= set() if found is None else {found}
     return rows
 
 
