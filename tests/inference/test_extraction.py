@@ -18,7 +18,7 @@ from umt.data.transforms.pipelines import TestTransform
 from umt.errors import ConfigError
 from umt.inference.extraction import Extractor, usual_layer
 from umt.inference.parts import ClipParts, Sliding, most_clips
-from umt.inference.recognizer import Recognizer
+from umt.inference.recognizer import Recognizer, load
 from umt.models import create_model
 from umt.models.description import Description
 
@@ -94,6 +94,20 @@ def test_a_teacher_gives_patches_and_class_tokens_frame_by_frame() -> None:
     assert torch.allclose(Extractor(model, ["-1"], "none")(VIEWS)["-1"], features[-1], atol=1e-5)
     first = Extractor(model, ["-1"], "first")(VIEWS)["-1"]
     assert torch.allclose(teacher.ln_post(first) @ teacher.proj, classes, atol=1e-5)
+
+
+def test_a_teacher_is_loaded_by_its_name(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = create_model("clip_tiny_patch8_48")
+    torch.save(teacher.state_dict(), tmp_path / "clip.pth")
+    model = load(tmp_path / "clip.pth", model="clip_tiny_patch8_48", num_frames=4, device="cpu", precision="fp32")
+    views = model.transform(np.zeros((9, 60, 80, 3), np.uint8))
+    assert views.shape == (1, 4, 48, 48, 3)
+    taken = Extractor(model, ["-1"], "spatial")(views)["-1"]
+    assert taken.shape == (1, 4, 64)
+    with torch.no_grad():
+        features, _ = teacher.eval()(next(iter(model.batches(views))))
+    assert torch.allclose(taken, features[-1].unflatten(1, (4, -1)).mean(2), atol=1e-5)
 
 
 @pytest.mark.parametrize(

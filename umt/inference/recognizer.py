@@ -26,6 +26,7 @@ from umt.errors import ConfigError
 from umt.evaluation import multiview
 from umt.evaluation.multi_label import merge_sigmoids
 from umt.inference.class_names import HOW, class_names, numbered
+from umt.inference.teachers import is_teacher, load_teacher
 from umt.inference.views import Source, Views
 from umt.inference.windows import Window, windows
 from umt.models.description import Description, Sampling
@@ -165,7 +166,8 @@ def load(
             file with a name a line, or the names.
         batch_size: views in one forward pass. decoder: the video reader.
         sampling, sampling_rate, short_side_size: how views are taken, where the weights do not say it, or otherwise.
-        wanted: keywords of `umt.models.load_pretrained`: model, num_frames, input_size, sha256, ...
+        wanted: keywords of `umt.models.load_pretrained`: model, num_frames, input_size, sha256, ... Of a teacher
+            `model` is needed ("clip_b16").
 
     Raises CheckpointError for weights that cannot be loaded, ConfigError for what cannot be met.
     """
@@ -173,7 +175,7 @@ def load(
     settled = devices.choose_precision(precision, chosen)
     if batch_size < 1:
         raise ConfigError(f"batch_size ({batch_size}) must be at least 1.")
-    loaded = load_pretrained(source, **wanted)
+    loaded = load_teacher(source, **wanted) if is_teacher(wanted.get("model")) else load_pretrained(source, **wanted)
     classes = int(getattr(loaded.model, "num_classes", 0))
     names = class_names(str(source), classes, loaded.description.labels, labels) if classes else None
     taken = {"sampling": sampling, "sampling_rate": sampling_rate, "short_side_size": short_side_size}
