@@ -16,6 +16,9 @@ from umt.models import create_model, load_weights
 from umt.models.pretrained import load_pretrained
 from umt.models.weights import read_head
 
+# torch says of a pickle that it is unusual, and of its own packages that they are old.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 
 class Hostile:
     """Unpickled without restraint, this runs `touch MARKER`."""
