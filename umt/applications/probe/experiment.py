@@ -66,7 +66,10 @@ class Outcome:
             "videos": self.summary.videos,
             "chosen": self.tried[self.chosen],
             "tried": self.tried,
-            "curve": [{"epoch": c.epoch, "top1": c.top1, "loss": c.loss} for c in self.curve],
+            "curve": [
+                {"epoch": c.epoch, "top1": [round(x, 3) for x in c.top1], "loss": [round(x, 5) for x in c.loss]}
+                for c in self.curve
+            ],
             "seconds": round(self.seconds, 2),
             "notes": self.notes,
         }

@@ -23,7 +23,7 @@ def table(results: Mapping[str, Any]) -> str:
          f"{one['top5']:.2f}", setting(one["chosen"]), f"{one['chosen']['top1']:.1f}")
         for model in results["models"] for one in model["probes"]
     ]  # fmt: skip
-    head = ("weights", "probe", "top-1", "95 % interval", "top-5", "chosen setting", "on choice")
+    head = ("weights", "probe", "top-1", "95 % interval", "top-5", "chosen setting", "val top-1")
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     left = (0, 1, 5)
 
@@ -57,7 +57,7 @@ def write(folder: Path, results: Mapping[str, Any], outcomes: Sequence[Sequence[
                 made.scores.save(folder / f"scores_{number}_{made.probe}.npz")
         (folder / CURVES).write_bytes(curves(results))
         temporary = folder / f"{RESULTS}.tmp"
-        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(results) + "\n", encoding="utf-8")
         temporary.replace(folder / RESULTS)
     except OSError as error:
         raise OutputError(
