@@ -148,7 +148,7 @@ class _Painter:
 
 def _panel(shown: Shown, width: int, height: int) -> Image.Image:
     """The classes on a dark ground, each with a bar of its probability: RGBA, as wide as the video."""
-    size = max(min(height // 22, 40), 12)
+    size = max(min(min(height, width) // 24, 40), 12)
     font = ImageFont.load_default(size)
     line, margin = round(size * 1.5), size // 2
     classes = shown.classes[: max((height // 2 - 2 * margin) // line, 1)]
@@ -157,7 +157,7 @@ def _panel(shown: Shown, width: int, height: int) -> Image.Image:
     names = [(_fitting(name, font, width - 7 * size), p) for _, name, p in classes] or [("-", 0.0)]
     longest = max(font.getlength(name) for name, _ in names)
     right = min(round(longest + 6 * size), width)
-    draw.rectangle((0, 0, right, image.height), fill=(0, 0, 0, 150))
+    draw.rectangle((0, 0, right, image.height), fill=(0, 0, 0, 175))
     for number, (name, p) in enumerate(names):
         top = margin + number * line
         filled = round((right - 2 * margin) * p)

@@ -88,7 +88,7 @@ def _targets(out: str | None, videos: VideoList) -> list[str] | None:
     if out is None:
         return None
     names = [videos.file(row) for row in range(len(videos))]
-    if len(names) == 1 and not Path(out).is_dir():
+    if len(names) == 1 and Path(out).suffix and not Path(out).is_dir():
         if Path(out).suffix.lower() != ".mp4":
             raise ConfigError(f"--render ({out}) is written as MP4. Call it {Path(out).with_suffix('.mp4')}.")
         targets = [Path(out)]
