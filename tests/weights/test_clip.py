@@ -299,6 +299,22 @@ def test_from_timm_takes_what_the_hub_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_repository_of_the_hub_that_was_fetched_before_needs_no_network(tmp_path: Path) -> None:
+    expected = hugging_face(tmp_path / "hf", SIZES, whole=True)
+    made = tmp_path / "hf"
+    files: dict[str, Path | str] = {name: made / name for name in ("pytorch_model.bin", "config.json")}
+    env, output = hub_cache(tmp_path / "hub", "somebody/tiny-clip", files), tmp_path / "teacher.safetensors"
+    done = command(env, "--model", MODEL, "--from", "hf://somebody/tiny-clip", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    assert "source      hf://somebody/tiny-clip, Hugging Face's names" in done.stdout
+    assert "as the configuration beside it says" in done.stdout
+    teacher = create_model(MODEL).eval()
+    load_weights(teacher, output)
+    with torch.no_grad():
+        close(teacher.encode(frames(SIZES)[:, :, None])[:, 0], expected)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["timm", "hf://openai/clip-vit-base-patch16"])
 def test_without_a_network_a_sentence_says_so(tmp_path: Path, source: str) -> None:
     env = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}

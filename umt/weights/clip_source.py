@@ -37,6 +37,7 @@ TIMM = {
 }
 # Files of a repository of the hub, in the order in which they are looked for; beside them lies the configuration.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_ANOTHER_MAY_BE = ("has no file", "HF_HUB_OFFLINE")  # what fetch says where the next of them is worth a try
 _CONFIGURATIONS = ("config.json", "open_clip_config.json")
 
 
@@ -85,14 +86,14 @@ def _from_repository(name: str, sha256: str) -> Path:
     """A file of the hub; of a repository without a file's name, its weights, with its configuration beside them."""
     if name.removeprefix("hf://").count("/") > 1:
         return fetch(name, sha256=sha256)
-    lacking: CheckpointError | None = None
+    lacking: list[CheckpointError] = []
     for file in _WEIGHTS:
         try:
             path = fetch(f"{name}/{file}", sha256=sha256)
         except CheckpointError as error:
-            if "has no file" not in str(error):
+            if not any(reason in str(error) for reason in _ANOTHER_MAY_BE):
                 raise
-            lacking = lacking or error
+            lacking.append(error)
             continue
         for configuration in _CONFIGURATIONS:
             try:
@@ -100,7 +101,9 @@ def _from_repository(name: str, sha256: str) -> Path:
             except CheckpointError as error:
                 log.debug("%s", error)  # most repositories have one of the two
         return path
-    raise CheckpointError(f"{name} has none of {', '.join(_WEIGHTS)}. Name its file: {name}/FILE.") from lacking
+    if _ANOTHER_MAY_BE[0] not in str(lacking[0]):
+        raise lacking[0]
+    raise CheckpointError(f"{name} has none of {', '.join(_WEIGHTS)}. Name its file: {name}/FILE.")
 
 
 def read(source: Source) -> dict[str, Tensor]:
