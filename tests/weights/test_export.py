@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from tests.models.original import facts, filled
 from umt.errors import CheckpointError, ConfigError, OutputError
-from umt.models import Student, VisionTransformer, create_model
+from umt.models import Student, VisionTransformer, create_model, hub
 from umt.models.fetch import sha256_of
 from umt.models.pretrained import load_pretrained
 from umt.weights.export.command import main, parse
@@ -243,6 +244,14 @@ def test_without_a_hub_from_pretrained_says_what_to_do(tmp_path: Path, monkeypat
         VisionTransformer.from_pretrained("./nowhere")
     with pytest.raises(CheckpointError, match=r"nobody/nothing: the hub cannot be reached"):
         classifier().push_to_hub("nobody/nothing", token="hf_none")
+
+
+def test_a_folder_needs_no_hub_s_client(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as where it is not installed
+    hub._on_hub.cache_clear()
+    model = VisionTransformer.from_pretrained(export(source, tmp_path / "out"))
+    with pytest.raises(ConfigError, match=r"huggingface_hub is not installed. Run: pip install 'umt\[hub\]'"):
+        model.push_to_hub("owner/name")
 
 
 def test_the_report_holds_what_was_written(source: str, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class HubModel(nn.Module):
 
     def push_to_hub(
         self,
-        repository: str,
+        repo_id: str,
         *,
         description: Description | None = None,
         private: bool | None = None,
@@ -98,9 +98,9 @@ class HubModel(nn.Module):
 
         Raises `CheckpointError` where the hub cannot be reached or refuses.
         """
-        on_hub = _on_hub()(self, described(self, description), repository)
-        with _told(repository):
-            url = on_hub.push_to_hub(repository, private=private, token=token, commit_message=commit_message)
+        on_hub = _on_hub()(self, described(self, description), repo_id)
+        with _told(repo_id):
+            url = on_hub.push_to_hub(repo_id, private=private, token=token, commit_message=commit_message)
         return str(url)
 
 
@@ -132,8 +132,10 @@ def write_files(model: HubModel, folder: Path, description: Description, reposit
 
 def write_weights(model: HubModel, folder: Path, cast: dtype | None = None) -> Path:
     """model.safetensors, its floats as `cast`."""
-    _on_hub()
-    from safetensors.torch import save
+    try:
+        from safetensors.torch import save
+    except ImportError:
+        raise ConfigError("safetensors is not installed. Run: pip install 'umt[hub]'") from None
 
     state = {name: value.contiguous() for name, value in cast_state(model.state_dict(), cast).items()}
     # By way of the memory: writing by itself, safetensors has an error of its own for a full disk.
@@ -178,7 +180,7 @@ def _on_hub() -> Any:
     try:
         from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
     except ImportError:
-        raise ConfigError("this needs huggingface_hub and safetensors. Run: pip install 'umt[hub]'") from None
+        raise ConfigError("huggingface_hub is not installed. Run: pip install 'umt[hub]'") from None
 
     class OnHub(PyTorchModelHubMixin, library_name="umt", tags=list(TAGS)):
         def __init__(self, network: Any, facts: Any = None, repository: str = "") -> None:
