@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.weights.hub_server import Hub
 from umt.errors import CheckpointError
 from umt.models import fetch as fetching
 from umt.models.fetch import fetch, is_remote, path_here
@@ -265,6 +266,20 @@ def test_offline_the_hub_is_a_sentence(tmp_path: Path, name: str) -> None:
     said = hub_says(name, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
     assert said.startswith(f"{name} is not in the hub's cache here, and HF_HUB_OFFLINE is set.")
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_of_a_repository_the_weights_are_fetched_in_one_form(tmp_path: Path) -> None:
+    with Hub() as hub:
+        common = {"config.json": b"{}", "pytorch_model.bin": b"bin", "training.py": b"", "optimizer.bin": b""}
+        hub.repositories["me/both"] = {**common, "model.safetensors": b"safe"}
+        hub.repositories["me/bin"] = common
+        hub.repositories["me/none"] = {"config.json": b"{}"}
+        where = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path)}
+        both, only, none = (hub_says(f"hf://me/{name}", **where) for name in ("both", "bin", "none"))
+    assert {entry.name for entry in Path(both).iterdir()} == {"config.json", "model.safetensors"}
+    assert {entry.name for entry in Path(only).iterdir()} == {"config.json", "pytorch_model.bin"}
+    assert none.startswith("hf://me/none has no model*.safetensors or pytorch_model*.bin. Name the file")
 
 
 @pytest.mark.slow

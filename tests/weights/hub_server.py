@@ -77,6 +77,13 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._missing("RepoNotFound")
             siblings = [{"rfilename": name} for name in files]
             return self._answer({"id": match[1], "sha": COMMIT, "siblings": siblings, "private": False, "tags": []})
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+", path):
+            files = self.server.repositories.get(match[1], {})
+            listed = [
+                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in files.items()
+            ]
+            return self._answer(listed)
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             files = self.server.repositories.get(match[1])
             if files is None or match[2] not in files:

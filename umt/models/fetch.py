@@ -29,8 +29,9 @@ from umt.models import published
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
 _HEX = re.compile(r"[0-9a-f]{64}")
-# What of a hub's repository is a model: weights and their descriptions, nothing that runs.
-_OF_A_MODEL = ["*.json", "*.safetensors", "*.bin", "*.txt", "README.md"]
+# What of a hub's repository is a model: its descriptions and its weights, in the first of the forms that it has.
+_DESCRIPTIONS = ["*.json", "*.txt", "README.md"]
+_WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]
 
 
 def is_remote(source: str) -> bool:
@@ -285,7 +286,12 @@ def _from_hub(name: str) -> Path:
     try:
         if file:
             return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
-        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=_OF_A_MODEL))
+        for pattern in _WEIGHTS:
+            wanted = [*_DESCRIPTIONS, pattern]
+            folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=wanted))
+            if any(folder.glob(pattern)):
+                return folder
+        raise CheckpointError(f"{name} has no {' or '.join(_WEIGHTS)}. Name the file: {name}/FILE")
     except errors.GatedRepoError:
         raise CheckpointError(
             f"{name} is behind a form: accept it on https://huggingface.co/{repo}, then run: hf auth login"
