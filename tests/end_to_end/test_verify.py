@@ -69,6 +69,7 @@ def test_the_number_of_the_training_is_found_again(trained: Path, verify: Verify
     said = verify("--expect", str(trained / "test.json"), code=0)
     assert "verdict: agrees" in said
     assert "+0.00" in said
+    assert "0   of 36 other than that run's: 0 right only now, 0 only then" in said
 
 
 def test_a_row_of_a_zoo_of_ones_own_is_found_again(trained: Path, verify: Verify, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umt.results.verdict import judge, missing_allowance
+from umt.results.verdict import judge, missing_allowance, wilson
 
 NARROW, WIDE = (87.0, 87.8), (80.0, 94.0)
 
@@ -39,6 +39,10 @@ def test_few_videos_far_from_the_number_differ() -> None:
     assert judge(3.0, 87.4, interval=(0.0, 7.0), videos=100, official=19_906).word == "differs"
 
 
+def test_two_videos_prove_nothing_though_both_are_wrong() -> None:
+    assert judge(0.0, 87.4, interval=(0.0, 0.0), videos=2, official=19_906).word == "cannot say"
+
+
 def test_few_videos_outside_a_stated_tolerance_but_within_chance_say_nothing() -> None:
     assert judge(85.0, 87.4, interval=WIDE, videos=100, official=19_906, tolerance=0.1).word == "cannot say"
 
@@ -58,6 +62,14 @@ def test_a_list_with_more_videos_than_the_official_one_lacks_none() -> None:
 def test_more_videos_never_allow_for_more(expected: float, official: int, share: float) -> None:
     videos = max(1, int(share * official))
     assert missing_allowance(expected, videos, official) >= missing_allowance(expected, videos + 1, official) >= 0
+
+
+def test_the_interval_of_wilson_is_his() -> None:
+    """0 of 10 and 5 of 10: the closed forms z^2 / (n + z^2), and 1/2 plus or minus z / (2 sqrt(n + z^2))."""
+    z2 = 1.96**2
+    assert wilson(0, 10) == pytest.approx((0, 100 * z2 / (10 + z2)), abs=1e-9)
+    half = 100 * 1.96 / (2 * (10 + z2) ** 0.5)
+    assert wilson(50, 10) == pytest.approx((50 - half, 50 + half))
 
 
 def test_the_allowance_is_what_leaving_videos_out_by_chance_makes() -> None:

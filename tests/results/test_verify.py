@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from umt.data.list_lines import Form
 from umt.errors import ConfigError
 from umt.results import verify
 from umt.results.verify import main
+from umt.results.zoo import published_rows
 
 ROW = "b16_ptk710_ftk710_ftk400_f8_res224"
 
@@ -41,6 +43,12 @@ def test_flags_of_the_test_are_passed_on() -> None:
     words, passed = verify._words([ROW, "l.csv", "--prefix", "p", "--tolerance=0.3", "--split", ",", "--json"])
     assert (words.model, words.list, words.tolerance, words.json) == (ROW, "l.csv", 0.3, True)
     assert passed == ["--prefix", "p", "--split", ","]
+
+
+def test_flags_that_change_a_row_are_said() -> None:
+    row = published_rows()[ROW]
+    said = verify._notes(row, ["--test_num_crop", "1", "--test_num_segment=4", "--split", " ", "--batch_size", "4"])
+    assert said == "not tested as its row is: --test_num_crop 1 (3)"
 
 
 def test_a_checkpoint_is_held_against_the_row_of_its_name() -> None:
@@ -85,12 +93,17 @@ def test_a_folder_and_its_test_list_are_taken_as_they_are(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("header", ["", "path,label\n"])
-def test_a_sample_is_spread_over_the_list(tmp_path: Path, header: str) -> None:
-    (tmp_path / "test.csv").write_text(header + "".join(f"v{i}.mp4,{i // 10}\n" for i in range(100)))
-    folder, videos = verify._data_path(str(tmp_path), tmp_path / "out", Form(","), 10)
-    text = Path(folder, "test.csv").read_text()
-    assert text == header + "".join(f"v{10 * i}.mp4,{i}\n" for i in range(10))
-    assert videos == 100
+def test_a_sample_is_drawn_by_chance_the_same_each_time(tmp_path: Path, header: str) -> None:
+    lines = [f"v{i}.mp4,{i % 8}" for i in range(400)]
+    (tmp_path / "test.csv").write_text(header + "\n".join(lines) + "\n")
+    drawn = set()
+    for out in ("a", "b"):
+        folder, videos = verify._data_path(str(tmp_path), tmp_path / out, Form(","), 100)
+        drawn.add(Path(folder, "test.csv").read_text())
+    (text,) = drawn
+    chosen = text.removeprefix(header).splitlines()
+    assert (videos, len(set(chosen)), set(chosen) <= set(lines)) == (400, 100, True)
+    assert min(Counter(line[-1] for line in chosen).values()) > 4  # of each of 8 classes
 
 
 def test_a_sample_of_more_than_there_is_is_the_list(tmp_path: Path) -> None:

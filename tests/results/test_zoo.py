@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from umt.config.cli import parse
 from umt.data import catalog
 from umt.errors import ConfigError
 from umt.results.zoo import OFFICIAL_VIDEOS, published_rows, read_zoo
@@ -49,6 +50,13 @@ def test_a_row_that_the_page_marks_says_what_was_decided(name: str) -> None:
     line = next(line for line in PAGE.read_text(encoding="utf-8").splitlines() if f"/{name}.pth)" in line)
     frames_16 = "16x3x4" in line  # note 5 stands for all of them
     assert bool(ROWS[name].decided) == (bool(re.search(r"\[\d\] ", line)) or frames_16)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_flags_of_a_row_are_a_run(name: str) -> None:
+    words = [word for flag, value in ROWS[name].flags.items() for word in (f"--{flag}", value)]
+    config = parse("finetune", [*words, "--finetune", name, "--data_path", "lists", "--eval"], files=False)
+    assert str(config.model.model) == ROWS[name].flags["model"]
 
 
 def test_the_official_test_lists_are_smaller_than_the_training_lists() -> None:

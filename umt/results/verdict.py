@@ -35,6 +35,17 @@ def missing_allowance(expected: float, videos: int, official: int | None) -> flo
     return 100 * 1.96 * math.sqrt(p * (1 - p) * (1 / videos - 1 / official))
 
 
+def wilson(percent: float, videos: int) -> tuple[float, float]:
+    """95 % interval of an accuracy, which has a width also where all videos are right, or wrong.
+
+    (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953.)
+    """
+    p, z2 = percent / 100, 1.96**2
+    centre, scale = p + z2 / (2 * videos), 1 + z2 / videos
+    half = 1.96 * math.sqrt(p * (1 - p) / videos + z2 / (4 * videos**2))
+    return 100 * (centre - half) / scale, 100 * (centre + half) / scale
+
+
 def judge(
     measured: float,
     expected: float,
@@ -54,7 +65,7 @@ def judge(
     allowed = DIGIT + allowance if tolerance is None else tolerance
     difference = measured - expected
     close = abs(difference) <= allowed + 1e-9
-    low, high = interval
+    low, high = interval if interval[0] < interval[1] else wilson(measured, videos)
     sampled, wide = official is not None and videos < official, high - low > max_interval
     reaches = low <= expected + allowed and high >= expected - allowed
     word: Word = "agrees" if close else "differs"

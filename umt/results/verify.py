@@ -12,6 +12,7 @@ import difflib
 import json
 import logging
 import os
+import random
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -49,7 +50,7 @@ def _parser() -> Parser:
     add("--tolerance", type=float, metavar="T", help="points (default: 0.1, and what the missing videos may make)")
     add("--max_interval", type=float, default=MAX_INTERVAL, metavar="W", help="with videos missing, a 95 %% interval "
         f"wider than this says nothing (default: {MAX_INTERVAL:g} points)")  # fmt: skip
-    add("--sample", type=int, metavar="N", help="test N lines of LIST only, evenly spread")
+    add("--sample", type=int, metavar="N", help="test N lines of LIST only, drawn by chance, the same each time")
     add("--json", action="store_true", help="print JSON instead of the table")
     return parser
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     output = _last(passed, "output_dir") or str(Path("outputs", "verify", row.name))
     form = Form(separator_of(_last(passed, "split") or flags.get("split", " ")), _frames(passed))
     folder, lines = _data_path(words.list, Path(output), form, words.sample)
-    row = replace(row, videos=row.videos or lines)
+    row = replace(row, videos=row.videos or lines, decided=_notes(row, passed))
     given = [word for flag, value in flags.items() for word in (f"--{flag}", value)]
     run = ["--data_path", folder, "--finetune", words.model, "--output_dir", output, *given, *passed, "--eval"]
     _test(run)
@@ -104,6 +105,17 @@ def _last(words: Sequence[str], flag: str) -> str:
         elif word.startswith(f"--{flag}="):
             value = word.partition("=")[2]
     return value
+
+
+def _notes(row: Row, passed: Sequence[str]) -> str:
+    """What was decided of a row, and what flags have changed of it."""
+    other = [
+        f"--{flag} {_last(passed, flag)} ({value})"
+        for flag, value in row.flags.items()
+        if flag != "split" and _last(passed, flag) not in ("", value)
+    ]
+    changed = f"not tested as its row is: {', '.join(other)}" if other else ""
+    return "; ".join(filter(None, (row.decided, changed)))
 
 
 def _frames(passed: Sequence[str]) -> bool:
@@ -240,14 +252,15 @@ def _data_path(given: str, output: Path, form: Form, sample: int | None) -> tupl
 
 
 def _sample(source: Path, target: Path, form: Form, sample: int) -> int:
-    """Writes `sample` lines, evenly spread, so that a list in the order of its classes gives some of each."""
+    """Writes `sample` lines, drawn by chance, the same each time; returns how many there are."""
     if source.suffix == ".parquet":
         raise ConfigError(f"--sample takes lines of a csv list, not of {source}.")
     text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
     lines = [line for line in text.splitlines() if line.strip()]
     head = lines[:1] if lines and form.row(lines[0]) is None else []
     body = lines[len(head) :]
-    chosen = [body[i * len(body) // sample] for i in range(sample)] if sample < len(body) else body
+    drawn = sorted(random.Random(0).sample(range(len(body)), min(sample, len(body))))
+    chosen = [body[i] for i in drawn]
     target.write_text("".join(f"{line}\n" for line in (*head, *chosen)), encoding="utf-8", errors="surrogateescape")
     return len(body)
 
@@ -281,6 +294,7 @@ class Report:
     crops: int
     provenance: dict[str, Any]
     verdict: Verdict
+    compared: str = ""  # with the scores of another run, video by video
     hint: str = ""
 
     def table(self) -> str:
@@ -302,6 +316,7 @@ class Report:
         ]
         if self.unreadable:
             lines.append(f"{'unreadable':<12}{self.unreadable:>7}   count as wrong")
+        lines += [f"{'answers':<12}{self.compared}"] if self.compared else []
         lines += [f"note: {row.decided}"] if row.decided else []
         return "\n".join([*lines, f"verdict: {verdict.word}", *filter(None, (verdict.why, self.hint))])
 
@@ -335,12 +350,32 @@ def _report(words: Any, row: Row, output: Path) -> int:
         crops=tested["crops"],
         provenance=tested["provenance"],
         verdict=verdict,
+        compared=_compared(output, Path(row.source)) if words.expect and Path(row.source).is_file() else "",
         hint=_renumbered(output, row.top1, measured) if low else "",
     )
     text = json.dumps(asdict(made), indent=1)
     (output / "verify.json").write_text(text, encoding="utf-8")
     print(text if words.json else made.table())
     return EXIT_CODES[verdict.word]
+
+
+def _compared(output: Path, test: Path) -> str:
+    """How many videos the run of this test.json answered otherwise, if its scores are there and of these videos."""
+    from umt.evaluation.ensemble import align
+    from umt.evaluation.score_files import read_scores
+    from umt.evaluation.scores import ScoresError
+
+    other = test.parent / "scores.npz"
+    if not other.is_file() or other.resolve() == (output / "scores.npz").resolve():
+        return ""
+    try:
+        both = align([read_scores(other), read_scores(output / "scores.npz")], common=True)
+    except ScoresError:  # of other videos or labels: that the numbers are not of the same has been said
+        return ""
+    before, now = (values.argmax(axis=1) for values in both.values("mean"))
+    changed = before != now
+    won, lost = (int((changed & (answer == both.labels)).sum()) for answer in (now, before))
+    return f"{int(changed.sum()):>7}   of {len(both)} other than that run's: {won} right only now, {lost} only then"
 
 
 def _renumbered(output: Path, expected: float, measured: float) -> str:
