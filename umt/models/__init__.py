@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from umt.models.clip_teacher import ClipTeacher
+    from umt.models.description import Description
     from umt.models.loading import LoadReport, load_weights
+    from umt.models.pretrained import Pretrained, load_pretrained
     from umt.models.registry import create_model, list_models, register_model
     from umt.models.specs import ModelSpec
     from umt.models.student import Student
@@ -24,14 +26,17 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ClipTeacher": "clip_teacher",
+    "Description": "description",
     "LoadReport": "loading",
     "ModelSpec": "specs",
+    "Pretrained": "pretrained",
     "Student": "student",
     "Teacher": "teacher",
     "VisionTransformer": "vit",
     "create_model": "registry",
     "create_teacher": "teacher",
     "list_models": "registry",
+    "load_pretrained": "pretrained",
     "load_weights": "loading",
     "register_model": "registry",
     "register_timm": "timm_entries",
@@ -39,14 +44,17 @@ _HOME = {
 
 __all__ = [
     "ClipTeacher",
+    "Description",
     "LoadReport",
     "ModelSpec",
+    "Pretrained",
     "Student",
     "Teacher",
     "VisionTransformer",
     "create_model",
     "create_teacher",
     "list_models",
+    "load_pretrained",
     "load_weights",
     "register_model",
     "register_timm",
