@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +123,39 @@ def test_an_unreadable_test_video_is_named_unless_it_may_count_as_wrong(data: Pa
 def test_what_cannot_work_is_said_in_a_sentence(data: Path, tmp_path: Path, more: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         _probe(data, tmp_path / "out", *more)
+
+
+def _marked(path: Path) -> bool:
+    """Whether a row is there, of a file that may be in the making."""
+    try:
+        return bool(np.load(path).any())
+    except (ValueError, EOFError):
+        return False
+
+
+@pytest.mark.slow
+def test_a_probe_that_was_killed_goes_on_with_the_rows_that_are_missing(tmp_path: Path) -> None:
+    video = render(tmp_path / "a.mp4", frames=9, width=60, height=48)
+    for split, count in (("train", 90), ("test", 12)):
+        for number in range(count):
+            (tmp_path / f"{split}{number}.mp4").symlink_to(video)
+        lines = [f"{split}{number}.mp4,{number % 3}\n" for number in range(count)]
+        (tmp_path / f"{split}.csv").write_text("".join(lines))
+    words = ["--checkpoint", "none", "--model", MODEL, "--data_path", str(tmp_path), "--probes", "knn", "--batch_size"]
+    words += ["1", "--num_workers", "0", "--device", "cpu", "--precision", "fp32", "--output"]
+    killed = subprocess.Popen([sys.executable, "-m", "umt", "probe", *words, str(tmp_path / "killed")])
+    marks: list[Path] = []
+    while killed.poll() is None and not any(_marked(path) for path in marks):
+        marks = list((tmp_path / "killed").glob("features/*/train.marks.npy"))
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    there = int((np.load(marks[0]) == 1).sum())
+    assert there >= 64
+    assert main([*words, str(tmp_path / "killed")]) == 0
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    one, two = (np.load(next((tmp_path / n).glob("features/*/train.pooled.npy"))) for n in ("killed", "whole"))
+    np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.slow

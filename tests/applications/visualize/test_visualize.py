@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from tests import browser
 from tests.videos import render
 from umt.applications.visualize.command import main
 from umt.applications.visualize.look import Viewer
@@ -183,3 +184,18 @@ def test_a_teacher_of_timm_guides_too(files: Path, tmp_path: Path) -> None:
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "visible tokens" in page
     assert "The class token&#39;s attention in the last block" in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.PROGRAM is None, reason=browser.WITHOUT)
+def test_the_page_opens_in_a_browser_with_all_its_pictures_and_nothing_else(files: Path, tmp_path: Path) -> None:
+    render(tmp_path / "<img src=x>.mp4", frames=20, width=60, height=48)
+    words = [str(tmp_path / "<img src=x>.mp4"), "--checkpoint", str(files / "student.pth")]
+    assert main([*words, "--output", str(tmp_path / "out"), "--frames", "2", "--device", "cpu"]) == 0
+    (tmp_path / "profile").mkdir()
+    visit = browser.visit(tmp_path / "out" / "index.html", tmp_path / "profile")
+    assert len(visit.pictures) == 8
+    assert all(width > 0 for _, width in visit.pictures)
+    assert visit.complaints == []
+    assert visit.requests == []
+    assert "<img src=x>.mp4" in visit.text

@@ -46,6 +46,7 @@ def grid(lrs: Sequence[float], weight_decays: Sequence[float]) -> list[Setting]:
 
 
 def training(rows: int, epochs: int | None = None) -> Training:
-    """SGD for 100 epochs, of small data longer: at least 1000 steps."""
+    """SGD for 100 epochs; of small data longer (1000 steps), of large shorter (20 000 steps, at least 10 epochs)."""
     batch = max(min(256, rows // 8), 1)
-    return Training("sgd", epochs or max(100, -(-1000 * batch // rows)), batch)
+    usual = max(10, min(100, -(-20_000 * batch // rows)))
+    return Training("sgd", epochs or max(usual, -(-1000 * batch // rows)), batch)
