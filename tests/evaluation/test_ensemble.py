@@ -175,6 +175,12 @@ def test_streams_in_other_folders_with_other_endings_are_matched_by_name() -> No
     assert "without its ending" in aligned.notes[0]
 
 
+def test_a_video_that_is_missing_is_not_replaced_by_its_namesake() -> None:
+    paths = tuple(f"a/v{i}.mp4" for i in range(R))
+    with pytest.raises(ScoresError, match=r"m2 has no scores of a/v3\.mp4"):
+        align([member(1, paths=paths), member(2, paths=tuple(p.replace("a/v3.mp4", "b/v3.avi") for p in paths))])
+
+
 def test_the_same_names_in_class_folders_are_told_apart() -> None:
     one = member(1, paths=tuple(f"/a/c{i % 3}/{i // 3}.mp4" for i in range(R)))
     two = member(2, paths=tuple(f"/b/x/c{i % 3}/{i // 3}.mp4" for i in range(R)))
@@ -245,6 +251,17 @@ def test_a_video_without_a_label_stays_so_in_another_order_of_classes() -> None:
 def test_other_classes_are_named() -> None:
     with pytest.raises(ScoresError, match=r"m2 has a class 'z' that m1 has not"):
         align([member(1, class_names=tuple("abcde")), member(2, class_names=tuple("abcdz"))])
+
+
+def test_fewer_classes_are_named() -> None:
+    few = member(2, logits=np.zeros((R, 1, K - 1)), labels=np.zeros(R, int), class_names=tuple("abcd"))
+    with pytest.raises(ScoresError, match=r"m1 has a class 'e' that m2 has not: 5 and 4 classes"):
+        align([member(1, class_names=tuple("abcde")), few])
+
+
+def test_a_class_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ScoresError, match="m2 names a class twice"):
+        align([member(1, class_names=tuple("aabcd")), member(2, class_names=tuple("abacd"))])
 
 
 def test_another_number_of_classes_is_refused() -> None:

@@ -148,22 +148,26 @@ def _require_sound(member: Member) -> None:
 def _classes_of(first: Member, member: Member, spell: Callable[..., Any], notes: list[str]) -> Member:
     """`member` with its classes in the order of `first`."""
     if first.class_names and member.class_names:
-        ours, theirs = (list(spell(m.class_names)) for m in (first, member))
-        if ours == theirs:
-            return member
-        if len(set(theirs)) == len(theirs) and set(ours) == set(theirs):
-            place = {name: i for i, name in enumerate(theirs)}
-            order = np.array([place[name] for name in ours], np.int64)
-            back = np.append(np.argsort(order), -1)  # the last serves -1, no label
-            notes.append(f"{member.name} numbers its classes in another order; they are matched by their names")
-            return replace(
-                member, logits=member.logits[..., order], labels=back[member.labels], class_names=first.class_names
-            )
-        odd = next(name for i, name in enumerate(theirs) if i >= len(ours) or name not in ours)
-        raise ScoresError(
-            f"{member.name} has a class '{odd}' that {first.name} has not: {len(theirs)} and {len(ours)} classes. "
-            "Fuse tests of one set of classes."
-        )
+        for spelt in (tuple, spell):
+            ours, theirs = (list(spelt(m.class_names)) for m in (first, member))
+            if ours == theirs:
+                return member
+            if len(set(theirs)) == len(theirs) and sorted(ours) == sorted(theirs):
+                place = {name: i for i, name in enumerate(theirs)}
+                order = np.array([place[name] for name in ours], np.int64)
+                back = np.append(np.argsort(order), -1)  # the last serves -1, no label
+                notes.append(f"{member.name} numbers its classes in another order; they are matched by their names")
+                return replace(
+                    member, logits=member.logits[..., order], labels=back[member.labels], class_names=first.class_names
+                )
+        for one, names, other, others in ((member, theirs, first, ours), (first, ours, member, theirs)):
+            odd = sorted(set(names) - set(others))
+            if odd:
+                raise ScoresError(
+                    f"{one.name} has a class '{odd[0]}' that {other.name} has not: {len(names)} and {len(others)} "
+                    "classes. Fuse tests of one set of classes."
+                )
+        raise ScoresError(f"{member.name} names a class twice, so its classes cannot be told apart. Mend its names.")
     if first.classes != member.classes:
         raise ScoresError(
             f"{member.name} has {member.classes} classes, {first.name} has {first.classes}. "
@@ -176,7 +180,10 @@ Keys = dict[object, int]
 
 
 def _keys(members: Sequence[Member]) -> tuple[list[Keys], str]:
-    """Key -> place, a member, by the strictest name at which the members share most videos; and how it is done."""
+    """Key -> place, a member, by the strictest name that half of the videos share, else the most; and which it is.
+
+    Not by the most alone: a looser name may take a video that one member lacks for one that another lacks.
+    """
     found: list[tuple[int, list[Keys], str]] = []
     for how, name in _NAMINGS:
         if any(m.stems for m in members) and name is not _stems:
@@ -195,8 +202,9 @@ def _keys(members: Sequence[Member]) -> tuple[list[Keys], str]:
             f"{member.name} names {twice} more than once, so its videos cannot be told apart. Give scores files of "
             "umt test, or files with paths and rows."
         )
-    _, places, how = max(found, key=lambda entry: entry[0])  # the first of equals
-    return places, how
+    enough = min(map(len, members)) / 2
+    best = next((entry for entry in found if entry[0] >= enough), max(found, key=lambda entry: entry[0]))
+    return best[1], best[2]
 
 
 def _paths(member: Member) -> Sequence[object] | None:
