@@ -20,6 +20,7 @@ from umt.data.batch import Batch
 from umt.data.transforms.normalize import normalize
 from umt.engine.evaluator import SCORES_FILE, run_test, validate, weights_digest
 from umt.errors import UserError
+from umt.evaluation.multi_label import MultiLabelScores, summarise_multi_label
 from umt.evaluation.multiview import merge
 from umt.evaluation.partial import PartialWriter, partial_path, partial_ranks
 from umt.evaluation.scores import ScoresError, ViewScores
@@ -287,3 +288,37 @@ def test_a_gap_stops_both_processes_with_the_same_sentence(two_processes: list[d
     first, second = (found["gap"] for found in two_processes)
     assert first == second
     assert "1.mp4 (row 1)" in first
+
+
+# Several labels a video
+
+
+def several(row: int, clips: int = 1, crops: int = 1) -> Batch:
+    batch = views(row, clips, crops)
+    batch.label = ((torch.arange(CLASSES) + row) % 3 == 0).float().repeat(len(batch), 1)
+    return batch
+
+
+def test_validation_of_several_labels_has_precision_and_no_accuracy() -> None:
+    tested = task()
+    found = validate(tested, [several(row) for row in (3, 1, 0, 2, 4, 2)], videos=VIDEOS)  # row 2 came twice
+    with torch.no_grad():
+        logits = torch.cat([tested.model.eval()(normalize(several(row).video)) for row in range(VIDEOS)])
+    truth = torch.cat([several(row).label for row in range(VIDEOS)])
+    assert found.loss == pytest.approx(F.binary_cross_entropy_with_logits(logits, truth).item(), rel=1e-6)
+    assert found.many == MultiLabelScores.of(logits.sigmoid().numpy(), truth.numpy() > 0)
+    assert list(found.metrics()) == ["loss", "map", "f1_micro", "f1_macro"]
+
+
+def test_a_test_of_several_labels_merges_sigmoids_and_keeps_the_labels(tmp_path: Path) -> None:
+    tested = task()
+    labels = np.concatenate([several(row).label.numpy() for row in range(VIDEOS)])
+    scores = ViewScores(
+        rows=range(VIDEOS), labels=labels, paths=[f"{row}.mp4" for row in range(VIDEOS)], clips=CLIPS, crops=CROPS,
+        classes=CLASSES,
+    )  # fmt: skip
+    batches = [several(row, CLIPS, CROPS) for row in range(VIDEOS)]
+    result = run_test(tested, lambda done: batches, scores=scores, folder=tmp_path)
+    saved = ViewScores.load(result.scores_path)
+    assert np.array_equal(saved.labels, labels)
+    assert result.summary == summarise_multi_label(saved)

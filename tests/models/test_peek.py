@@ -56,6 +56,22 @@ def test_an_exported_folder_says_it_in_words(tmp_path: Path) -> None:
     assert peek(str(tmp_path)) == Start(str(tmp_path), "vit_base_patch16_224", 16, 1, 224, 2, ("a", "b"))
 
 
+def test_the_folder_of_a_run_says_it_by_its_flags(tmp_path: Path) -> None:
+    flags = {"task": "finetune", "model": "vit_tiny_patch8_48", "num_frames": 4, "tubelet_size": 1, "input_size": 48}
+    (tmp_path / "config.json").write_text(json.dumps({**flags, "nb_classes": 2, "class_names": ["a", "b"]}))
+    found = peek(str(tmp_path))
+    assert (found.model, found.num_frames, found.head, found.names) == ("vit_tiny_patch8_48", 4, 2, ("a", "b"))
+
+
+def test_a_folder_of_transformers_is_known_by_its_sizes(tmp_path: Path) -> None:
+    told = {
+        "hidden_size": 768, "num_hidden_layers": 12, "patch_size": 16, "num_frames": 16, "tubelet_size": 2,
+        "image_size": 224, "architectures": ["VideoMAEForVideoClassification"], "id2label": {"0": "a", "1": "b"},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    assert peek(str(tmp_path)) == Start(str(tmp_path), "vit_base_patch16_224", 16, 2, 224, 2)
+
+
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 but no zip", b"\x80\x04K\x01.", b"\xff" * 64])
 def test_what_is_no_checkpoint_tells_nothing(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(content)

@@ -131,8 +131,11 @@ def _choose_model(choices: _Choices, start: Start, *, random: bool) -> None:
         why = f"{start.source} does not tell, it is looked at when it is loaded" if start.source else "the common one"
         choices.choose("model", "vit_base_patch16_224", why)
     spec = SPECS.get(choices.get("model"))
-    choices.choose("num_frames", start.num_frames or 8, told if start.num_frames else "as published")
     choices.choose("tubelet_size", start.tubelet_size or 1, told if start.tubelet_size else "as published")
+    frames = 8 * choices.get("tubelet_size")
+    choices.choose(
+        "num_frames", start.num_frames or frames, told if start.num_frames else "8 steps in time, as published"
+    )
     size = start.input_size or (spec.image_size if spec else 224)
     choices.choose("input_size", size, told if start.input_size else "the model's")
 

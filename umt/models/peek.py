@@ -46,18 +46,16 @@ def peek(source: str) -> Start:
     try:
         if path.is_dir():
             return _folder(source, path)
-        if path.is_file():
-            return _of(source, *_content(path))
+        file = path if path.is_file() else path.with_name(f"{path.name}.pth")
+        if file.is_file():
+            return _of(source, *_content(file))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error, zipfile.BadZipFile):
         pass  # what is wrong with it is said, in a sentence, where it is loaded
     except (pickle.UnpicklingError, EOFError, MemoryError, RecursionError, ImportError):
         pass
     if row is None:
         return Start(source)
-    model = row.model if row.model in SPECS else None
-    return Start(
-        source, _classifier(model), row.num_frames, 1, row.input_size, row.num_classes, config={}
-    )  # of its labels the run itself asks
+    return Start(source, _classifier(row.model), row.num_frames, 1, row.input_size, row.num_classes)
 
 
 def _classifier(model: str | None) -> str | None:
@@ -70,18 +68,45 @@ def _classifier(model: str | None) -> str | None:
 
 
 def _folder(source: str, path: Path) -> Start:
-    described = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    arguments, labels = described.get("arguments", {}), described.get("labels")
-    size = arguments.get("image_size")
+    """An exported folder, the folder of a run, or one of transformers; each has a config.json of its own."""
+    told = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if "hidden_size" in told:
+        return _of_transformers(source, told)
+    if "task" in told:
+        head = told.get("nb_classes", 0) if told["task"] == "finetune" else 0
+        names, sizes = told.get("class_names"), {**told, "image_size": told.get("input_size")}
+    else:
+        names, sizes = told.get("labels"), told.get("arguments", {})
+        head = sizes.get("num_classes", len(names or ()))
+    size = sizes.get("image_size")
     return Start(
         source,
-        _classifier(described.get("model")),
-        arguments.get("num_frames"),
-        arguments.get("tubelet_size"),
+        _classifier(told.get("model")),
+        sizes.get("num_frames"),
+        sizes.get("tubelet_size"),
         size if isinstance(size, int) else None,
-        int(arguments.get("num_classes", len(labels or ()))),
-        tuple(labels) if labels else None,
+        int(head),
+        tuple(names) if names else None,
+        told if "task" in told else {},
     )
+
+
+def _of_transformers(source: str, told: Mapping[str, Any]) -> Start:
+    classifies = any("VideoClassification" in name for name in told.get("architectures", ()))
+    return Start(
+        source,
+        _of_sizes(told["hidden_size"], told["num_hidden_layers"], told["patch_size"]),
+        told.get("num_frames"),
+        told.get("tubelet_size"),
+        told.get("image_size"),
+        len(told.get("id2label", ())) if classifies else 0,
+    )
+
+
+def _of_sizes(width: int, depth: int, patch: int) -> str | None:
+    """The first classifier of these sizes."""
+    wanted = ("classifier", width, depth, patch)
+    return next((name for name, s in SPECS.items() if (s.kind, s.width, s.depth, s.patch_size) == wanted), None)
 
 
 def _content(path: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, ...]]]:
@@ -112,12 +137,7 @@ def _of(source: str, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, 
     if patches:
         width, _, tubelet, patch, _ = shapes[min(patches, key=len)]
         depth = 1 + max((int(match[1]) for name in shapes if (match := _BLOCK.search(name))), default=-1)
-        fits = [
-            n
-            for n, s in SPECS.items()
-            if s.kind == "classifier" and (s.width, s.depth, s.patch_size) == (width, depth, patch)
-        ]
-        model = model or next(iter(fits), None)
+        model = model or _of_sizes(width, depth, patch)
     heads = [name for name in shapes if name.split(".")[-2:] == ["head", "weight"] and "decoder" not in name]
     heads = [name for name in heads if len(shapes[name]) == 2]
     names = config.get("class_names")
