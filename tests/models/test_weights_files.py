@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import types
@@ -105,6 +106,33 @@ def test_safetensors_cut_anywhere_are_a_sentence(tmp_path: Path, cut: int, name:
     with pytest.raises(CheckpointError) as refused:
         read_state_dict(tmp_path / name)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def old_file() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"model": STATE}, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+OLD = old_file()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, len(OLD) - 1))
+def test_a_file_of_torch_s_old_form_cut_anywhere_is_a_sentence(tmp_path: Path, cut: int) -> None:
+    (tmp_path / "w.pth").write_bytes(OLD[:cut])
+    with pytest.raises(CheckpointError) as refused:
+        read_state_dict(tmp_path / "w.pth")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_zip_whose_end_is_damaged_is_a_sentence(tmp_path: Path) -> None:
+    torch.save({"model": STATE}, tmp_path / "w.pth")
+    content = bytearray((tmp_path / "w.pth").read_bytes())
+    content[content.rindex(b"PK\x06\x07") + 16] = 7  # it says that it goes over seven disks
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is truncated"):
+        read_state_dict(tmp_path / "w.pth")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -168,7 +168,7 @@ def _read(path: Path, *, lazily: bool = False) -> Any:
         return read_torchscript(path).state
     try:
         with torch.serialization.safe_globals(_ALLOWED):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and _is_zip(path))
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own sentence tells how to be less careful
         if named:
@@ -179,6 +179,13 @@ def _read(path: Path, *, lazily: bool = False) -> Any:
         raise CheckpointError(f"{path} is damaged or not a PyTorch checkpoint. Copy or download it again.") from error
     except _DAMAGE as error:
         raise CheckpointError(f"{path} is truncated or damaged. Copy or download it again.") from error
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # of a damaged directory at the end
+        return False
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -207,7 +214,7 @@ def _format_of(path: Path) -> Literal["torch", "torchscript", "safetensors"]:
     if path.suffix == ".safetensors" or start[8:9] == b"{":  # eight bytes with the length of a header in JSON
         return "safetensors"
     if start.startswith(b"PK\x03\x04"):
-        if not zipfile.is_zipfile(path):
+        if not _is_zip(path):
             raise CheckpointError(f"{path} is truncated: its end is missing. Copy or download it again.")
         return "torchscript" if is_torchscript(path) else "torch"
     if not start.startswith((b"\x80", b"}", b"(")):  # pickle protocols; older torch files are bare pickles

@@ -73,14 +73,16 @@ class Description:
             )
         known = {f.name for f in dataclasses.fields(cls)}
         values = {name: value for name, value in content.items() if name in known}
-        values["arguments"] = {name: _tuple(value) for name, value in values.get("arguments", {}).items()}
-        for name in ("mean", "std", "labels"):
-            if name in values:
-                values[name] = _tuple(values[name])
         try:
-            return cls(**values)
-        except TypeError as error:
-            raise CheckpointError(f"{where} lacks a part of a model's description: {error}.") from None
+            values["arguments"] = {name: _tuple(value) for name, value in values.get("arguments", {}).items()}
+            for name in ("mean", "std", "labels"):
+                if name in values:
+                    values[name] = _tuple(values[name])
+            made = cls(**values)
+            image_shape(made.arguments.get("image_size", 224))
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            raise CheckpointError(f"{where} is no whole description of a model: {error}. Export it again.") from None
+        return made
 
 
 def _tuple(value: Any) -> Any:

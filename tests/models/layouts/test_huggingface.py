@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from umt.errors import CheckpointError
+from umt.errors import CheckpointError, UserError
 from umt.models import VisionTransformer, load_weights
 from umt.models.layouts import huggingface
 from umt.models.pretrained import load_pretrained
@@ -133,6 +136,17 @@ def test_normalisation_comes_from_the_preprocessor(tmp_path: Path) -> None:
 def test_what_our_models_cannot_be_is_refused(tmp_path: Path, config: dict[str, Any], sentence: str) -> None:
     with pytest.raises(CheckpointError, match=sentence):
         load_pretrained(folder(tmp_path / "hub", in_their_names(classifier()), **config))
+
+
+JSON = st.none() | st.booleans() | st.integers(-3, 3) | st.text(max_size=3) | st.lists(st.integers(0, 3), max_size=3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(config=st.dictionaries(st.sampled_from([*SMALL, "hidden_act", "id2label"]), JSON, max_size=3))
+def test_a_configuration_of_anything_is_settings_or_a_sentence(config: dict[str, Any]) -> None:
+    huggingface.labels_of({**SMALL, **config}, 7)
+    with contextlib.suppress(UserError):  # anything else would be a traceback
+        assert huggingface.settings_of({**SMALL, **config}, "hub")["tubelet_size"] > 0
 
 
 def test_weights_without_their_configuration_want_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umt.errors import CheckpointError
+from umt.errors import CheckpointError, UserError
 from umt.models.specs import token_grid
 
 _PREFIX = "videomae."
@@ -85,6 +85,15 @@ def from_huggingface(state: Mapping[str, Tensor], where: str) -> dict[str, Tenso
 
 def settings_of(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What `config.json` of a VideoMAE says, as keywords of `VisionTransformer`. Raises `CheckpointError`."""
+    try:
+        return _settings(config, where)
+    except (TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise CheckpointError(f"{where}: its config.json is damaged ({error}). Download it again.") from None
+
+
+def _settings(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     size, patch = config.get("image_size", 224), config.get("patch_size", 16)
     patches = [patch, patch] if isinstance(patch, int) else list(patch)
     if patches[0] != patches[1]:
@@ -116,7 +125,9 @@ def _ratio(hidden: int, width: int) -> float:
 
 def labels_of(config: Mapping[str, Any], classes: int) -> tuple[str, ...] | None:
     """Names of `id2label`; None where it has only the placeholders LABEL_0, LABEL_1, ... or another number of them."""
-    named = config.get("id2label") or {}
+    named = config.get("id2label")
+    if not isinstance(named, Mapping):
+        return None
     try:
         names = tuple(str(named[key]) for key in sorted(named, key=int))
         whole = [int(key) for key in sorted(named, key=int)] == list(range(classes))
