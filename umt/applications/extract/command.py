@@ -131,7 +131,12 @@ def _extract(words: Namespace, run: Runtime) -> int:
     crops = words.crops or (1 if sliding else model.description.test_crops)
     made = recipe.make(words, extractor, videos, clips=clips, crops=crops, threads=run.threads)
     folder = Path(words.output)
-    todo = _agreed(run, lambda: _begin(folder, made, work.shards(folder, words.format, len(videos), words.shard_size)))
+    todo, failed_before = _agreed(
+        run,
+        lambda: _begin(
+            folder, made, work.groups(folder, words.format, len(videos), words.shard_size, words.batch_size)
+        ),
+    )
     transform = views.transform(crops)
     size = transform.input_size or transform.short_side_size
     rows = ClipParts(
@@ -147,12 +152,13 @@ def _extract(words: Namespace, run: Runtime) -> int:
         workers_for(words, len(videos), run.device.type == "cuda", run.world.local_size), timeout=words.decode_timeout
     )
     with tqdm(
-        desc="extract", unit="video", total=sum(len(shard.rows) for shard in mine), leave=False, dynamic_ncols=True,
+        desc="extract", unit="video", total=sum(len(group.rows) for group in mine), leave=False, dynamic_ncols=True,
         disable=None if run.is_main else True,
     ) as bar:  # fmt: skip
         unread, wrong = _caught(
             lambda: work.extract(
-                extractor, rows, mine, dtype=DTYPES[words.dtype], workers=workers, progress=bar.update
+                extractor, rows, mine, dtype=DTYPES[words.dtype], workers=workers, progress=bar.update,
+                failed_before=failed_before,
             )
         )  # fmt: skip
     workers.close()
@@ -168,16 +174,18 @@ def _extract(words: Namespace, run: Runtime) -> int:
     return _end(words, run, folder, videos, failed)
 
 
-def _begin(folder: Path, made: dict[str, Any], shards: list[Any]) -> list[Any]:
-    """The shards that are still to be made, once the recipe is settled."""
-    from umt.applications.extract import recipe, work
+def _begin(folder: Path, made: dict[str, Any], groups: list[Any]) -> tuple[list[Any], frozenset[int]]:
+    """The groups that are still to be made, once the recipe is settled, and the rows that were unreadable before."""
+    from umt.applications.extract import recipe
 
     recipe.settle(folder, made)
-    todo = work.unfinished(shards)
-    rows, left = sum(len(shard.rows) for shard in shards), sum(len(shard.rows) for shard in todo)
+    gone = [(group, group.missing()) for group in groups]
+    rows, left = sum(len(group.rows) for group in groups), sum(len(missing) for _, missing in gone)
     if left < rows:
         print(f"{rows - left} of {rows} videos are done already.", flush=True)
-    return todo
+    ledger = folder / FAILURES
+    failed = ledger.read_text().splitlines() if ledger.exists() else []
+    return [group for group, missing in gone if missing], frozenset(int(json.loads(line)["row"]) for line in failed)
 
 
 def _caught(do: Callable[[], list[Unread]]) -> tuple[list[Unread], UserError | None]:

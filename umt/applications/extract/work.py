@@ -1,6 +1,7 @@
-"""The videos of a list through an extractor, shard by shard; a shard is written when it is whole.
+"""The videos of a list through an extractor, group by group; a file is written when it is whole.
 
-Shards are cut by rows, so what is in a file depends neither on the number of processes nor on who was killed when.
+Groups are cut by rows, and batches are filled within a group, so what is in a file depends neither on the number of
+processes nor on who was killed when.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from umt.data.batch import Batch
 from umt.data.loaders import Work, Workers
-from umt.data.video_list import VideoList
 from umt.inference import feature_files
 from umt.inference.extraction import Extractor
 from umt.inference.feature_files import FeaturesError, Row
@@ -24,15 +25,34 @@ from umt.inference.parts import ClipParts
 
 log = logging.getLogger(__name__)
 
-_ROUND = 64  # rows that are read ahead together, at least: between two rounds nothing is
+TOGETHER = 16  # rows of a group where a file is one row, at least; more where a batch holds more
+_AHEAD = 64  # rows that are read ahead together, at least: between two rounds nothing is
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A file, and the rows of the list that belong into it."""
+class Group:
+    """Rows whose views share batches, and their files: one, or of npz one for each row."""
 
-    path: Path
     rows: range
+    files: tuple[Path, ...]
+
+    def rows_of(self, number: int) -> Sequence[int]:
+        """The rows that belong into file `number`."""
+        return self.rows if len(self.files) < len(self.rows) else self.rows[number : number + 1]
+
+    def missing(self) -> list[int]:
+        """Rows that no file has."""
+        gone: list[int] = []
+        for number, path in enumerate(self.files):
+            rows = self.rows_of(number)
+            if not path.exists():
+                gone += rows
+            elif len(rows) == 1:  # there is something in it, so it is whole: it was written beside its place
+                gone += [] if path.stat().st_size else rows
+            else:
+                there = {row.row for row in feature_files.read(path, [])}
+                gone += [row for row in rows if row not in there]
+        return gone
 
 
 @dataclass(frozen=True)
@@ -44,132 +64,187 @@ class Unread:
     cause: str
 
 
-def shards(folder: Path, form: str, rows: int, shard_size: int) -> list[Shard]:
-    """All files of a list of `rows` rows."""
-    size = 1 if form == "npz" else shard_size
-    return [
-        Shard(feature_files.file_of(folder, form, number, size), range(first, min(first + size, rows)))
-        for number, first in enumerate(range(0, rows, size))
-    ]
-
-
-def unfinished(found: Sequence[Shard]) -> list[Shard]:
-    """Those that are not there, or lack a row that could not be read before."""
-    return [
-        shard
-        for shard in found
-        # A file of one row is whole if there is anything in it: it was written beside its place.
-        if not shard.path.exists()
-        or not (shard.path.stat().st_size if len(shard.rows) == 1 else len(_rows(shard)) == len(shard.rows))
-    ]
-
-
-def _rows(shard: Shard) -> list[Row]:
-    """What is in its file already, without the features."""
-    return feature_files.read(shard.path, [])
+def groups(folder: Path, form: str, rows: int, shard_size: int, batch_size: int) -> list[Group]:
+    """All groups of a list of `rows` rows."""
+    single = form == "npz"
+    found = []
+    size = min(max(TOGETHER, batch_size), shard_size) if single else shard_size
+    for first in range(0, rows, size):
+        own = range(first, min(first + size, rows))
+        numbers = own if single else [first // shard_size]
+        found.append(Group(own, tuple(feature_files.file_of(folder, form, n, shard_size) for n in numbers)))
+    return found
 
 
 def extract(
     extractor: Extractor,
     clips: ClipParts,
-    todo: Sequence[Shard],
+    todo: Sequence[Group],
     *,
     dtype: torch.dtype,
     workers: Workers,
     progress: Callable[[int], None],
+    failed_before: frozenset[int] = frozenset(),
 ) -> list[Unread]:
-    """Writes the shards `todo`; the rows that could not be read. Raises OutputError, FeaturesError.
+    """Writes what is missing of the groups `todo`; the rows that could not be read. Raises OutputError, FeaturesError.
 
-    `progress` is told how many rows are done.
+    `progress` is told how many rows are done. `failed_before`: rows that an earlier run has found unreadable.
     """
     unread: list[Unread] = []
-    for group in _rounds(todo):
-        held = {shard.path: feature_files.read(shard.path) if shard.path.exists() else [] for shard in group}
-        known = {row.row for rows in held.values() for row in rows}
-        missing = [row for shard in group for row in shard.rows if row not in known]
-        progress(len(known))
-        made: dict[int, Row] = {}
-        of = {row: shard for shard in group for row in shard.rows}
-        waiting = {shard.path: sum(row not in known for row in shard.rows) for shard in group}
-        for row, outcome in _features(extractor, clips, missing, dtype, workers):
+    for together in _rounds(todo):
+        missing = {row for group in together for row in group.missing()}
+        # What was cut off is computed as a whole once more, so that batches are filled as they would have been.
+        wanted = [
+            (number, [row for row in group.rows if row in missing or not missing & set(group.rows) <= failed_before])
+            for number, group in enumerate(together)
+        ]
+        progress(sum(len(group.rows) for group in together) - sum(len(rows) for _, rows in wanted))
+        writers = {number: _Writer(together[number], missing, rows) for number, rows in wanted}
+        for number, row, outcome in _features(extractor, clips, wanted, dtype, workers):
             progress(1)
-            shard = of[row]
             if isinstance(outcome, Unread):
                 unread.append(outcome)
-            else:
-                made[row] = outcome
-            waiting[shard.path] -= 1
-            if not waiting[shard.path]:
-                fresh = [made.pop(r) for r in shard.rows if r in made]
-                if fresh:
-                    whole = sorted([*held.pop(shard.path), *fresh], key=lambda one: one.row)
-                    feature_files.write(shard.path, whole)
+            writers[number].settle(row, None if isinstance(outcome, Unread) else outcome)
     return unread
 
 
-def _rounds(todo: Sequence[Shard]) -> Iterator[list[Shard]]:
-    group: list[Shard] = []
-    for shard in todo:
-        group.append(shard)
-        if sum(len(one.rows) for one in group) >= _ROUND:
-            yield group
-            group = []
-    if group:
-        yield group
+class _Writer:
+    """Writes each file of a group as soon as all of its rows that are to be computed are settled."""
+
+    def __init__(self, group: Group, missing: set[int], computed: Sequence[int]) -> None:
+        self._group, self._missing = group, missing
+        self._file = {row: number for number in range(len(group.files)) for row in group.rows_of(number)}
+        self._left = {number: set(group.rows_of(number)) & set(computed) for number in range(len(group.files))}
+        self._made: dict[int, list[Row]] = {}
+
+    def settle(self, row: int, made: Row | None) -> None:
+        """Takes a row; None: it cannot be read."""
+        number = self._file[row]
+        self._left[number].discard(row)
+        if made is not None and row in self._missing:
+            self._made.setdefault(number, []).append(made)
+        if not self._left[number] and (fresh := self._made.pop(number, [])):
+            path = self._group.files[number]
+            there = feature_files.read(path) if path.exists() and path.stat().st_size else []
+            feature_files.write(path, sorted([*there, *fresh], key=lambda one: one.row))
+
+
+def _rounds(todo: Sequence[Group]) -> Iterator[list[Group]]:
+    together: list[Group] = []
+    for group in todo:
+        together.append(group)
+        if sum(len(one.rows) for one in together) >= _AHEAD:
+            yield together
+            together = []
+    if together:
+        yield together
 
 
 def _features(
-    extractor: Extractor, clips: ClipParts, rows: Sequence[int], dtype: torch.dtype, workers: Workers
-) -> Iterator[tuple[int, Row | Unread]]:
-    """Every row with what became of it: first those of one part, then the long ones."""
-    first: dict[int, dict[str, torch.Tensor]] = {}
+    extractor: Extractor,
+    clips: ClipParts,
+    wanted: Sequence[tuple[int, Sequence[int]]],
+    dtype: torch.dtype,
+    workers: Workers,
+) -> Iterator[tuple[int, int, Row | Unread]]:
+    """Group, row and what became of it: first of those that come in one part, then of the long ones."""
     lengths: dict[int, int] = {}
-    rest: list[Work] = []
-    for row, batch in zip(rows, workers.run(clips, [(0, (row,), ()) for row in rows]), strict=True):
-        if batch.failures:
-            yield row, _unread(row, batch)
-            continue
-        lengths[row] = int(batch.seed[0])
-        features = _of_batch(extractor, clips.videos.list, row, batch, dtype)
-        if (parts := clips.parts(lengths[row])) == 1:
-            yield row, _row(clips, row, lengths[row], features)
-        else:
-            first[row] = features
-            rest += [(part, (row,), ()) for part in range(1, parts)]
-    batches = zip(rest, workers.run(clips, rest), strict=True) if rest else iter(())
-    for row, group in itertools.groupby(batches, key=lambda pair: pair[0][1][0]):
-        found, failed = [first.pop(row)], None
-        for _, batch in group:
-            if batch.failures:
-                failed = _unread(row, batch)
-            else:
-                found.append(_of_batch(extractor, clips.videos.list, row, batch, dtype))
-        if failed is not None:
-            yield row, failed
-        else:
-            whole = {layer: torch.cat([part[layer] for part in found]) for layer in found[0]}
-            yield row, _row(clips, row, lengths[row], whole)
+    found: dict[int, list[dict[str, Tensor]]] = {}
+    parts: dict[int, int] = {}
+    of = {row: number for number, rows in wanted for row in rows}
+    plan: list[Work] = [(0, (row,), ()) for row in of]
+
+    def finish(number: int, row: int, features: dict[str, Tensor]) -> Iterator[tuple[int, int, Row]]:
+        found.setdefault(row, []).append(features)
+        if len(found[row]) == parts[row]:
+            yield number, row, _row(clips, row, lengths[row], found.pop(row), dtype)
+
+    for stage in range(2):
+        more: list[Work] = []
+        batches = zip(plan, workers.run(clips, plan), strict=True)
+        for number, own in itertools.groupby(batches, key=lambda pair: of[pair[0][1][0]]):
+            filler = _Filler(extractor)
+            for (_, (row,), _), batch in own:
+                if batch.failures:
+                    lengths.pop(row, None)
+                    if parts.pop(row, 1):  # of several parts it fails once
+                        parts[row] = 0
+                        yield number, row, _unread(row, batch)
+                    continue
+                if stage == 0:
+                    lengths[row] = int(batch.seed[0])
+                    parts[row] = clips.parts(lengths[row])
+                    more += [(part, (row,), ()) for part in range(1, parts[row])]
+                filler.add(row, batch.video.permute(0, 2, 3, 4, 1))
+                for done in filler.take():
+                    yield from finish(number, *done)
+            filler.end()
+            for done in filler.take():
+                yield from finish(number, *done)
+        plan = more
+        if not plan:
+            return
 
 
-def _of_batch(
-    extractor: Extractor, videos: VideoList, row: int, batch: Batch, dtype: torch.dtype
-) -> dict[str, torch.Tensor]:
-    made = {}
-    for layer, values in extractor(batch.video.permute(0, 2, 3, 4, 1)).items():
-        made[layer] = values.to(dtype)
-        if not torch.isfinite(made[layer]).all():
-            what = "no numbers" if not torch.isfinite(values).all() else "too large for fp16"
+class _Filler:
+    """Views of several videos through the extractor, in batches that are full but for the last."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor, self._size = extractor, extractor.recognizer.batch_size
+        self._done: list[tuple[int, dict[str, Tensor]]] = []
+        self._views: list[Tensor] = []
+        self._owners: list[tuple[int, int]] = []  # (row, views) that are not done
+        self._outputs: list[dict[str, Tensor]] = []
+
+    def add(self, row: int, views: Tensor) -> None:
+        """Takes the views (V, T, H, W, 3) of a row."""
+        self._owners.append((row, len(views)))
+        self._views.append(views)
+        self._run(last=False)
+
+    def take(self) -> list[tuple[int, dict[str, Tensor]]]:
+        """Rows whose views have all been through since the last call, and their features."""
+        done, self._done = self._done, []
+        return done
+
+    def end(self) -> None:
+        """Computes what is left."""
+        self._run(last=True)
+
+    def _run(self, *, last: bool) -> None:
+        waiting = torch.cat(self._views) if len(self._views) > 1 else self._views[0] if self._views else None
+        if waiting is None:
+            return
+        full = len(waiting) if last else len(waiting) - len(waiting) % self._size
+        if full:
+            self._outputs.append(self._extractor(waiting[:full]))
+        self._views = [waiting[full:]] if full < len(waiting) else []
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        if not self._outputs:
+            return
+        outputs = {layer: torch.cat([one[layer] for one in self._outputs]) for layer in self._outputs[0]}
+        at, there = 0, len(next(iter(outputs.values())))
+        while self._owners and at + self._owners[0][1] <= there:
+            row, count = self._owners.pop(0)
+            self._done.append((row, {layer: values[at : at + count] for layer, values in outputs.items()}))
+            at += count
+        self._outputs = [{layer: values[at:] for layer, values in outputs.items()}] if at < there else []
+
+
+def _row(clips: ClipParts, row: int, length: int, parts: list[dict[str, Tensor]], dtype: torch.dtype) -> Row:
+    videos, layers = clips.videos.list, {}
+    for layer in parts[0]:
+        values = torch.cat([part[layer] for part in parts])
+        layers[layer] = values.to(dtype)
+        if not torch.isfinite(layers[layer]).all():
+            what = "too large for fp16" if torch.isfinite(values).all() else "no numbers"
             raise FeaturesError(
                 f"{videos.file(row)} (row {row}): features of layer {layer} are {what}. Take --dtype fp32, and if that "
                 "does not help --precision fp32."
             )
-    return made
-
-
-def _row(clips: ClipParts, row: int, length: int, layers: dict[str, torch.Tensor]) -> Row:
-    videos = clips.videos.list
-    frames = clips.sample(length).astype(np.int32)
-    return Row(row, videos.path(row), int(videos.labels[row]), frames, layers)
+    return Row(row, videos.path(row), int(videos.labels[row]), clips.sample(length).astype(np.int32), layers)
 
 
 def _unread(row: int, batch: Batch) -> Unread:
