@@ -23,15 +23,15 @@ from umt.errors import EXIT_PREEMPTED, ConfigError, PeerLostError, PreemptedErro
 
 # Command -> module, which has `main(argv) -> exit code` and is imported when it is asked for, and what it is for.
 _TOOLS = {
-    "extract": ("umt.applications.extract.command", "features of the videos of a list, with their recipe"),
-    "predict": ("umt.applications.predict.command", "what is in videos: classes of the whole, or of a sliding window"),
     "data": ("umt.datasets.command", "data sets: prepare, transcode, check, shard, show"),
+    "weights": ("umt.weights.command", "weights of others: the visual tower of a CLIP as a teacher"),
+    "predict": ("umt.applications.predict.command", "what is in videos: classes of the whole, or of a sliding window"),
+    "extract": ("umt.applications.extract.command", "features of the videos of a list, with their recipe"),
+    "probe": ("umt.applications.probe", "kNN, linear and attentive probes on frozen features"),
+    "visualize": ("umt.applications.visualize.command", "what teacher and model look at, as pictures and a page"),
     "ensemble": ("umt.results.ensemble", "one answer from several tests, with the gain per member"),
     "verify": ("umt.results.verify", "test a checkpoint and hold it against its published number"),
-    "weights": ("umt.weights.command", "weights of others: the visual tower of a CLIP as a teacher"),
     "export": ("umt.weights.export.command", "weights for others: safetensors, ONNX, torch.export, original"),
-    "visualize": ("umt.applications.visualize.command", "what teacher and model look at, as pictures and a page"),
-    "probe": ("umt.applications.probe", "kNN, linear and attentive probes on frozen features"),
 }
 _COMMANDS = ("pretrain", "finetune", "test", "replay", "plan", "doctor", *_TOOLS)
 
