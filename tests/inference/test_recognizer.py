@@ -17,7 +17,7 @@ from umt.data.loaders import TestLoader
 from umt.data.transforms.pipelines import TestTransform
 from umt.errors import ConfigError, VideoError
 from umt.evaluation.multiview import merge
-from umt.inference.class_names import class_names
+from umt.inference.class_names import class_names, how
 from umt.inference.recognizer import Recognizer
 from umt.tasks.classify import Classify
 
@@ -100,6 +100,7 @@ def test_nobody_is_guessed_a_name_for(caplog: pytest.LogCaptureFixture) -> None:
     assert not model.named
     assert model.labels[torch.tensor(3)] == "class 3"
     assert "does not say what its 5 classes are called. Name them: labels=" in caplog.text
+    assert "takes k400_umt or k400, whichever they are, or a file" in how(400)
 
 
 def test_four_lines_from_a_checkpoint_to_a_name(tmp_path: Path, video: Path) -> None:

@@ -8,7 +8,12 @@ from pathlib import Path
 from umt.data import labels as orders
 from umt.errors import ConfigError
 
-HOW = f"Name them: labels= (--labels) takes one of {', '.join(orders.ORDERS)}, or a file with a name a line."
+
+def how(classes: int) -> str:
+    """What to do about `classes` classes without names."""
+    fits = [order for order in orders.ORDERS if len(orders.names_of(order)) == classes]
+    known = f"{' or '.join(fits)}, whichever they are, or " if fits else ""
+    return f"Name them: labels= (--labels) takes {known}a file with a name a line."
 
 
 def class_names(
@@ -46,5 +51,5 @@ def _read(wanted: str) -> tuple[str, ...]:
     if wanted in orders.ORDERS:
         return orders.names_of(wanted)
     if not Path(wanted).is_file():
-        raise ConfigError(f"labels ({wanted}) is neither a file nor a known order. {HOW}")
+        raise ConfigError(f"labels ({wanted}) is neither a file nor a known order ({', '.join(orders.ORDERS)}).")
     return tuple(orders.read_names(Path(wanted)))

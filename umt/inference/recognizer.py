@@ -25,7 +25,7 @@ from umt.data.transforms.normalize import normalize
 from umt.errors import ConfigError
 from umt.evaluation import multiview
 from umt.evaluation.multi_label import merge_sigmoids
-from umt.inference.class_names import HOW, class_names, numbered
+from umt.inference.class_names import class_names, how, numbered
 from umt.inference.teachers import is_teacher, load_teacher
 from umt.inference.views import Source, Views
 from umt.inference.windows import Window, windows
@@ -78,7 +78,12 @@ class Recognizer:
             self._labels = numbered(self.num_classes)
             if self._labels:
                 source = self.description.provenance.get("source", self.description.model)
-                log.warning("%s does not say what its %d classes are called. %s", source, self.num_classes, HOW)
+                log.warning(
+                    "%s does not say what its %d classes are called. %s",
+                    source,
+                    self.num_classes,
+                    how(self.num_classes),
+                )
         return self._labels
 
     def transform(self, video: Source, clips: int = 1, crops: int = 1) -> Tensor:

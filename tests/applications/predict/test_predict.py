@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import av
@@ -78,6 +79,18 @@ def test_a_threshold_hides_the_unlikely(folder: Path, capsys: pytest.CaptureFixt
     least = expected(folder, "a.mp4")[2][0]
     run(folder, str(folder / "a.mp4"), "--threshold", str(least - 1e-6))
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3
+
+
+def test_a_name_that_is_no_text_is_told_all_the_same(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9t\xe9.mp4")
+    os.link(folder / "a.mp4", odd)
+    run(folder, odd, "--json", str(tmp_path / "x.json"))
+    assert "\ufffdt\ufffd.mp4" in capsys.readouterr().out
+    assert json.loads((tmp_path / "x.json").read_text())["videos"][0]["path"] == odd
+    run(folder, odd, "--csv", "-")
+    assert capsys.readouterr().out.splitlines()[1].startswith(str(tmp_path) + "/\ufffdt\ufffd.mp4,,,1,")
 
 
 def test_broken_files_are_named_and_the_others_go_on(

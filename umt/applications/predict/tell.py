@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from torch import Tensor
+from tqdm import tqdm
 
 from umt.errors import OutputError
 from umt.inference.recognizer import Recognizer
@@ -62,13 +63,16 @@ class Teller:
         all_shown: list[Shown] = []
         for part in parts:
             if self._table and not all_shown:
-                print(name)
+                _say(name)
             shown = Shown(part.start, part.end, self._chosen(part.probabilities))
             all_shown.append(shown)
             if self._table:
-                print(_window(shown) if shown.start is not None else _whole(shown), flush=True)
+                _say(_window(shown) if shown.start is not None else _whole(shown))
             if self._csv is not None:
-                self._csv.write(_csv_lines(name, shown))
+                lines = _csv_lines(name, shown)
+                if self._csv is sys.stdout:
+                    lines = lines.encode(errors="surrogateescape").decode(errors="replace")
+                self._csv.write(lines)
         if self._json is not None:
             self._videos.append({"path": name, **_described(all_shown)})
         return all_shown
@@ -96,6 +100,12 @@ class Teller:
         if self._words.threshold is not None:
             top = [one for one in top if one[2] >= self._words.threshold]
         return tuple(top[: self._words.topk])
+
+
+def _say(line: str) -> None:
+    """On the standard output, past a progress bar; a name that is no text in UTF-8 with signs in its place."""
+    tqdm.write(line.encode(errors="surrogateescape").decode(errors="replace"))
+    sys.stdout.flush()
 
 
 def clock(seconds: float) -> str:
