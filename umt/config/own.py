@@ -112,13 +112,13 @@ def _choose_data(choices: _Choices, found: Any) -> None:
     many = ", several labels a video" if found.multi_label else ""
     choices.choose("data_set", found.data_set, "; ".join([found.what + many, *found.notes]))
     choices.choose("nb_classes", found.classes, "counted")
-    choices.choose("multi_label", found.multi_label, "labels of the training list")
+    if found.multi_label:
+        choices.choose("multi_label", True, "labels of the training list")
     if found.data_set == "video_list":
         choices.choose("split", found.separator, "what parts the columns of the training list")
         choices.choose("prefix", found.prefix, "where the videos of the list are")
-        choices.choose(
-            "use_decord", not found.frame_folders, "the list names folders" if found.frame_folders else "videos"
-        )
+        if found.frame_folders:
+            choices.choose("use_decord", False, "the list names folders of frames")
 
 
 def _choose_model(choices: _Choices, start: Start, *, random: bool) -> None:
