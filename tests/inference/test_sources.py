@@ -60,10 +60,13 @@ def test_lists_of_names_and_of_several_labels_are_read(folder: Path) -> None:
     rows = read_rows(str(listed))
     assert rows.labels.tolist() == [1, 0]
     assert rows.path(0) == "yoga/a.webm"
-    listed.write_text("yoga/a.webm,0|2\nyoga/b.mp4,1\n")
-    rows = read_rows(str(listed))
-    assert rows.path(0) == "yoga/a.webm"
-    assert rows.labels.tolist() == [0, 1]
+    for lines in (["yoga/a.webm,17|3", "yoga/b.mp4,5"], ["yoga/b.mp4,5", "yoga/a.webm,17|3"]):
+        listed.write_text("".join(f"{line}\n" for line in lines))
+        rows = read_rows(str(listed))
+        assert rows.sets is not None
+        each = {rows.path(row): rows.sets.row(row).tolist() for row in range(2)}
+        assert each == {"yoga/a.webm": [3, 17], "yoga/b.mp4": [5]}
+        assert sorted(rows.labels.tolist()) == [3, 5]
 
 
 def test_class_folders_are_labels(folder: Path) -> None:

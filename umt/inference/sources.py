@@ -124,9 +124,9 @@ def _is_of_words(videos: VideoList) -> bool:
 
 
 def _of_words(source: str, separator: str, prefix: str, frame_folders: bool) -> VideoList:
-    """A list whose labels are names, or several a row. Of several the first counts as the label."""
+    """A list whose labels are names, or several a row (`VideoList.sets`), of which the lowest is the label."""
     form = words_form(separator, frame_folders=frame_folders)
-    several = any(BETWEEN in str(row.label) for _, row in itertools.islice(rows_of(source, form), 1000))
+    several = any(BETWEEN in row.text for _, row in itertools.islice(rows_of(source, form), 1000))
     return read_own(source, classes_of(source, form, multi_label=several), form, prefix=prefix, multi_label=several)
 
 

@@ -85,3 +85,24 @@ def test_a_folder_without_a_test_is_told_how_to_name_one(tmp_path: Path) -> None
 def test_classes_of_one_video_cannot_be_held_out(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="too few videos to hold some out"):
         find(_lists(tmp_path, train=["a.mp4,0", "b.mp4,1"], test=_rows("c")))
+
+
+def test_classes_have_one_number_in_all_lists_whichever_each_of_them_has(tmp_path: Path) -> None:
+    train = [f"a{i}.mp4,{('archery', 'cricket', 'yoga')[i % 3]}" for i in range(30)]
+    found = find(_lists(tmp_path, train=train, test=["b0.mp4,yoga", "b1.mp4,cricket"]))
+    assert found.names == ["archery", "cricket", "yoga"]
+    assert found.videos["test"].labels.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("test", "sentence"),
+    [
+        (["b.mp4,chess"], "test.csv has the class 'chess', which .*train.csv has not"),
+        (["b.mp4,1"], "one names its classes and the other numbers them"),
+        (["b.mp4,yoga|archery"], "has several labels a video"),
+    ],
+)
+def test_classes_that_cannot_be_matched_are_named(tmp_path: Path, test: list[str], sentence: str) -> None:
+    train = [f"a{i}.mp4,{('archery', 'yoga')[i % 2]}" for i in range(20)]
+    with pytest.raises(AnnotationError, match=sentence):
+        find(_lists(tmp_path, train=train, test=test))

@@ -79,6 +79,7 @@ def settled(found: dict[str, VideoList], data_path: str | None, notes: list[str]
     for videos in found.values():
         if videos.note and videos.note not in notes:
             notes.append(videos.note)
+    _number_alike(found)
     names = None if data_path is None else _names(found, data_path)
     chooses = None
     train_list = found["train"]
@@ -115,6 +116,29 @@ def _list(path: str, prefix: str | None, split: str) -> VideoList:
 
 def _files(videos: VideoList) -> set[str]:
     return {videos.file(row) for row in range(len(videos))}
+
+
+def _number_alike(found: dict[str, VideoList]) -> None:
+    """Gives all lists the labels of the training list, by name: each that names its classes numbers those it has."""
+    names = found["train"].class_names
+    for videos in found.values():
+        if videos.sets is not None:
+            raise AnnotationError(
+                f"{videos.source} has several labels a video, and a probe tells one class from others."
+            )
+        if videos.class_names == names:
+            continue
+        if names is None or videos.class_names is None:
+            raise AnnotationError(
+                f"Of {found['train'].source} and {videos.source} one names its classes and the other numbers them. "
+                "Write both alike."
+            )
+        place = {name: label for label, name in enumerate(names)}
+        new = [name for name in videos.class_names if name not in place]
+        if new:
+            raise AnnotationError(f"{videos.source} has the class '{new[0]}', which {found['train'].source} has not.")
+        videos.labels = np.array([place[name] for name in videos.class_names], np.int64)[videos.labels]
+        videos.class_names = list(names)
 
 
 def _names(found: dict[str, VideoList], data_path: str) -> list[str] | None:
