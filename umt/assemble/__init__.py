@@ -117,7 +117,7 @@ def _finetune(config: FinetuneConfig, run: Runtime, watch: Watch) -> None:
     if start is None:
         at_hand(config.model.finetune)
         numbered = classes.settle(config, lists)
-    weights = classes.loss_weights(config, videos, numbered.names)
+    weights = classes.loss_weights(config, videos, numbered.names, start)
     task = build_task(config, run, weights=start is None, classes=numbered, loss_weights=weights)
     test_list = evaluation_list(config, "test", run)  # a faulty list is found before the training, not after it
     val_list = None if evaluation.disable_eval_during_finetuning else evaluation_list(config, "val", run)

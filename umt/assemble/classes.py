@@ -38,11 +38,19 @@ def listed(config: FinetuneConfig, videos: VideoList) -> Order:
     )
 
 
-def loss_weights(config: FinetuneConfig, videos: VideoList, names: Sequence[str] | None) -> tuple[float, ...] | None:
-    """How much each class counts in the loss (--class_weights), by the training list or a file. None: all alike."""
+def loss_weights(
+    config: FinetuneConfig, videos: VideoList, names: Sequence[str] | None, start: Path | None = None
+) -> tuple[float, ...] | None:
+    """How much each class counts in the loss (--class_weights), by the training list or a file. None: all alike.
+
+    A run that goes on from the checkpoint `start` keeps what it had, whatever videos have come or gone.
+    """
     data = config.data
     if data.class_weights == "none":
         return None
+    then = checkpoints.load(start, lazily=True)["config"].get("loss_weights") if start is not None else None
+    if then is not None and len(then) == data.nb_classes:
+        return tuple(then)
     balance = balance_of(videos, data.nb_classes)
     if data.class_weights not in CLASS_WEIGHTS:
         return tuple(read_weights(Path(data.class_weights), data.nb_classes, names or balance.names).tolist())
