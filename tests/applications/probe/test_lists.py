@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from umt.applications.probe.lists import find
+from umt.applications.probe.sources import from_features
 from umt.errors import AnnotationError, ConfigError
+from umt.inference import feature_files
 
 
 def _lists(folder: Path, **rows: list[str]) -> str:
@@ -106,3 +112,18 @@ def test_classes_that_cannot_be_matched_are_named(tmp_path: Path, test: list[str
     train = [f"a{i}.mp4,{('archery', 'yoga')[i % 2]}" for i in range(20)]
     with pytest.raises(AnnotationError, match=sentence):
         find(_lists(tmp_path, train=train, test=test))
+
+
+def test_classes_have_one_number_in_features_of_several_lists(tmp_path: Path) -> None:
+    for split, names in (("train", ["archery", "cricket", "yoga"]), ("test", ["cricket", "yoga"])):
+        features = {"pre_logits": torch.zeros(1, 4)}
+        rows = 6 if split == "train" else 2
+        for row in range(rows):
+            made = feature_files.Row(row, f"{split}{row}.mp4", row % len(names), np.zeros((1, 8), np.int32), features)
+            feature_files.write(feature_files.file_of(tmp_path / split, "npz", row, 1), [made])
+        about = {"umt_features": 1, "layers": ["pre_logits"], "pool": "mean", "format": "npz", "dtype": "fp32",
+                 "weights_digest": "0", "checkpoint": "x.pth", "frames": {"clips": 1, "crops": 1},
+                 "rows": {"count": rows}, "list": {"classes": names, "multi_label": False}}  # fmt: skip
+        (tmp_path / split / "recipe.json").write_text(json.dumps(about))
+    found = from_features(Namespace(features=tmp_path, probes=["knn"]))
+    assert found.lists.videos["test"].labels.tolist() == [1, 2]

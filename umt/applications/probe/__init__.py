@@ -69,7 +69,7 @@ def _parser() -> Parser:
     add("--output", type=Path, default=Path("probe"), help="folder of the results (default: probe)")
     add("--features", type=Path, metavar="DIR", help="what umt extract wrote into DIR/train, DIR/val and DIR/test")
     add("--count_unreadable_as_wrong", action="store_true", help="go on past test videos that cannot be read")
-    add("--batch_size", type=int, default=8, help="videos in a forward pass (default: 8)")
+    add("--batch_size", type=int, default=32, help="clips in a forward pass (default: 32)")
     add("--num_workers", type=int, help="processes that decode (default: one a core, at most 8)")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--precision", default="auto", choices=("auto", "bf16", "fp16", "fp32"))

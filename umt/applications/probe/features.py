@@ -34,7 +34,7 @@ from umt.models import Student, VisionTransformer
 from umt.models.specs import Grid
 
 HERE, UNREADABLE = 1, 2  # marks of rows; 0: not yet
-FLUSH = 64  # batches
+FLUSH = 128  # videos
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,8 @@ def extract(
 ) -> list[str]:  # fmt: skip
     """Fills the stores with the rows of one list that any of them lacks; a video is decoded once for all models.
 
+    `batch_size`: clips that go through a model at once.
+
     `strict`: a video that cannot be read is an error, else it is marked. Returns the causes. Raises VideoError.
     """
     wanted = sorted({int(row) for _, store in sources for row in store.missing(split)})
@@ -227,12 +229,13 @@ def extract(
     first = sources[0][0].model
     clips = first.views.clips(Videos(videos, first.views.decoder, storage=storage_of(videos)), views.clips, views.crops)
     done = set(range(len(videos))) - set(wanted)
-    loader = EvalLoader(clips, batch_size=batch_size, done=done, workers=Workers(num_workers=workers, timeout=120))
+    videos_each = max(batch_size // views.count, 1)
+    loader = EvalLoader(clips, batch_size=videos_each, done=done, workers=Workers(num_workers=workers, timeout=120))
     causes: list[str] = []
     waiting: list[int] = []
     try:
         with tqdm(total=len(wanted), desc=f"features, {split}", unit="video", disable=None, leave=False) as bar:
-            for number, batch in enumerate(loader):
+            for batch in loader:
                 for failure in batch.failures:
                     causes.append(str(failure["cause"]))
                     if strict:
@@ -245,12 +248,15 @@ def extract(
                 rows = batch.row[:: views.count].tolist()
                 if rows:
                     for frozen, store in sources:
-                        pooled, tokens = frozen(batch.video)
+                        taken = [frozen(part) for part in batch.video.split(batch_size)]
+                        pooled = torch.cat([one for one, _ in taken])
+                        tokens = [one for _, one in taken if one is not None]
+                        every = torch.cat(tokens) if tokens else None
                         for place, row in enumerate(rows):
                             part = slice(place * views.count, (place + 1) * views.count)
-                            store.put(split, row, pooled[part], None if tokens is None else tokens[part])
+                            store.put(split, row, pooled[part], None if every is None else every[part])
                 waiting += rows
-                if number % FLUSH == FLUSH - 1:
+                if len(waiting) >= FLUSH:
                     _keep(sources, split, waiting)
                 bar.update(len(rows) + len(batch.failures))
     except OSError as error:

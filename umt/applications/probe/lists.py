@@ -80,7 +80,7 @@ def settled(found: dict[str, VideoList], data_path: str | None, notes: list[str]
         if videos.note and videos.note not in notes:
             notes.append(videos.note)
     _number_alike(found)
-    names = None if data_path is None else _names(found, data_path)
+    names = found["train"].class_names if data_path is None else _names(found, data_path)
     chooses = None
     train_list = found["train"]
     if "val" not in found:

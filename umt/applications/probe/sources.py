@@ -240,7 +240,9 @@ def _rows(name: str, folder: Path, about: dict[str, Any], notes: list[str]) -> t
     labels = [label for _, _, label in found]
     if min(labels, default=-1) < 0:
         raise AnnotationError(f"{folder}: some videos have no label, and a probe needs all of them.")
-    made = VideoList(str(folder), [path for _, path, _ in found], labels)
+    if about["list"].get("multi_label"):
+        raise AnnotationError(f"{folder} has several labels a video, and a probe tells one class from others.")
+    made = VideoList(str(folder), [path for _, path, _ in found], labels, class_names=about["list"].get("classes"))
     return made, {row: place for place, (row, _, _) in enumerate(found)}
 
 
