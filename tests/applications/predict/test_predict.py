@@ -141,6 +141,18 @@ def test_a_drawn_video_keeps_times_of_a_varying_rate(tmp_path: Path) -> None:
         assert [float(frame.time) for frame in drawn.decode(video=0)] == pytest.approx([0, 0.5, 0.6, 2.0])
 
 
+def test_windows_are_drawn_at_their_times_in_a_video_that_begins_late(tmp_path: Path) -> None:
+    early, late = (
+        render(tmp_path / f"{start}.mkv", frames=20, fps=10, pts=list(range(start, start + 20))) for start in (0, 50)
+    )
+    shown = [Shown(second, second + 1, ((0, "x" * 9 * second, 0.5),)) for second in (0, 1)]
+    for source in (early, late):
+        draw(str(source), str(source.with_suffix(".mp4")), shown)
+    drawn = [played(source.with_suffix(".mp4")) for source in (early, late)]
+    assert np.abs(drawn[0].astype(int) - drawn[1]).mean() < 1
+    assert np.abs(drawn[0][9, :30, :60].astype(int) - drawn[0][11, :30, :60]).mean() > 10
+
+
 def test_a_video_that_cannot_be_drawn_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"nothing" * 500)
     with pytest.raises(VideoError, match=r"broken\.mp4: cannot be read"):

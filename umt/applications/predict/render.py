@@ -66,7 +66,7 @@ def _write_file(source: str, path: str, temporary: str, shown: Sequence[Shown]) 
 
 def _decoded(source: str, old: Any, stream: Any, sound: Any, rate: Fraction) -> Iterator[Any]:
     """Packets of sound as they are, and (seconds, upright image) of frames."""
-    last, start = -1.0, None
+    last = -1.0
     for packet in old.demux([s for s in (stream, sound) if s is not None]):
         if packet.stream is sound:
             if packet.dts is not None:
@@ -74,7 +74,6 @@ def _decoded(source: str, old: Any, stream: Any, sound: Any, rate: Fraction) -> 
             continue
         for frame in packet.decode():
             time = frame.time if frame.time is not None else last + float(1 / rate)
-            start = time if start is None else start
             last = max(time, last + 1e-4)
             image = frame.to_ndarray(format="rgb24")
             yield last, np.rot90(image, round(frame.rotation / 90) % 4)
@@ -94,6 +93,7 @@ def _write(items: Iterator[Any], path: str, shown: Sequence[Shown], *, rate: Fra
         out: Any = new.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
         copy = new.add_stream_from_template(sound) if sound is not None else None
         painter: _Painter | None = None
+        first = 0.0  # windows are timed from the first frame, which need not be shown at 0
         waiting: list[Any] = []  # sound that comes before the first picture, whose size the header wants
         for item in items:
             if isinstance(item, av.Packet):
@@ -105,10 +105,10 @@ def _write(items: Iterator[Any], path: str, shown: Sequence[Shown], *, rate: Fra
                 continue
             time, image = item
             if painter is None:
-                painter = _Painter(shown, image.shape[0], image.shape[1])
+                painter, first = _Painter(shown, image.shape[0], image.shape[1]), time
                 out.width, out.height, out.pix_fmt = painter.width, painter.height, "yuv420p"
                 out.codec_context.time_base = _UNIT
-            frame = av.VideoFrame.from_ndarray(painter.painted(time, image), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(painter.painted(time - first, image), format="rgb24")
             frame.pts, frame.time_base = round(time / _UNIT), _UNIT
             new.mux(out.encode(frame))
             for packet in waiting:
