@@ -29,8 +29,8 @@ def add_model_flags(parser: Parser, *, labels: bool) -> None:
               help="class names, where the weights do not say them: k400_umt, k400, ssv2, ..., or a file")  # fmt: skip
 
 
-def add_view_flags(parser: Parser) -> None:
-    """How frames are taken and computed on."""
+def add_view_flags(parser: Parser, *, many: bool = True) -> None:
+    """How frames are taken and computed on; `many`: of so many videos that processes decode and batches are filled."""
     taken = parser.add_argument_group("its frames (default: as it was trained)").add_argument
     taken("--sampling", choices=("sparse", "dense", "ssv2"), help="how frames are taken from a video")
     taken("--sampling_rate", type=int, metavar="N", help="distance of frames where sampling is dense")
@@ -39,6 +39,8 @@ def add_view_flags(parser: Parser) -> None:
     run = parser.add_argument_group("the machine").add_argument
     run("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
     run("--precision", default="auto", metavar="NAME", help="auto (bf16 where it is native), bf16, fp16 or fp32")
+    if not many:
+        return
     run("--batch_size", type=int, default=8, metavar="N", help="views in one forward pass (8)")
     run("--num_workers", type=int, metavar="N", help="processes that decode; default: by the cores and the videos")
     run("--decode_timeout", type=float, default=120.0, metavar="SECONDS",
@@ -59,7 +61,8 @@ def load_recognizer(words: Namespace, device: str, labels: Any = None) -> Recogn
     from umt.inference.recognizer import load
 
     choose(words.decoder)
-    named = {name: getattr(words, name) for name in (*_MODEL, *_TAKEN) if getattr(words, name) is not None}
+    told = vars(words)
+    named = {name: told[name] for name in (*_MODEL, *_TAKEN) if told.get(name) is not None}
     return load(words.checkpoint, device=device, labels=labels, **named)
 
 

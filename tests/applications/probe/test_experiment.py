@@ -139,6 +139,23 @@ def test_only_rows_that_are_marked_are_there_after_a_restart(tmp_path: Path) -> 
     assert again.get("train", "pooled")[2].tolist() == [[1.0] * WIDTH]
 
 
+@pytest.mark.parametrize("left", [None, 60])
+def test_features_whose_file_is_gone_or_cut_are_made_anew(tmp_path: Path, left: int | None) -> None:
+    about = {"views": {"train": [1, 1], "test": [1, 1]}, "weights": "none"}
+    store = Store(tmp_path, about, {"train": 2, "test": 2}, WIDTH, 3)
+    for split in ("train", "test"):
+        store.put(split, 1, torch.ones(1, WIDTH), torch.ones(1, 3, WIDTH))
+        store.mark(split, [1], HERE)
+    file = store.folder / "train.tokens.npy"
+    content = file.read_bytes()
+    file.unlink()
+    if left is not None:
+        file.write_bytes(content[:-left])
+    again = Store(tmp_path, about, {"train": 2, "test": 2}, WIDTH, 3)
+    assert again.missing("train").tolist() == [0, 1]
+    assert again.missing("test").tolist() == [0]
+
+
 def test_tokens_are_pooled_in_space_until_they_fit() -> None:
     clip = 2 * 8 * 14 * 14 * 768
     assert token_grid((8, 14, 14), 10, 768, 10 * clip) == (8, 14, 14)

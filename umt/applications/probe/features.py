@@ -8,6 +8,7 @@ than memory. Shapes: R videos, V views, L tokens, D features.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from umt.data.clips import Videos
@@ -27,6 +28,7 @@ from umt.data.loaders import EvalLoader, Workers
 from umt.data.storage.source import storage_of
 from umt.data.transforms.normalize import normalize
 from umt.data.video_list import VideoList
+from umt.engine.evaluator import weights_digest
 from umt.errors import ConfigError, OutputError, VideoError
 from umt.inference.recognizer import Recognizer
 from umt.layers.block import NORM_EPS
@@ -55,15 +57,6 @@ class Views:
     @property
     def count(self) -> int:
         return self.clips * self.crops
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of names, shapes and values of the state dict."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def recipe(
@@ -131,9 +124,13 @@ class Store:
     def _map(self, name: str, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
         path = self.folder / f"{name}.npy"
         if path.exists():
-            made: NDArray[Any] = np.load(path, mmap_mode="r+")
-            if made.shape == shape and made.dtype == kind:
-                return made
+            with contextlib.suppress(ValueError, EOFError):  # cut off; only for reading does numpy notice
+                found: NDArray[Any] = np.load(path, mmap_mode="r")
+                if found.shape == shape and found.dtype == kind:
+                    made: NDArray[Any] = np.load(path, mmap_mode="r+")
+                    return made
+        for marks in self.folder.glob(f"{name.partition('.')[0]}.marks.npy"):
+            marks.unlink()  # they are of the array that is made anew
         return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)  # zeros that take no room yet
 
     def get(self, split: str, kind: str) -> NDArray[Any]:

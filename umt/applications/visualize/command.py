@@ -38,13 +38,13 @@ def parse(argv: Sequence[str]) -> Namespace:
     out("--frames", type=int, default=8, metavar="N", help="frames side by side on page and sheet (8)")
     out("--residual", type=float, default=0.5, metavar="R", help="share of the skip connection in rollout (0.5)")
     out("--limit", type=int, default=20, metavar="N", help="videos that are shown of many (20)")
-    add_view_flags(parser)
+    add_view_flags(parser, many=False)
     words = parser.words(argv)
     if not words.videos or not words.checkpoint:
         raise ConfigError(
             "umt visualize takes videos and --checkpoint, e.g. umt visualize a.mp4 --checkpoint checkpoint-latest.pth."
         )
-    check_numbers(words, "topk", "frames", "limit", "teacher_resolution", "num_frames", "input_size", "batch_size")
+    check_numbers(words, "topk", "frames", "limit", "teacher_resolution", "num_frames", "input_size")
     if not 0 <= words.residual <= 1:
         raise ConfigError(f"--residual ({words.residual:g}) is a share, from 0 to 1.")
     if words.mask_ratio is not None and not 0 <= words.mask_ratio < 1:
