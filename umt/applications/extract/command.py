@@ -169,7 +169,7 @@ def _extract(words: Namespace, run: Runtime) -> int:
         raise PeerLostError(f"another process of this run is lost ({cause}). The same command goes on.") from None
     for _, error in outcomes:  # no process waits for one that has gone
         if error is not None:
-            raise error
+            raise _said_once(run, error)
     failed = sorted((one for part, _ in outcomes for one in part), key=lambda one: one.row)
     return _end(words, run, folder, videos, failed)
 
@@ -207,8 +207,13 @@ def _agreed(run: Runtime, decide: Any) -> Any:
             outcome = error
     outcome = runtime.broadcast_object(outcome)
     if isinstance(outcome, UserError):
-        raise outcome
+        raise _said_once(run, outcome)
     return outcome
+
+
+def _said_once(run: Runtime, error: UserError) -> BaseException:
+    """What all processes know is told by one."""
+    return error if run.is_main else SystemExit(2)
 
 
 def _end(words: Namespace, run: Runtime, folder: Path, videos: VideoList, failed: list[Unread]) -> int:
