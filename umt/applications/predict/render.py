@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -60,7 +61,11 @@ def _write_file(source: str, path: str, temporary: str, shown: Sequence[Shown]) 
     with av.open(path, metadata_errors="replace") as old:
         stream = old.streams.video[0]
         rate = stream.average_rate or Fraction(25)
-        sound = next((s for s in old.streams.audio if s.codec_context and s.codec_context.name in _KEPT_SOUND), None)
+        sounds = [s for s in old.streams.audio if s.codec_context]
+        sound = next((s for s in sounds if s.codec_context.name in _KEPT_SOUND), None)
+        if sounds and sound is None:
+            kind = sounds[0].codec_context.name
+            print(f"umt predict: {source}: MP4 does not hold its sound ({kind}), which is left out.", file=sys.stderr)
         _write(_decoded(source, old, stream, sound, rate), temporary, shown, rate=rate, sound=sound)
 
 
