@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from umt.errors import ConfigError
@@ -12,8 +14,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """`auto`: this process's GPU if there is one, else the CPU. A GPU that is asked for and missing is refused."""
-    if name not in ("auto", "cpu") and not name.startswith("cuda"):
-        raise ConfigError(f"--device ({name}) must be auto, cpu or cuda.")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"--device ({name}) must be auto, cpu, cuda or cuda:N.")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():

@@ -83,8 +83,9 @@ def test_a_port_in_use_is_one_sentence() -> None:
 
 
 def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--device \(tpu\) must be auto, cpu or cuda"):
-        runtime.choose_device("tpu", World())
+    for name in ("tpu", "cuda:one"):
+        with pytest.raises(ConfigError, match=rf"--device \({name}\) must be auto, cpu, cuda or cuda:N"):
+            runtime.choose_device(name, World())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -206,6 +206,8 @@ def _download(url: str, path: Path) -> None:
         start = part.stat().st_size if answer.status == 206 else 0
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else None
+        if not start:  # what is there is of another file, whose tag must not be the new one's
+            part.unlink(missing_ok=True)
         tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
         with part.open("ab" if start else "wb") as file, _bar(path.name, start, total) as bar:
             while chunk := answer.read(_CHUNK):
