@@ -44,9 +44,10 @@ def test_a_good_run_gets_no_advice() -> None:
         ({"tested_on_validation": True}, "The test videos are those by which the best epoch was chosen"),
         ({"videos": (400, 100, 12)}, "12 test videos say little"),
         (
-            {"classes": (*CLASSES, ClassResult("fly", 20, 10, 0.0)), "mean_over_classes": 72.0, "first_loss": None},
-            "Rare classes do worse (72 by class, 90 by video): try --class_weights balanced.",
+            {"classes": (*CLASSES, ClassResult("fly", 20, 10, 40.0))},
+            "Rare classes do worse (40, e.g. fly): more videos of them, or --class_weights balanced.",
         ),
+        ({"classes": (*CLASSES, ClassResult("fly", 90, 10, 0.0))}, "Never right: fly. Look at these videos"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_a_remedy(changes: dict[str, Any], sentence: str) -> None:
@@ -60,6 +61,7 @@ def test_what_is_wrong_is_said_with_a_remedy(changes: dict[str, Any], sentence: 
         {"first_loss": 3.0, "weighted": True},
         {"multi_label": True, "first_loss": math.log(2)},
         {"train": (None, 0.5), "val": (60.0, 0.9)},  # mixed clips have no accuracy
+        {"train": (50.0, 1.0), "val": (90.0, 0.4), "epoch": 9},  # an early epoch was the best: it is not more epochs
     ],
 )
 def test_what_is_as_it_should_be_is_not_complained_of(changes: dict[str, Any]) -> None:

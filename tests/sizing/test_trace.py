@@ -128,6 +128,21 @@ def test_half_precision_keeps_about_half() -> None:
     assert 0.4 * full < half < 0.7 * full
 
 
+def test_frozen_blocks_keep_nothing_for_the_backward_pass() -> None:
+    plain, half, head = (trace(configured(f"{TINY} --freeze_blocks {n}"), precision="fp32") for n in (0, 2, 4))
+    assert head.trained == 16 * 96 + 16
+    assert 0.4 * plain.trained < half.trained < 0.6 * plain.trained
+    assert 0.4 * plain.saved_bytes < half.saved_bytes < 0.6 * plain.saved_bytes
+    assert head.saved_bytes < 0.05 * plain.saved_bytes
+
+
+@pytest.mark.parametrize("flags", ["", "--multi_label"])
+def test_labels_are_those_of_the_run(flags: str) -> None:
+    config = configured(f"{TINY} --data_set Kinetics_sparse {flags}")
+    assert random_batch(config).label.shape == ((4, 16) if flags else (4,))
+    assert trace(config, precision="fp32").flops > 0
+
+
 def test_copies_count_as_clips() -> None:
     one, two = (trace(configured(f"{BASE} --batch_size 2 --num_sample {n}"), precision="bf16") for n in (1, 2))
     assert (one.clips, two.clips) == (2, 4)

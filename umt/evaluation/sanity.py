@@ -166,7 +166,7 @@ def _fit(facts: Facts) -> list[str]:
             f"Training {train:.0f}, validation {val:.0f}: overfitting. More videos help most; else try "
             f"{', or '.join(more)}."
         )
-    elif train is not None and train < _LOW and not facts.mixes:
+    elif train is not None and train < _LOW and not facts.mixes and 2 * facts.epoch > facts.epochs:
         advice.append(
             f"Training {train:.0f} only: it has not learnt its own videos. Try twice the --epochs, or twice the --lr."
         )
@@ -195,11 +195,16 @@ def _data(facts: Facts) -> list[str]:
     few = [one.name for one in facts.classes if one.training < _FEW]
     if few:
         advice.append(f"{len(few)} classes have fewer than {_FEW} training videos ({', '.join(few[:5])}): add some.")
-    mean = facts.mean_over_classes
-    if mean is not None and facts.ratio >= 3 and facts.score - mean > 5 and not facts.weighted:
+    rare = [one for one in facts.classes if 3 * one.training <= max(c.training for c in facts.classes)]
+    scores = [one.score for one in rare if one.score is not None]
+    if scores and facts.score - sum(scores) / len(scores) > 10 and not facts.weighted:
         advice.append(
-            f"Rare classes do worse ({mean:.0f} by class, {facts.score:.0f} by video): try --class_weights balanced."
+            f"Rare classes do worse ({sum(scores) / len(scores):.0f}, e.g. {rare[0].name}): more videos of them, or "
+            "--class_weights balanced."
         )
+    never = [one.name for one in facts.classes if one.score == 0 and one.tested >= _FEW and one not in rare]
+    if never and not facts.multi_label:
+        advice.append(f"Never right: {', '.join(never[:5])}. Look at these videos, umt data show.")
     if facts.unreadable[0]:
         advice.append(f"{facts.unreadable[0]} training videos cannot be read and were replaced: umt data check.")
     if facts.tested_on_validation:

@@ -165,7 +165,7 @@ def run_step(config: Config, *, precision: str, gpu: bool = False) -> Step:
             _norms_in_fp32(module)
     task.model.train()
     forward_flops, flops = _count_flops(task, batch, runtime)
-    for parameter in named.values():
+    for parameter in (p for p in named.values() if p.requires_grad):
         parameter.register_post_accumulate_grad_hook(lambda p: live.see(p.grad, "gradients"))
     with live:
         for tensor in (batch.video, batch.label, *([] if batch.noise is None else [batch.noise])):
@@ -186,7 +186,7 @@ def run_step(config: Config, *, precision: str, gpu: bool = False) -> Step:
         outside_blocks=outside,
         weight_bytes=_bytes([*named.values(), *task.model.buffers()]),
         teacher_bytes=0 if teacher is None else _bytes([*teacher.parameters(), *teacher.buffers()]),
-        optimizer_bytes=_optimizer_bytes(optimizer, sum(p.numel() for p in named.values())),
+        optimizer_bytes=_optimizer_bytes(optimizer, sum(p.numel() for p in named.values() if p.requires_grad)),
         saved_bytes=sum(saved.values()),
         flops=flops,
         forward_flops=forward_flops,
@@ -224,7 +224,10 @@ def random_batch(config: Config, device: torch.device | str = "cpu") -> Batch:
         time, height, width = token_grid(config)
         noise = torch.rand(clips, time, height * width, device=device)
     video = torch.randint(0, 256, (clips, 3, config.data.num_frames, size, size), dtype=torch.uint8, device=device)
-    return Batch(video=video, label=key.to(device), row=key, copy=key, clip=key, crop=key, seed=key, noise=noise)
+    label = key
+    if isinstance(config, FinetuneConfig) and config.data.multi_label:
+        label = torch.zeros(clips, config.data.nb_classes)
+    return Batch(video=video, label=label.to(device), row=key, copy=key, clip=key, crop=key, seed=key, noise=noise)
 
 
 def recomputing(config: Config, blocks: int) -> Config:
