@@ -69,7 +69,8 @@ if [[ ! -e $output/probe/results.json ]]; then
     say "6/7  What the frozen student knows, and the same model with random weights"
     "$PYTHON" -m umt probe --checkpoint "$output/pretrain/checkpoint-latest.pth" none \
         --data_path "$data" --prefix "$data" --split ',' --test_clips 4 --test_crops 3 \
-        --attentive_lr 0.003 0.01 0.03 --attentive_weight_decay 0.1 --seed "$seed" --output "$output/probe"
+        --attentive_lr 0.003 0.01 0.03 --attentive_weight_decay 0.1 --seed "$seed" --num_workers 1 \
+        --output "$output/probe"
     rm -rf "$output/probe/features" # 160 MB
 fi
 

@@ -136,7 +136,7 @@ def _marked(path: Path) -> bool:
 @pytest.mark.slow
 def test_a_probe_that_was_killed_goes_on_with_the_rows_that_are_missing(tmp_path: Path) -> None:
     video = render(tmp_path / "a.mp4", frames=9, width=60, height=48)
-    for split, count in (("train", 90), ("test", 12)):
+    for split, count in (("train", 160), ("test", 12)):
         for number in range(count):
             (tmp_path / f"{split}{number}.mp4").symlink_to(video)
         lines = [f"{split}{number}.mp4,{number % 3}\n" for number in range(count)]
@@ -151,7 +151,7 @@ def test_a_probe_that_was_killed_goes_on_with_the_rows_that_are_missing(tmp_path
     killed.kill()
     killed.wait()
     there = int((np.load(marks[0]) == 1).sum())
-    assert there >= 64
+    assert there >= 128
     assert main([*words, str(tmp_path / "killed")]) == 0
     assert main([*words, str(tmp_path / "whole")]) == 0
     one, two = (np.load(next((tmp_path / n).glob("features/*/train.pooled.npy"))) for n in ("killed", "whole"))

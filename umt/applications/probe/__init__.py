@@ -70,7 +70,7 @@ def _parser() -> Parser:
     add("--features", type=Path, metavar="DIR", help="what umt extract wrote into DIR/train, DIR/val and DIR/test")
     add("--count_unreadable_as_wrong", action="store_true", help="go on past test videos that cannot be read")
     add("--batch_size", type=int, default=32, help="clips in a forward pass (default: 32)")
-    add("--num_workers", type=int, help="processes that decode (default: one a core, at most 8)")
+    add("--num_workers", type=int, help="processes that decode (default: by the cores and the videos)")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add("--precision", default="auto", choices=("auto", "bf16", "fp16", "fp32"))
     add("--seed", type=int, default=0, help="of random weights and of the order of training (default: 0)")

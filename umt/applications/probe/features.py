@@ -216,9 +216,8 @@ def extract(
 ) -> list[str]:  # fmt: skip
     """Fills the stores with the rows of one list that any of them lacks; a video is decoded once for all models.
 
-    `batch_size`: clips that go through a model at once.
-
-    `strict`: a video that cannot be read is an error, else it is marked. Returns the causes. Raises VideoError.
+    `batch_size`: clips that go through a model at once. `strict`: a video that cannot be read is an error, else it is
+    marked. Returns the causes. Raises VideoError.
     """
     wanted = sorted({int(row) for _, store in sources for row in store.missing(split)})
     if not wanted:
@@ -271,10 +270,3 @@ def _keep(sources: Sequence[tuple[Frozen, Store]], split: str, rows: list[int]) 
     for _, store in sources:
         store.mark(split, rows, HERE)
     rows.clear()
-
-
-def processes(asked: int | None) -> int:
-    """Processes that decode: those asked for, else one a core, at most 8."""
-    from umt.cores import usable_cores
-
-    return min(usable_cores(), 8) if asked is None else asked

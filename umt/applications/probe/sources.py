@@ -23,11 +23,11 @@ from umt.applications.probe.features import (
     Want,
     encoder_of,
     extract,
-    processes,
     recipe,
     token_grid,
 )
 from umt.applications.probe.lists import Lists, find, settled
+from umt.applications.recognizer_flags import workers_for
 from umt.data.video_list import VideoList
 from umt.errors import AnnotationError, ConfigError
 from umt.inference import feature_files, features
@@ -82,9 +82,10 @@ def from_videos(words: argparse.Namespace) -> Found:
             for (_, model), (_, about) in zip(models, recipes, strict=True)
         ]
         frozen = [(Frozen(model, want), store) for (_, model), store in zip(models, made, strict=True)]
+        on_gpu = models[0][1].device.type == "cuda"
         for split, videos in lists.videos.items():
             causes = extract(
-                frozen, split, videos, views[split], workers=processes(words.num_workers),
+                frozen, split, videos, views[split], workers=workers_for(words, len(videos), on_gpu),
                 batch_size=words.batch_size, strict=split != "train" and not words.count_unreadable_as_wrong,
             )  # fmt: skip
             if causes:
