@@ -93,6 +93,26 @@ def test_a_hostile_file_runs_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
+def test_a_pickle_that_asks_for_memory_does_not_get_it(tmp_path: Path) -> None:
+    far = (
+        b"\x80\x02}r" + (2**25).to_bytes(4, "little") + b"."
+    )  # LONG_BINPUT: a memo of so many entries, and as many more
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("w/data.pkl", far)
+    script = "import re, sys; from umt.models.peek import peek; peek(sys.argv[1]); "
+    script += "print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])"  # most that was held
+    words = [sys.executable, "-c", script, str(tmp_path / "w.pth")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 256 << 10  # KiB; such a memo has 512 MiB
+
+
+def test_no_source_is_not_the_folder_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"umt_model": 1, "model": "vit_tiny_patch8_48", "arguments": {}}))
+    monkeypatch.chdir(tmp_path)
+    assert peek(".").model == "vit_tiny_patch8_48"
+    assert peek("") == Start("")
+
+
 def test_peeking_imports_no_torch(tmp_path: Path) -> None:
     torch.save({"model": create_model("vit_tiny_patch8_48").state_dict()}, tmp_path / "w.pth")
     script = "import sys; from umt.models.peek import peek; print(peek(sys.argv[1]).model, 'torch' in sys.modules)"

@@ -7,6 +7,7 @@ plain containers as nothing: it imports no class and calls none, so a hostile fi
 from __future__ import annotations
 
 import collections
+import io
 import json
 import pickle
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from umt.models import published
+from umt.models.pickles import memo_is_sound
 from umt.models.specs import SPECS
 
 _LONGEST = 100 << 20  # bytes of a description: the names of a million tensors
@@ -44,7 +46,7 @@ def peek(source: str) -> Start:
     path = Path(name).expanduser()
     row = published.find(Path(name).name)
     try:
-        if path.is_dir():
+        if name and path.is_dir():  # "" would be the folder that a command is started in
             return _folder(source, path)
         file = path if path.is_file() else path.with_name(f"{path.name}.pth")
         if file.is_file():
@@ -122,8 +124,10 @@ def _content(path: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, ...]]]
         name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
         if archive.getinfo(name).file_size > _LONGEST:
             raise ValueError("too long")
-        with archive.open(name) as file:
-            content = _Shapes(file).load()
+        pickled = archive.read(name)
+    if not memo_is_sound(pickled):
+        raise ValueError("an impossible place in its memo")
+    content = _Shapes(io.BytesIO(pickled)).load()
     config = content.get("config")
     state = next((content[key] for key in ("model", "module") if isinstance(content.get(key), dict)), content)
     shapes = {str(key): value.shape for key, value in state.items() if isinstance(value, _Shape)}

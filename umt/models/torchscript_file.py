@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from umt.errors import CheckpointError
+from umt.models.pickles import memo_is_sound
 
 _STORAGES = {
     "FloatStorage": torch.float32,
@@ -164,7 +164,8 @@ def read_torchscript(path: Path) -> TorchScriptFile:
             pickled = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
             (name,) = pickled
             content = _record(archive, name)
-            _check_memo(content)
+            if not memo_is_sound(content):
+                raise _Refused("an impossible place in its memo")
             reader = _Reader(content)
             tree = reader.load()
             folder = f"{name.removesuffix('.pkl')}/"
@@ -184,13 +185,6 @@ def _record(archive: zipfile.ZipFile, name: str) -> bytes:
     if info.compress_type != zipfile.ZIP_STORED:
         raise _Refused(f"a compressed record {name}")
     return archive.read(info)
-
-
-def _check_memo(content: bytes) -> None:
-    """Refuses an entry of the memo beyond the pickle's own length: for such a number memory would be taken first."""
-    for code, argument, _ in pickletools.genops(content):
-        if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(content):
-            raise _Refused("an impossible place in its memo")
 
 
 def _walk(tree: Any) -> Iterator[tuple[str, _Stored]]:
