@@ -103,6 +103,20 @@ def test_a_mended_video_joins_its_shard(folder: Path, tmp_path: Path) -> None:
     assert not any(group.missing() for group in work.groups(tmp_path / "a", "safetensors", ROWS, 2, 4))
 
 
+def test_a_video_of_which_several_parts_cannot_be_read_fails_once(tmp_path: Path) -> None:
+    for row in range(2):
+        render(tmp_path / f"{row}.mp4", frames=120)
+    content = bytearray((tmp_path / "0.mp4").read_bytes())
+    start = content.index(b"mdat")
+    size = int.from_bytes(content[start - 4 : start], "big") - 4
+    content[start + size // 3 : start + size] = bytes([255]) * (size - size // 3)
+    (tmp_path / "0.mp4").write_bytes(content)
+    (tmp_path / "list.csv").write_text("0.mp4,0\n1.mp4,1\n")
+    (unread,) = extracted(tmp_path, tmp_path / "out", "npz")
+    assert unread.row == 0
+    assert [path.stem for path in feature_files.files(tmp_path / "out", "npz")] == ["000000001"]
+
+
 def test_numbers_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
     model = tiny()
     with torch.no_grad():

@@ -155,6 +155,8 @@ def _features(
     plan: list[Work] = [(0, (row,), ()) for row in of]
 
     def finish(number: int, row: int, features: dict[str, Tensor]) -> Iterator[tuple[int, int, Row]]:
+        if not parts[row]:  # another part of it has failed
+            return
         found.setdefault(row, []).append(features)
         if len(found[row]) == parts[row]:
             yield number, row, _row(clips, row, lengths[row], found.pop(row), dtype)
@@ -166,9 +168,9 @@ def _features(
             filler = _Filler(extractor)
             for (_, (row,), _), batch in own:
                 if batch.failures:
-                    lengths.pop(row, None)
-                    if parts.pop(row, 1):  # of several parts it fails once
+                    if parts.get(row, 1):  # however many of its parts cannot be read, it fails once
                         parts[row] = 0
+                        found.pop(row, None)
                         yield number, row, _unread(row, batch)
                     continue
                 if stage == 0:
