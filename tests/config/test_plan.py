@@ -141,3 +141,11 @@ def test_a_folder_of_parquet_lists_is_counted_as_one_of_csv_lists_is(tmp_path: P
     shown = render_dry_run(parse("finetune", words.split()))
     assert f"8 for training (counted in {tmp_path / 'train.parquet'})" in shown
     assert f"{tmp_path / 'val.parquet'}, " in shown
+
+
+def test_a_dry_run_says_what_is_frozen_and_how_classes_count() -> None:
+    words = "--finetune w.pth --freeze_blocks 12 --class_weights sqrt --multi_label --nb_classes 3 --dry_run"
+    text = render_dry_run(parse("finetune", words.split(), files=False), {})
+    assert "frozen       the embedding and the first 12 of 12 blocks: the head alone is trained" in text
+    assert "weighted     classes count in the loss by sqrt" in text
+    assert "3 classes, several a video" in text

@@ -275,6 +275,9 @@ def _model_facts(config: Config, made: Plan) -> dict[str, str]:
         start = config.model
         facts["start from"] = _there(start.finetune) if start.finetune else "random weights"
         facts["start from"] += ", with a new head" if start.delete_head else ""
+        if start.freeze_blocks:
+            alone = ": the head alone is trained" if start.freeze_blocks == sizes.depth else ""
+            facts["frozen"] = f"the embedding and the first {start.freeze_blocks} of {sizes.depth} blocks{alone}"
     return facts
 
 
@@ -300,7 +303,9 @@ def _data_facts(config: Config, made: Plan) -> dict[str, str]:
     if data.cache_dir:
         facts["cache"] = f"{data.cache_dir}, at most {data.cache_size_gb:g} GB"
     if isinstance(config, FinetuneConfig):
-        facts["data"] += f", {config.data.nb_classes} classes"
+        facts["data"] += f", {config.data.nb_classes} classes" + ", several a video" * config.data.multi_label
+        if config.data.class_weights != "none":
+            facts["weighted"] = f"classes count in the loss by {config.data.class_weights}"
         classes, flag = config.data.nb_classes, config.data.label_order
         order = agreed([of_list(s.path, data_set=data.data_set, classes=classes, flag=flag) for s in found])
         if order.names is not None:
