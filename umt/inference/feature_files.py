@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from umt.devices import DTYPES as DTYPES
 from umt.errors import ConfigError, OutputError, UserError
 
 FORMATS = ("npz", "parquet", "safetensors")
-DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
 _ROWS_A_FOLDER = 1000  # of npz files, since folders of a million files are slow
 
 
