@@ -68,13 +68,14 @@ class Stacked:
             gradient = p.grad
             assert gradient is not None
             if self.kind == "sgd":
-                self.first[i].mul_(0.9).add_(gradient + decay * p)
+                self.first[i].mul_(0.9).add_(gradient).add_(decay * p)
                 p.sub_(lr * self.first[i])
             else:
                 self.first[i].lerp_(gradient, 0.1)
                 self.second[i].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-                mean, square = self.first[i] / (1 - 0.9**self.steps), self.second[i] / (1 - 0.999**self.steps)
-                p.sub_(lr * (mean / (square.sqrt() + 1e-8) + decay * p))
+                size = self.second[i].sqrt().div_((1 - 0.999**self.steps) ** 0.5).add_(1e-8)
+                p.mul_(1 - lr * decay)
+                p.sub_(torch.div(self.first[i], size, out=size).mul_(lr / (1 - 0.9**self.steps)))
             p.grad = None
 
 
