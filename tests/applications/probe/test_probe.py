@@ -182,6 +182,16 @@ def test_features_of_umt_extract_give_the_same_table(
         main(["--features", str(tmp_path / "features")])
 
 
+def test_models_of_other_clips_are_not_probed_in_one_pass(data: Path, tmp_path: Path) -> None:
+    for frames in (8, 4):
+        content = {"model": create_model(MODEL, num_frames=frames, num_classes=3).state_dict()}
+        config = build("finetune", {"model": MODEL, "input_size": 48, "num_frames": frames, "data_path": "x"})
+        torch.save({**content, "config": {"task": "finetune", **flatten(config)}}, tmp_path / f"{frames}.pth")
+    words = ["--checkpoint", str(tmp_path / "8.pth"), str(tmp_path / "4.pth"), "--data_path", str(data)]
+    with pytest.raises(ConfigError, match=r"4\.pth takes other clips than .*8\.pth: num_frames 4, not 8\. Give all of"):
+        main([*words, "--output", str(tmp_path / "out"), "--device", "cpu"])
+
+
 def test_random_weights_want_an_architecture(data: Path) -> None:
     with pytest.raises(ConfigError, match="--checkpoint none wants --model NAME"):
         main(["--checkpoint", "none", "--data_path", str(data)])

@@ -113,12 +113,27 @@ def _models(words: argparse.Namespace) -> list[tuple[str, Recognizer]]:
     models = [found[place] for place in range(len(words.checkpoint))]
     first = models[0]
     for source, one in zip(words.checkpoint, models, strict=True):
-        if one.views != first.views or encoder_of(one).grid != encoder_of(first).grid:
-            raise ConfigError(
-                f"{source} takes other clips or tokens than {words.checkpoint[0]} ({one.views} and {first.views}). "
-                "Give all of them the same --num_frames, --input_size and --sampling, or probe them one by one."
-            )
+        for what, value in _taken(one).items():
+            other = _taken(first)[what]
+            if value != other:
+                raise ConfigError(
+                    f"{source} takes other clips than {words.checkpoint[0]}: {what} {value}, not {other}. Give all of "
+                    "them the same --num_frames, --input_size and --sampling, or probe them one by one."
+                )
     return list(zip(_names(words.checkpoint), models, strict=True))
+
+
+def _taken(model: Recognizer) -> dict[str, Any]:
+    """What of its clips decides whether another model can share them."""
+    views = model.views
+    return {
+        "num_frames": views.num_frames,
+        "input_size": views.input_size,
+        "short_side_size": views.short_side_size,
+        "sampling": views.sampling,
+        "sampling_rate": views.sampling_rate if views.sampling == "dense" else None,
+        "tokens": _times(encoder_of(model).grid),
+    }
 
 
 def _names(sources: Sequence[str]) -> list[str]:
