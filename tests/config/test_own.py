@@ -127,6 +127,11 @@ def test_a_head_of_the_same_classes_is_kept(folder: Path) -> None:
     assert finetune("--finetune", "w.pth").model.delete_head
 
 
+def test_weights_that_are_not_here_get_a_new_head(folder: Path) -> None:
+    config = finetune("--finetune", "https://host/w.pth")
+    assert (config.model.model, config.model.delete_head) == ("vit_base_patch16_224", True)
+
+
 def test_left_and_right_are_not_mirrored(folder: Path) -> None:
     assert finetune().augment.flip is None
     (folder / "run").rename(folder / "turn left")

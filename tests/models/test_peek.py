@@ -72,6 +72,21 @@ def test_a_folder_of_transformers_is_known_by_its_sizes(tmp_path: Path) -> None:
     assert peek(str(tmp_path)) == Start(str(tmp_path), "vit_base_patch16_224", 16, 2, 224, 2)
 
 
+def test_a_file_of_the_zoo_has_its_frames_from_its_name_and_the_rest_from_its_shapes(tmp_path: Path) -> None:
+    file = tmp_path / "l16_ptk710_ftk710_ftk400_f16_res224.pth"
+    torch.save({"module": create_model("vit_tiny_patch8_48", num_classes=7).state_dict()}, file)
+    found = peek(str(file))
+    assert (found.model, found.head, found.num_frames, found.input_size) == ("vit_tiny_patch8_48", 7, 16, 224)
+
+
+def test_no_weights_are_not_the_folder_where_a_command_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model": "vit_tiny_patch8_48", "arguments": {}}))
+    monkeypatch.chdir(tmp_path)
+    assert peek("") == Start("")
+
+
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 but no zip", b"\x80\x04K\x01.", b"\xff" * 64])
 def test_what_is_no_checkpoint_tells_nothing(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(content)

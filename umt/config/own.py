@@ -141,6 +141,8 @@ def _choose_model(choices: _Choices, start: Start, *, random: bool) -> None:
 
 
 def _choose_head(choices: _Choices, start: Start, names: tuple[str, ...] | None, classes: int) -> None:
+    if start.source and start.model is None and not start.head:
+        choices.choose("delete_head", True, "what head the weights have is not known before they are loaded")
     if not start.head:
         return
     same = start.names is not None and start.names == names and start.head == classes

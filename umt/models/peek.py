@@ -14,11 +14,13 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from umt.errors import CheckpointError
 from umt.models import published
+from umt.models.fetch import path_here
 from umt.models.pickles import memo_is_sound
 from umt.models.specs import SPECS
 
@@ -43,21 +45,28 @@ class Start:
 def peek(source: str) -> Start:
     """What `source` is: a row of the published zoo, or a file or exported folder of this machine. Never raises."""
     name = source.split("#sha256=")[0]
-    path = Path(name).expanduser()
     row = published.find(Path(name).name)
+    known = Start(source)
+    if row is not None:
+        known = Start(source, _classifier(row.model), row.num_frames, 1, row.input_size, row.num_classes)
     try:
+        path = path_here(source) or Path(name).expanduser()
         if name and path.is_dir():  # "" would be the folder that a command is started in
             return _folder(source, path)
         file = path if path.is_file() else path.with_name(f"{path.name}.pth")
         if file.is_file():
-            return _of(source, *_content(file))
+            found = _of(source, *_content(file))
+            # Shapes say neither frames nor pixels; its name in the zoo does.
+            return replace(
+                found,
+                num_frames=found.num_frames or known.num_frames,
+                input_size=found.input_size or known.input_size,
+            )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error, zipfile.BadZipFile):
         pass  # what is wrong with it is said, in a sentence, where it is loaded
-    except (pickle.UnpicklingError, EOFError, MemoryError, RecursionError, ImportError):
+    except (pickle.UnpicklingError, EOFError, MemoryError, RecursionError, ImportError, CheckpointError):
         pass
-    if row is None:
-        return Start(source)
-    return Start(source, _classifier(row.model), row.num_frames, 1, row.input_size, row.num_classes)
+    return known
 
 
 def _classifier(model: str | None) -> str | None:
