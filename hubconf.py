@@ -11,6 +11,7 @@ from collections.abc import Callable as _Callable
 from typing import Any as _Any
 
 from umt.models import create_model as _create_model
+from umt.models import load_weights as _load_weights
 from umt.models.specs import SPECS as _SPECS
 
 dependencies = ["torch", "numpy"]
@@ -32,16 +33,20 @@ def pretrained(source: str, architecture: str | None = None, **wanted: _Any) -> 
 
 def _entry(name: str) -> _Callable[..., _Any]:
     def create(pretrained: str | None = None, **arguments: _Any) -> _Any:
-        if not pretrained:
-            return _create_model(name, **arguments)
-        return globals()["pretrained"](pretrained, name, **arguments)
+        if pretrained and _SPECS[name].kind != "teacher":
+            return globals()["pretrained"](pretrained, name, **arguments)
+        model = _create_model(name, **arguments)
+        if pretrained:
+            _load_weights(model, pretrained)
+            model.eval()
+        return model
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f"""{_SPECS[name].summary[0].upper()}{_SPECS[name].summary[1:]}.
 
     `pretrained`: a file, an exported folder, a URL, hf://OWNER/REPO, or a name of the model zoo; None: fresh weights.
-    `arguments`: keywords of the model's class (num_frames, image_size, num_classes, ...); with `pretrained`, of
-    `load_pretrained` (num_frames, input_size, num_classes, ...).
+    `arguments`: keywords of the model's class (num_frames, image_size, num_classes, ...); of students and classifiers
+    with `pretrained`, of `load_pretrained` (num_frames, input_size, num_classes, ...).
     """
     return create
 

@@ -44,3 +44,12 @@ def test_an_entry_gives_a_fresh_model_or_a_trained_one(tmp_path: Path) -> None:
 
 def test_a_model_of_the_hub_is_the_library_s(tmp_path: Path) -> None:
     assert type(load("vit_tiny_patch8_64")).__name__ == type(create_model("vit_tiny_patch8_64")).__name__
+
+
+def test_a_teacher_has_its_weights_by_torch_hub_too(tmp_path: Path) -> None:
+    fresh = load("clip_tiny_patch8_48")
+    torch.save(fresh.state_dict(), tmp_path / "clip.pth")
+    trained = load("clip_tiny_patch8_48", pretrained=str(tmp_path / "clip.pth"), return_layers=2)
+    assert not trained.training
+    assert torch.equal(trained.conv1.weight, fresh.conv1.weight)
+    assert len(trained.returned) == 2

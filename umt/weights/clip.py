@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,8 +130,6 @@ def write(
     comparison: list[Comparison] | str,
 ) -> None:
     """Writes the tower in float32 under OpenAI's names, its convolution 2-D as CLIP's, whole or not at all."""
-    import os
-
     import torch
 
     state = {name: value.detach().float().contiguous() for name, value in teacher.state_dict().items()}
