@@ -184,6 +184,15 @@ def test_a_test_finds_the_only_run_of_the_data(folder: Path) -> None:
         finetune("--eval")
 
 
+@pytest.mark.parametrize("testing", [[], ["--eval"]])
+def test_a_checkpoint_that_is_named_says_recipe_and_folder(testing: list[str], folder: Path) -> None:
+    first = finetune("--epochs", "7", "--model", "vit_tiny_patch8_48", "--output_dir", "elsewhere/run")
+    made(folder, first)
+    again = finetune("--resume", f"elsewhere/run/{own.LATEST}", *testing)
+    assert (again.checkpoint.output_dir, again.optim.epochs) == ("elsewhere/run", 7)
+    assert len({choice.flag for choice in again.chosen}) == len(again.chosen)
+
+
 # ---- flags of one's own classes held against each other
 
 

@@ -57,8 +57,8 @@ class _Choices:
         return next((choice.value for choice in self.made if choice.flag == flag), default)
 
     def choose(self, flag: str, value: Any, why: str) -> None:
-        """Sets `flag` unless it was given."""
-        if flag not in self.given:
+        """Sets `flag` unless it was given, or chosen before."""
+        if flag not in self.given and all(choice.flag != flag for choice in self.made):
             self.made.append(Choice(flag, value, why))
 
 
