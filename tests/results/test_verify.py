@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from umt.data.list_lines import Form
 from umt.errors import ConfigError
 from umt.results import verify
 from umt.results.verify import main
@@ -71,42 +69,3 @@ def test_a_test_json_that_is_none_is_a_sentence(tmp_path: Path) -> None:
     words, _ = verify._words(["x.pth", "l.csv", "--expect", str(tmp_path)])
     with pytest.raises(ConfigError, match=r"is not the test\.json of a test: KeyError"):
         verify._expected(words)
-
-
-# ---- the list
-
-
-def test_a_list_of_any_name_becomes_the_test_list_with_its_labels(tmp_path: Path) -> None:
-    (tmp_path / "val.csv").write_text("a.mp4,0\nb.mp4,1\n")
-    (tmp_path / "labels.txt").write_text("x\ny\n")
-    folder, videos = verify._data_path(str(tmp_path / "val.csv"), tmp_path / "out", Form(","), None)
-    assert Path(folder, "test.csv").read_text() == "a.mp4,0\nb.mp4,1\n"
-    assert Path(folder, "labels.txt").read_text() == "x\ny\n"
-    assert videos is None
-
-
-def test_a_folder_and_its_test_list_are_taken_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / "test.csv").write_text("a.mp4,0\n")
-    for given in (tmp_path, tmp_path / "test.csv"):
-        assert verify._data_path(str(given), tmp_path / "out", Form(","), None) == (str(tmp_path), None)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("header", ["", "path,label\n"])
-def test_a_sample_is_drawn_by_chance_the_same_each_time(tmp_path: Path, header: str) -> None:
-    lines = [f"v{i}.mp4,{i % 8}" for i in range(400)]
-    (tmp_path / "test.csv").write_text(header + "\n".join(lines) + "\n")
-    drawn = set()
-    for out in ("a", "b"):
-        folder, videos = verify._data_path(str(tmp_path), tmp_path / out, Form(","), 100)
-        drawn.add(Path(folder, "test.csv").read_text())
-    (text,) = drawn
-    chosen = text.removeprefix(header).splitlines()
-    assert (videos, len(set(chosen)), set(chosen) <= set(lines)) == (400, 100, True)
-    assert min(Counter(line[-1] for line in chosen).values()) > 4  # of each of 8 classes
-
-
-def test_a_sample_of_more_than_there_is_is_the_list(tmp_path: Path) -> None:
-    (tmp_path / "test.csv").write_text("a.mp4,0\n")
-    folder, videos = verify._data_path(str(tmp_path), tmp_path / "out", Form(","), 10)
-    assert (Path(folder, "test.csv").read_text(), videos) == ("a.mp4,0\n", 1)

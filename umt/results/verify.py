@@ -12,19 +12,16 @@ import difflib
 import json
 import logging
 import os
-import random
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from umt.command_line import Parser
-from umt.data.labels import LABELS_FILE
 from umt.data.list_lines import Form, separator_of
-from umt.data.storage.urls import is_url
-from umt.errors import CheckpointError, ConfigError, OutputError
+from umt.errors import CheckpointError, ConfigError
 from umt.models import published
+from umt.results.tested_list import folder_of
 from umt.results.verdict import EXIT_CODES, MAX_INTERVAL, Verdict, judge
 from umt.results.zoo import Row, published_rows, read_zoo
 
@@ -62,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     flags = {**_of_checkpoint(words.model), **row.flags}
     output = _last(passed, "output_dir") or str(Path("outputs", "verify", row.name))
     form = Form(separator_of(_last(passed, "split") or flags.get("split", " ")), _frames(passed))
-    folder, lines = _data_path(words.list, Path(output), form, words.sample)
+    folder, lines = folder_of(words.list, Path(output), form, words.sample)
     row = replace(row, videos=row.videos or lines, decided=_notes(row, passed))
     given = [word for flag, value in flags.items() for word in (f"--{flag}", value)]
     run = ["--data_path", folder, "--finetune", words.model, "--output_dir", output, *given, *passed, "--eval"]
@@ -218,51 +215,6 @@ def _of_description(file: Path) -> dict[str, str]:
         "test_num_crop": told.test_crops,
     }
     return {flag: str(value) for flag, value in flags.items() if value is not None}
-
-
-def _data_path(given: str, output: Path, form: Form, sample: int | None) -> tuple[str, int | None]:
-    """The folder whose test.csv is the list: its own, or one below the output that holds a copy.
-
-    And of a sample, how many videos it is of.
-    """
-    if is_url(given) or os.path.isdir(given):
-        if sample is None:
-            return given, None
-        if is_url(given):
-            raise ConfigError(f"--sample takes lines of a list on this machine, not of {given}. Copy it here.")
-        given = str(Path(given, "test.csv"))
-    source = Path(given)
-    if not source.is_file():
-        raise ConfigError(f"LIST ({given}) does not exist. Give the test list, or the folder of test.csv.")
-    if source.name in ("test.csv", "test.parquet") and sample is None:
-        return str(source.parent), None
-    folder = output / "list"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in ("test.csv", "test.parquet", LABELS_FILE):
-            (folder / old).unlink(missing_ok=True)
-        if (source.parent / LABELS_FILE).is_file():
-            shutil.copyfile(source.parent / LABELS_FILE, folder / LABELS_FILE)
-        if sample is None:
-            shutil.copyfile(source, folder / ("test.parquet" if source.suffix == ".parquet" else "test.csv"))
-            return str(folder), None
-        return str(folder), _sample(source, folder / "test.csv", form, sample)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}. Change --output_dir.") from error
-
-
-def _sample(source: Path, target: Path, form: Form, sample: int) -> int:
-    """Writes `sample` lines, drawn by chance, the same each time; returns how many there are."""
-    if source.suffix == ".parquet":
-        raise ConfigError(f"--sample takes lines of a csv list, not of {source}.")
-    text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    lines = [line for line in text.splitlines() if line.strip()]
-    head = lines[:1] if lines and form.row(lines[0]) is None else []
-    body = lines[len(head) :]
-    drawn = sorted(random.Random(0).sample(range(len(body)), min(sample, len(body))))
-    chosen = [body[i] for i in drawn]
-    target.write_text("".join(f"{line}\n" for line in (*head, *chosen)), encoding="utf-8", errors="surrogateescape")
-    return len(body)
 
 
 def _test(argv: list[str]) -> None:
