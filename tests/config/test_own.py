@@ -101,6 +101,14 @@ def test_a_dry_run_of_ones_own_data_says_the_command_that_gives_the_same_run(fol
     assert flatten(again) == flatten(config)
 
 
+def test_a_list_that_counts_from_1_is_told(folder: Path) -> None:
+    (folder / "train.csv").write_text("".join(f"run/{i}.mp4,{1 + i % 2}\n" for i in range(8)))
+    why = {choice.flag: choice.why for choice in finetune().chosen}
+    assert why["nb_classes"] == (
+        "counted; 1 of them have no training video: the list seems to count from 1, labels start at 0"
+    )
+
+
 def test_a_gpu_gets_the_base_model(folder: Path) -> None:
     assert finetune("--device", "cuda").model.model == "vit_base_patch16_224"
 

@@ -112,6 +112,7 @@ def test_what_cannot_be_trained_on_is_said(names: list[str], sentence: str, tmp_
         ("a.mp4,run\nb.mp4,jump\nc.mp4,runing\n", r"labels.txt. Is it 'run'\?"),
         ("a.mp4,run\nb.mp4,\n", r"train.csv:2: no label. Give every video one"),
         ("a.mp4,run\nb.mp4,2\n", r"train.csv:2: label '2' is none of the 2 classes of "),
+        ("", r"train.csv is empty. A line is path,class"),
         ("no list at all\nnor here\n", r"label 'all' is none of the 2 classes"),
     ],
 )
@@ -119,4 +120,10 @@ def test_a_label_that_is_no_class_is_said_with_its_line(content: str, sentence: 
     (tmp_path / "labels.txt").write_text("run\njump\n")
     (tmp_path / "train.csv").write_text(content)
     with pytest.raises(AnnotationError, match=sentence):
+        look(str(tmp_path))
+
+
+def test_numbers_that_cannot_be_classes_are_said(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("a.mp4,20240131\nb.mp4,20240201\n")
+    with pytest.raises(AnnotationError, match="label 20240201 is too great for a number of classes"):
         look(str(tmp_path))

@@ -111,7 +111,10 @@ def complete(values: Mapping[str, Any], *, world_size: int = 1) -> tuple[dict[st
 def _choose_data(choices: _Choices, found: Any) -> None:
     many = ", several labels a video" if found.multi_label else ""
     choices.choose("data_set", found.data_set, "; ".join([found.what + many, *found.notes]))
-    choices.choose("nb_classes", found.classes, "counted")
+    empty = [label for label, count in enumerate(found.counts) if not count]
+    lacking = f"; {len(empty)} of them have no training video" if empty else ""
+    lacking += ": the list seems to count from 1, labels start at 0" if empty == [0] and found.names is None else ""
+    choices.choose("nb_classes", found.classes, f"counted{lacking}")
     if found.multi_label:
         choices.choose("multi_label", True, "labels of the training list")
     if found.data_set == "video_list":

@@ -23,6 +23,8 @@ from umt.data.split_files import SplitFile
 from umt.data.video_list import Rows, VideoList
 from umt.errors import AnnotationError, ConfigError
 
+_MOST = 1_000_000  # classes that numbers may stand for
+
 
 @dataclass(frozen=True)
 class ListClasses:
@@ -98,7 +100,13 @@ def classes_of(training_list: str, form: Form, *, multi_label: bool = False) -> 
         raise AnnotationError(f"{training_list} has no label in its last column. A line is path{form.separator}label.")
     numbers = [whole_number(text) for text in seen]
     if None not in numbers:
-        return ListClasses(None, max(n for n in numbers if n is not None) + 1, training_list)
+        count = max(n for n in numbers if n is not None) + 1
+        if count > _MOST:
+            raise AnnotationError(
+                f"{training_list}: label {count - 1} is too great for a number of classes. Are these numbers of "
+                "something else? Name the classes, or number them from 0."
+            )
+        return ListClasses(None, max(count, 0), training_list)
     return ListClasses(tuple(sorted(seen)), len(seen), training_list)
 
 

@@ -244,6 +244,8 @@ def _separator_and_prefix(folder: str, file: str, columns: Columns) -> tuple[str
             there = sum(_there(prefix, row.path, form.separator) for row in rows)
             scored[separator, prefix] = (_LOOKED_AT + 2) * there + len(rows)
     best = max(scored.values())
+    if not shown:
+        raise AnnotationError(f"{file} is empty. A line is path,class.")
     if not best:
         raise AnnotationError(
             f"{file}: no line ends in a separator and a label, e.g. `{shown[0][:80]}`. A line is path,class."
