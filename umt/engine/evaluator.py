@@ -44,7 +44,7 @@ class Validation:
     """Mean loss and accuracies (percent) over `videos` videos, each of which counted once.
 
     `unreadable` of them could not be read: they are wrong, and have no part in the loss. `many`: of a multi-label list,
-    which has no accuracies (nan).
+    which has no accuracies (nan); nor have the unreadable a part in it.
     """
 
     loss: float
