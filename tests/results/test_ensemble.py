@@ -90,9 +90,22 @@ def test_weights_are_found_on_other_videos_than_are_reported(runs: list[str], ca
 def test_the_search_takes_the_videos_of_a_list(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "val.csv").write_text("".join(f"v/{i}.mp4,0\n" for i in range(50)))
     out = tmp_path / "o.npz"
-    said = told(capsys, *runs, "--search", str(tmp_path / "val.csv"), "--split", ",", "--output", str(out))
+    said = told(capsys, *runs, "--search", str(tmp_path / "val.csv"), "--output", str(out))
     assert (said["videos"], said["search"]["videos"]) == (150, 50)
     assert ViewScores.load(out).paths[0] == "v/50.mp4"
+
+
+def test_a_list_of_names_of_classes_has_no_numbers_for_scores(runs: list[str], tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text("v/0.mp4,yoga\nv/1.mp4,archery\n")
+    with pytest.raises(ConfigError, match=r"--list \(.*val\.csv\) names its classes"):
+        main([*runs, "--list", str(tmp_path / "val.csv")])
+
+
+@pytest.mark.parametrize("separator", [" ", ",", "\t"])
+def test_the_separator_of_a_list_is_found(tmp_path: Path, capsys: pytest.CaptureFixture, separator: str) -> None:
+    (tmp_path / "test.csv").write_text("".join(f"v{i}.mp4{separator}{i}\n" for i in range(3)))
+    np.save(tmp_path / "a.npy", np.eye(3))
+    assert told(capsys, str(tmp_path / "a.npy"), "--list", str(tmp_path / "test.csv"))["merged"]["top1"] == 100
 
 
 def test_a_list_that_names_none_of_the_videos_is_refused(runs: list[str], tmp_path: Path) -> None:

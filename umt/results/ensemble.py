@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 
 from umt.command_line import Parser
 from umt.data import labels as known_labels
-from umt.data.annotations import read_list
-from umt.data.list_lines import separator_of
 from umt.errors import ConfigError
 from umt.evaluation.ensemble import MODES, TINY, Aligned, Mode, Values, align, normal
 from umt.evaluation.ensemble_report import Weigh, fused, given, report
 from umt.evaluation.score_files import Listed, read_scores
 from umt.evaluation.scores import ScoresError, ViewScores
 from umt.evaluation.weight_search import Found, fit_temperature, folds, search, stratified
+from umt.inference.sources import read_rows
 
 log = logging.getLogger("umt")
 
@@ -40,7 +39,7 @@ def _parser() -> Parser:
     add("--temperature", nargs="+", metavar="T", help="divides the logits: one for all, one a member, or auto, which "
         "finds them where the weights are searched (default: 1)")  # fmt: skip
     add("--list", metavar="LIST", help="the list whose rows are those of score files that name no videos")
-    add("--split", default=" ", metavar="CHAR", help="separator of the lists' columns (default: a space)")
+    add("--split", metavar="CHAR", help="separator of the lists' columns (default: found out)")
     add("--common", action="store_true", help="take the videos that all members have")
     find = parser.add_argument_group("search for weights, on videos that are not reported").add_argument
     find("--search", metavar="LIST|FRACTION", help="the videos of a list, or a fraction of each class")
@@ -110,8 +109,12 @@ def _check(words: Any) -> None:
         raise ConfigError("--temperature auto needs videos to find it on. Add --search or --search_scores.")
 
 
-def _listed(path: str, split: str) -> Listed:
-    videos = read_list(path, separator=separator_of(split), labels_optional=True)
+def _listed(path: str, split: str | None) -> Listed:
+    videos = read_rows(path, split=split)
+    if videos.class_names is not None or videos.sets is not None:
+        raise ConfigError(
+            f"--list ({path}) names its classes, or has several a video. Give a list with numbers, `path,3`."
+        )
     return Listed(path, tuple(videos.path(row) for row in range(len(videos))), np.asarray(videos.labels, np.int64))
 
 
@@ -193,7 +196,8 @@ def _chosen(words: Any, everything: Aligned) -> NDArray[np.bool_]:
     try:
         share = float(words.search)
     except ValueError:
-        wanted = set(_listed(words.search, words.split).paths)
+        named = read_rows(words.search, split=words.split)
+        wanted = {named.path(row) for row in range(len(named))}
         chosen = np.array([path in wanted for path in everything.members[0].paths])
         if not chosen.any() or chosen.all():
             raise ConfigError(
