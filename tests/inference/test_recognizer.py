@@ -18,7 +18,7 @@ from umt.data.transforms.pipelines import TestTransform
 from umt.errors import ConfigError, VideoError
 from umt.evaluation.multiview import merge
 from umt.inference.class_names import class_names, how
-from umt.inference.recognizer import Recognizer
+from umt.inference.recognizer import Recognizer, load
 from umt.tasks.classify import Classify
 
 
@@ -119,6 +119,12 @@ def test_a_model_without_a_head_predicts_nothing(video: Path) -> None:
     model = tiny(arguments={**DESCRIPTION.arguments, "num_classes": 0})
     with pytest.raises(ConfigError, match=r"has no classes to predict.*umt extract"):
         model.predict(model.transform(video))
+
+
+@pytest.mark.parametrize("name", ["sampling_rate", "short_side_size"])
+def test_numbers_below_one_are_refused_on_loading(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--{name} \(0\) must be at least 1"):
+        load(checkpoint(tmp_path), device="cpu", **{name: 0})
 
 
 def test_an_order_of_another_size_is_refused() -> None:

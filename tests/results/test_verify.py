@@ -25,6 +25,7 @@ ROW = "b16_ptk710_ftk710_ftk400_f8_res224"
         ([ROW, "l.csv", "--sample", "0"], r"--sample \(0\) must be at least 1"),
         ([ROW, "l.csv", "--expect", "87.4", "--row", ROW], "--expect and --row or --zoo both say"),
         ([ROW, "l.csv", "--expect", "874"], r"--expect \(874\) must be a top-1 in percent"),
+        ([ROW, "l.csv", "--expect", "-5"], r"--expect \(-5\) must be a top-1 in percent\. Try --expect 87\.4"),
         ([ROW, "l.csv", "--expect", "none.json"], r"--expect \(none\.json\) is neither a number nor a file"),
         (["my.pth", "l.csv"], r"MODEL_ZOO\.md has no number for 'my'.*Name it with --row, or give a number"),
         ([ROW[:-1] + "5", "l.csv"], f"has no number for .* Did you mean {ROW}"),

@@ -180,6 +180,9 @@ def load(
     settled = devices.choose_precision(precision, chosen)
     if batch_size < 1:
         raise ConfigError(f"batch_size ({batch_size}) must be at least 1.")
+    for name, number in (("sampling_rate", sampling_rate), ("short_side_size", short_side_size)):
+        if number is not None and number < 1:
+            raise ConfigError(f"--{name} ({number}) must be at least 1.")
     loaded = load_teacher(source, **wanted) if is_teacher(wanted.get("model")) else load_pretrained(source, **wanted)
     classes = int(getattr(loaded.model, "num_classes", 0))
     names = class_names(str(source), classes, loaded.description.labels, labels) if classes else None

@@ -98,6 +98,8 @@ def _check(words: Any) -> None:
         raise ConfigError(f"--weights are given, so {ways[0]} has nothing to find. Leave out one of them.")
     if words.folds is not None and words.folds < 2:
         raise ConfigError(f"--folds ({words.folds}) must be at least 2. Try --folds 5.")
+    if words.seed < 0:
+        raise ConfigError(f"--seed ({words.seed}) must not be below 0.")
     if words.step and not 0 < words.step <= 1:
         raise ConfigError(f"--step ({words.step:g}) must be above 0 and at most 1. Try --step 0.05.")
     if words.search_scores and len(words.search_scores) != len(words.scores):

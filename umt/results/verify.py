@@ -156,9 +156,7 @@ def _of_expect(said: str, stem: str, official: int | None) -> Row:
     except ValueError:
         return _of_test(Path(said), stem, official)
     if not 0 <= top1 <= 100:
-        raise ConfigError(
-            f"--expect ({said}) must be a top-1 in percent. Try --expect {100 * top1 if top1 <= 1 else 87.4:g}."
-        )
+        raise ConfigError(f"--expect ({said}) must be a top-1 in percent. Try --expect 87.4.")
     return Row(stem, top1, "--expect", videos=official)
 
 

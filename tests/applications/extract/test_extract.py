@@ -16,7 +16,7 @@ from umt.applications.extract import recipe, work
 from umt.applications.extract.command import parse
 from umt.data.clips import Videos
 from umt.data.loaders import Workers
-from umt.errors import ConfigError
+from umt.errors import ConfigError, OutputError
 from umt.inference import feature_files
 from umt.inference.extraction import Extractor
 from umt.inference.feature_files import FeaturesError
@@ -155,6 +155,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ConfigError, match=r"is not empty and holds no recipe\.json"):
         recipe.settle(tmp_path, {})
+
+
+def test_an_output_that_cannot_be_made_is_a_sentence() -> None:
+    with pytest.raises(OutputError, match=r"--output \(/proc/features\) cannot be written: .*Give another place"):
+        recipe.settle(Path("/proc/features"), {})
 
 
 @pytest.mark.parametrize(

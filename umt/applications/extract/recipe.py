@@ -19,7 +19,7 @@ from umt.data.reader import choose
 from umt.data.video_list import VideoList
 from umt.engine.checkpoints import replacing
 from umt.engine.evaluator import weights_digest
-from umt.errors import ConfigError
+from umt.errors import ConfigError, OutputError
 from umt.inference.extraction import Extractor
 from umt.inference.features import FORMAT, RECIPE
 
@@ -89,9 +89,12 @@ def settle(folder: Path, made: Mapping[str, Any]) -> None:
         return
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"--output ({folder}) is not empty and holds no {RECIPE}. Give a folder of its own.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write((json.dumps(made, indent=1) + "\n").encode())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write((json.dumps(made, indent=1) + "\n").encode())
+    except OSError as error:
+        raise OutputError(f"--output ({folder}) cannot be written: {error.strerror}. Give another place.") from None
 
 
 def load(folder: Path) -> dict[str, Any] | None:
