@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,6 @@ class Balance:
     names: tuple[str, ...]
     videos: int
     multi_label: bool = False
-    folders: bool = False  # a folder per class, which `umt data check` reads; lists with names it does not
 
     @property
     def ratio(self) -> float:
@@ -55,8 +53,7 @@ class Balance:
             lines.append(f"  below {FEW}      {len(self.few)} classes: {shown}{more}")
         if self.ratio >= 3:
             lines.append("  rare classes count more in the loss by --class_weights balanced, or less strongly sqrt")
-        if self.folders:
-            lines.append("  umt data check --hash finds files of the same content in training and validation")
+        lines.append("  umt data check --hash finds files of the same content in training and validation")
         return lines
 
     def _some(self, labels: list[int]) -> str:
@@ -70,6 +67,4 @@ def balance_of(videos: VideoList, classes: int) -> Balance:
     else:
         counts = np.bincount(videos.labels[videos.labels >= 0], minlength=classes)
     names = videos.class_names or [str(label) for label in range(len(counts))]
-    return Balance(
-        tuple(counts.tolist()), tuple(names), len(videos), videos.sets is not None, os.path.isdir(videos.source)
-    )
+    return Balance(tuple(counts.tolist()), tuple(names), len(videos), videos.sets is not None)

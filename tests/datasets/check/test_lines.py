@@ -184,3 +184,31 @@ def test_a_list_that_is_not_there_is_no_finding_but_a_wrong_command(tmp_path: Pa
         main([str(tmp_path / "train.csv")])
     with pytest.raises(AnnotationError, match=r"holds neither train, val and test lists nor a folder per class"):
         main([str(tmp_path)])
+
+
+# Labels that are names, or several a video
+
+
+def test_a_list_that_names_its_classes_is_read_by_them(check: Check, tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.mp4").write_bytes(name.encode())
+    (tmp_path / "train.csv").write_text("path,label\na.mp4,run\nb.mp4,jump|run\nc.mp4,\n")
+    (tmp_path / "val.csv").write_text("d.mp4,jump\na.mp4,run\nb.mp4,runing\n")
+    done = check(tmp_path, "--prefix", tmp_path, "--fix")
+    found = {(f["kind"], f["path"]) for f in done.report["findings"] if f["path"]}
+    assert found == {("malformed", "b.mp4"), ("leaked", "a.mp4")}
+    assert "'runing' is none of the classes of" in done.text
+    assert done.report["fixed"] == []
+
+
+def test_several_numbers_are_labels_of_one_video(check: Check, tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").write_bytes(name.encode())
+    (tmp_path / "train.csv").write_text("a.mp4,1|0\nb.mp4,1\nc.mp4,\n")
+    done = check(tmp_path / "train.csv", "--prefix", tmp_path)
+    assert (done.code, done.report["findings"]) == (0, [])
+
+
+def test_words_without_files_are_no_names_of_classes(check: Check, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("no list\nat all\n")
+    assert {f["kind"] for f in check(tmp_path / "train.csv").report["findings"]} == {"malformed"}

@@ -138,13 +138,14 @@ def labels(lists: Sequence[Checked], classes: int | None, pretrain: bool) -> Ite
         for row in np.flatnonzero((found < 0) | (found >= number)):
             label, place = int(found[row]), Place(one, int(row))
             if label == -1:
-                yield place.finding("no_label")
+                if not one.several:  # a video may have none then
+                    yield place.finding("no_label")
                 continue
             hint = ". Is the list 1-based? Labels start at 0" if label == number and lowest == 1 else ""
             yield place.finding("label", f"{label} is outside 0..{number - 1}{hint}")
         inside = found[(found >= 0) & (found < number)]
         lacking = np.flatnonzero(np.bincount(inside, minlength=number)[:number] == 0)
-        if len(lacking):
+        if len(lacking) and not one.several:
             shown = ", ".join(map(str, lacking[:12])) + (", ..." if len(lacking) > 12 else "")
             yield Finding("no_samples", one.source, detail=f"{len(lacking)} of {number}: {shown}", count=len(lacking))
 

@@ -98,7 +98,9 @@ def main(argv: Sequence[str]) -> int:
                 "--fix writes lists beside lists, which a folder per class and a URL do not have. Mend or copy them."
             )
         split = None if words.split is None else separator_of(words.split)
-        report.fixed = fix(lists, report.findings, folder, frame_folders=frame_folders, split=split)
+        # What is written has numbers for labels: lists with names of classes are left to their owner.
+        numbered = [one for one in lists if not one.named]
+        report.fixed = fix(numbered, report.findings, folder, frame_folders=frame_folders, split=split)
     report.seconds = time.perf_counter() - start
     if words.json == "-":
         print(json.dumps(report.as_json(), indent=1))

@@ -12,14 +12,17 @@ from pathlib import Path
 
 from umt.data import parquet_list
 from umt.data.annotations import read_folders
+from umt.data.label_sets import BETWEEN
 from umt.data.list_lines import SEPARATORS, Form, header, lines, read_text, separator_of
+from umt.data.named_lists import classes_of, rows_of
 from umt.data.plain_lists import plain_rows
-from umt.data.storage.urls import is_url
+from umt.data.storage.urls import is_url, join
 from umt.data.video_list import Rows, VideoList
 from umt.datasets.check.findings import Finding
 from umt.errors import AnnotationError
 
 _SAMPLE = 1000  # lines that tell the separator
+_LOOKED_AT = 50  # lines whose files are looked for
 _KEPT = 1000  # findings of a kind that says how lines are written
 
 
@@ -39,7 +42,7 @@ class Checked:
 
     Attributes:
         role: "train" or "held out" (validation and test), "" where the name does not tell.
-        form: how its lines are read; None for a folder per class, which has none, and for parquet.
+        form: how its lines are read; None for a folder per class, which has none, for parquet and names of classes.
     """
 
     source: str
@@ -49,6 +52,8 @@ class Checked:
     numbers: array[int]
     findings: list[Finding] = field(default_factory=list)
     note: str = ""
+    named: bool = False  # its labels are names, or several a video
+    several: bool = False  # several labels a video, of which the rows have the first, or none
     _further: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # kind -> kept, further
 
     def style(self, kind: str, number: int, path: str, detail: str = "") -> None:
@@ -107,6 +112,8 @@ def read(source: str, how: Reading) -> Checked:
     try:
         if parquet_list.is_parquet(source):
             rows = _parquet(checked, how)
+        elif form := _form_of_names(checked, how):
+            rows = _by_names(checked, form)
         else:
             rows = _text(checked, how)
     except AnnotationError as error:
@@ -133,6 +140,54 @@ def _parquet(checked: Checked, how: Reading) -> Rows:
             continue
         rows.add(path, -1 if frames is None else frames, -1 if label is None else label)
         checked.numbers.append(number)
+    return rows
+
+
+def _form_of_names(checked: Checked, how: Reading) -> Form | None:
+    """How to read a list whose labels are no numbers, but names or several a video; None: it is none that is seen.
+
+    Seen is one whose first lines name files that are there: anything else with words at its end may be no list at all.
+    """
+    if how.pretrain:
+        return None
+    sample = [line for _, line in islice(lines(read_text(checked.source)), _SAMPLE)]
+    separators = list(SEPARATORS) if how.split is None else [separator_of(how.split)]
+    read: dict[str, tuple[int, bool]] = {}  # separator -> files that are there, and whether any has several labels
+    for separator in separators:
+        form = Form(separator, how.frame_folders, words=True)
+        rows = [row for line in sample[:_LOOKED_AT] if (row := form.row(line)) is not None]
+        there = sum(os.path.exists(join(how.prefix, row.path)) for row in rows)
+        read[separator] = there, separator != BETWEEN and any(BETWEEN in row.text for row in rows)
+    best = max(read, key=lambda separator: read[separator][0])
+    there, several = read[best]
+    numbers = any(Form(s, how.frame_folders).row(line) is not None for s in SEPARATORS for line in sample)
+    return Form(best, how.frame_folders, words=True) if there and (several or not numbers) else None
+
+
+def _by_names(checked: Checked, form: Form) -> Rows:
+    """Rows by the classes that labels.txt, or the training list of the folder, names."""
+    beside = [path for path in find_lists(os.path.dirname(checked.source) or ".") if role_of(path) == "train"]
+    train = (beside or [checked.source])[0]
+    both = {train, checked.source}
+    several = form.separator != BETWEEN and any(BETWEEN in row.text for one in both for _, row in rows_of(one, form))
+    classes = classes_of(train, form, multi_label=several)
+    rows = Rows()
+    for number, row in rows_of(checked.source, form):
+        words = [word.strip() for word in row.text.split(BETWEEN if several else "\0") if word.strip()]
+        labels = [classes.label(word) for word in words]
+        if None in labels or not (labels or several):
+            unknown = next((word for word, label in zip(words, labels, strict=True) if label is None), "")
+            detail = f"'{unknown}' is none of the classes of {classes.source}" if unknown else "no label"
+            checked.findings.append(Finding("malformed", checked.source, number, row.path, detail))
+            continue
+        rows.add(
+            row.path.encode("utf-8", "surrogateescape"),
+            row.frames,
+            labels[0] if labels and labels[0] is not None else -1,
+        )
+        checked.numbers.append(number)
+    checked.named, checked.several = True, several
+    checked.note = f"separator {SEPARATORS[form.separator]}, {classes.count} classes of {classes.source}"
     return rows
 
 
