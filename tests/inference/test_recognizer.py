@@ -15,7 +15,7 @@ from umt.data.batch import Batch
 from umt.data.clips import Videos, ViewClips, views_sampler
 from umt.data.loaders import TestLoader
 from umt.data.transforms.pipelines import TestTransform
-from umt.errors import ConfigError, VideoError
+from umt.errors import CheckpointError, ConfigError, VideoError
 from umt.evaluation.multiview import merge
 from umt.inference.class_names import class_names, how
 from umt.inference.recognizer import Recognizer, load
@@ -121,10 +121,18 @@ def test_a_model_without_a_head_predicts_nothing(video: Path) -> None:
         model.predict(model.transform(video))
 
 
-@pytest.mark.parametrize("name", ["sampling_rate", "short_side_size"])
-def test_numbers_below_one_are_refused_on_loading(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"--{name} \(0\) must be at least 1"):
-        load(checkpoint(tmp_path), device="cpu", **{name: 0})
+def test_scores_that_are_no_numbers_are_refused(video: Path) -> None:
+    model = tiny()
+    torch.nn.init.constant_(model.model.get_parameter("head.bias"), float("nan"))
+    with pytest.raises(CheckpointError, match=r"gives scores that are not finite.*--precision fp32"):
+        model.predict(model.transform(video))
+
+
+def test_numbers_below_one_are_refused_on_loading(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--sampling_rate \(0\) must be at least 1"):
+        load(checkpoint(tmp_path), device="cpu", sampling_rate=0)
+    with pytest.raises(ConfigError, match=r"--short_side_size \(-1\) must be at least 1"):
+        load(checkpoint(tmp_path), device="cpu", short_side_size=-1)
 
 
 def test_an_order_of_another_size_is_refused() -> None:

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from umt.errors import ConfigError
+from umt.errors import CheckpointError, ConfigError
 from umt.results import verify
 from umt.results.verify import main
 from umt.results.zoo import published_rows
@@ -36,6 +37,25 @@ ROW = "b16_ptk710_ftk710_ftk400_f8_res224"
 def test_what_cannot_be_is_a_sentence(argv: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         main(argv)
+
+
+def test_weights_that_do_not_say_their_test_want_its_flags(tmp_path: Path) -> None:
+    torch.save({"model": {"head.bias": torch.zeros(2)}}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"w\.pth does not say how it is tested\. Give the flags of its test"):
+        main([str(tmp_path / "w.pth"), "list.csv", "--expect", "50"])
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("none.pth", r"none\.pth does not exist"),
+        ("http://127.0.0.1:9/x.pth", r"x\.pth cannot be fetched: .*Check the network"),
+        (__file__ + "#sha256=" + "0" * 64, r"has the sha256 .*, not 0000"),
+    ],
+)
+def test_weights_that_are_not_there_are_told_before_their_flags(model: str, sentence: str) -> None:
+    with pytest.raises(CheckpointError, match=sentence):
+        main([model, "list.csv", "--expect", "50"])
 
 
 def test_flags_of_the_test_are_passed_on() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from umt import devices
 from umt.data.transforms.normalize import normalize
-from umt.errors import ConfigError
+from umt.errors import CheckpointError, ConfigError
 from umt.evaluation import multiview
 from umt.evaluation.multi_label import merge_sigmoids
 from umt.inference.class_names import class_names, how, numbered
@@ -117,14 +117,18 @@ class Recognizer:
     def logits(self, views: Tensor) -> Tensor:
         """views (V, T, H, W, 3) uint8 -> logits (V, K) float32 on the CPU. Raises ConfigError for a model without head.
 
-        Raises ConfigError for views of another size than the model's.
+        Raises ConfigError for views of another size than the model's, CheckpointError for scores that are no numbers.
         """
         if not self.num_classes:
             raise ConfigError(
                 f"{self.description.model} has no classes to predict: it is a pretrained encoder. Finetune it, or take "
                 "its features with umt extract."
             )
-        return torch.cat([self._forward(batch) for batch in self.batches(views)]).cpu()
+        logits = torch.cat([self._forward(batch) for batch in self.batches(views)]).cpu()
+        if not logits.isfinite().all():
+            source = self.description.provenance.get("source", self.description.model)
+            raise CheckpointError(f"{source} gives scores that are not finite. Check it, or take --precision fp32.")
+        return logits
 
     def batches(self, views: Tensor) -> Iterator[Tensor]:
         """views (V, T, H, W, 3) uint8 -> the model's input (B, 3, T, H, W), normalised, on its device, in turn."""

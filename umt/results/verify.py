@@ -56,7 +56,12 @@ def main(argv: Sequence[str]) -> int:
     """Runs `umt verify ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
     words, passed = _words(list(argv))
     row = _expected(words)
-    flags = {**_of_checkpoint(words.model), **row.flags}
+    flags = {**_of_checkpoint(words.model, fetching="data_set" not in row.flags), **row.flags}
+    if not any(flag in flags or _last(passed, flag) for flag in ("data_set", "nb_classes")):
+        raise ConfigError(
+            f"{words.model} does not say how it is tested. Give the flags of its test, e.g. --model "
+            "vit_base_patch16_224 --num_frames 8 --data_set Kinetics_sparse --nb_classes 400, or --row NAME."
+        )
     output = _last(passed, "output_dir") or str(Path("outputs", "verify", row.name))
     form = Form(separator_of(_last(passed, "split") or flags.get("split", " ")), _frames(passed))
     folder, lines = folder_of(words.list, Path(output), form, words.sample)
@@ -175,11 +180,14 @@ def _of_test(file: Path, stem: str, official: int | None) -> Row:
 # ---- what is tested
 
 
-def _of_checkpoint(model: str) -> dict[str, str]:
+def _of_checkpoint(model: str, *, fetching: bool) -> dict[str, str]:
     """Flags that a checkpoint says itself: of its training, or of an exported folder's description."""
     path = Path(model)
-    if not path.exists():  # a name or URL: the row says it
+    if not path.exists() and not fetching:  # a name or URL: the row says it
         return {}
+    from umt.models.fetch import fetch
+
+    path = fetch(model)
     if (path / "config.json").is_file():
         return _of_description(path / "config.json")
     from umt.models.checkpoint_file import read_content  # torch
