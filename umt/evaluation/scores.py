@@ -6,7 +6,6 @@ no accuracy while one is missing. Shapes: R videos, S clips, C crops, K classes.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umt.errors import OutputError, UserError
+from umt.writing import whole
 
 FORMAT = "umt view scores"
 VERSION = 1
@@ -168,10 +168,8 @@ class ViewScores:
         """Writes one .npz of plain typed arrays, whole or not at all. OutputError if it cannot be written."""
         path = Path(path)
         meta = json.dumps({**self._meta(), "unreadable": {str(r): c for r, c in self.unreadable.items()}})
-        temporary = path.with_name(path.name + ".tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
+            with whole(path) as place, open(place, "wb") as file:
                 np.savez(
                     file,
                     meta=np.frombuffer(meta.encode(), np.uint8),
@@ -182,12 +180,7 @@ class ViewScores:
                     logits=self.logits,
                     seen=self.seen,
                 )
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
         except OSError as error:
-            with contextlib.suppress(OSError):  # there may be no such folder
-                temporary.unlink()
             raise OutputError(
                 f"{path}: the scores cannot be written ({error.strerror}). Free the disk or change --output_dir."
             ) from error

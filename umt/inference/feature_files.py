@@ -7,9 +7,7 @@ Nothing in a file depends on when, or by how many processes, it was written.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 
 from umt.devices import DTYPES as DTYPES
 from umt.errors import ConfigError, OutputError, UserError
+from umt.writing import whole
 
 FORMATS = ("npz", "parquet", "safetensors")
 _ROWS_A_FOLDER = 1000  # of npz files, since folders of a million files are slow
@@ -72,17 +71,11 @@ def check(form: str, dtype: str) -> None:
 
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Writes a file, whole or not at all. Raises OutputError."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _WRITERS[path.suffix](temporary, rows)
-        if path.suffix != ".npz":  # of a shard much would be lost; for each of a million small files it takes too long
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+        # Of a shard much would be lost; flushing each of a million small files takes too long.
+        with whole(path, flush=path.suffix != ".npz") as place:
+            _WRITERS[path.suffix](place, rows)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise OutputError(
             f"--output: {path} cannot be written ({error.strerror or error}). Free the disk or give another folder; "
             "the same command goes on."

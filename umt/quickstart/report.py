@@ -34,6 +34,7 @@ from umt.evaluation.multiview import merge
 from umt.evaluation.scores import ViewScores
 from umt.evaluation.summary import Summary, summarise
 from umt.models import create_model, load_weights
+from umt.pages import fill
 from umt.quickstart import figures
 from umt.quickstart.figures import Frames
 from umt.randomness import generator
@@ -314,8 +315,6 @@ def prediction_cards(results: Results, rows: list[int], clips: ViewClips) -> lis
 
 def make(results: Results) -> tuple[str, dict[str, bytes]]:
     """The page as HTML, and its pictures as PNG files by name."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     clips, labels = _clips(results), results.tests["finetune"].labels
     rows = choose(labels, results.classes, MASKED_CLIPS + PREDICTED_CLIPS)
     with tqdm(total=4, desc="report", unit="picture", leave=False) as bar:
@@ -335,12 +334,11 @@ def make(results: Results) -> tuple[str, dict[str, bytes]]:
             results.tests["scratch"].summary, results.tests["finetune"].summary
         )
         bar.update()
-    loader = FileSystemLoader(Path(__file__).parent)
-    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("report.html")
     masks = [
         {"truth": one.truth, "src": drawing.data_uri(figures.png(s))} for one, s in zip(looks, strips, strict=True)
     ]
-    page = template.render(
+    page = fill(
+        Path(__file__).with_name("report.html"),
         rows=table_rows(results),
         margin=margin(results),
         test=results.tests["finetune"].summary,

@@ -11,6 +11,7 @@ from umt.data.labels import LABELS_FILE
 from umt.data.list_lines import Form
 from umt.data.storage.urls import is_url
 from umt.errors import ConfigError, OutputError
+from umt.writing import whole
 
 
 def folder_of(given: str, output: Path, form: Form, sample: int | None = None) -> tuple[str, int | None]:
@@ -42,15 +43,11 @@ def folder_of(given: str, output: Path, form: Form, sample: int | None = None) -
         for old in {"test.csv", "test.parquet", LABELS_FILE} - {name, *copied}:
             (folder / old).unlink(missing_ok=True)
         for target, file in copied.items():
-            shutil.copyfile(file, _part(folder / target))
-            os.replace(_part(folder / target), folder / target)
+            with whole(folder / target) as place:
+                shutil.copyfile(file, place)
         return str(folder), None if sample is None else _sample(source, folder / name, form, sample)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}. Change --output_dir.") from error
-
-
-def _part(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{os.getpid()}")
 
 
 def _sample(source: Path, target: Path, form: Form, sample: int) -> int:
@@ -61,7 +58,6 @@ def _sample(source: Path, target: Path, form: Form, sample: int) -> int:
     body = lines[len(head) :]
     drawn = sorted(random.Random(0).sample(range(len(body)), min(sample, len(body))))
     chosen = [body[i] for i in drawn]
-    _part(target).write_text("".join(f"{line}\n" for line in (*head, *chosen)), encoding="utf-8",
-                             errors="surrogateescape")  # fmt: skip
-    os.replace(_part(target), target)
+    with whole(target) as place:
+        place.write_text("".join(f"{line}\n" for line in (*head, *chosen)), "utf-8", "surrogateescape")
     return len(body)

@@ -7,8 +7,6 @@ its features with those of the library that the file is of, write.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +15,7 @@ from umt import __version__
 from umt.command_line import Parser
 from umt.errors import CheckpointError, ConfigError, OutputError
 from umt.models.specs import SPECS
+from umt.writing import whole
 
 if TYPE_CHECKING:
     from umt.models.clip_layouts import VisualTower
@@ -144,23 +143,19 @@ def write(
         "compared": comparison if isinstance(comparison, str) else "; ".join(map(str, comparison)),
         "written_by": f"umt {__version__}",
     }
-    part = output.with_name(output.name + ".part")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if output.suffix == ".safetensors":
-            try:
-                from safetensors.torch import save
-            except ImportError:
-                raise OutputError(
-                    f"--output ({output}) needs safetensors. Run: pip install 'umt[hub]', or name a .pth."
-                ) from None
-            part.write_bytes(save(state, metadata=facts))  # its save_file lets nobody else read the file
-        else:
-            torch.save({"model": state, "metadata": facts}, part)
-        os.replace(part, output)
+        with whole(output) as place:
+            if output.suffix == ".safetensors":
+                try:
+                    from safetensors.torch import save
+                except ImportError:
+                    raise OutputError(
+                        f"--output ({output}) needs safetensors. Run: pip install 'umt[hub]', or name a .pth."
+                    ) from None
+                place.write_bytes(save(state, metadata=facts))  # its save_file lets nobody else read the file
+            else:
+                torch.save({"model": state, "metadata": facts}, place)
     except (OSError, RuntimeError) as error:  # torch says RuntimeError for a full disk
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise OutputError(
             f"--output ({output}) cannot be written: {getattr(error, 'strerror', None) or error}. Give another file."
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
@@ -22,6 +21,7 @@ from umt.data.reader import open_folder
 from umt.data.storage.source import PLAIN_FILES
 from umt.data.video_list import VideoList
 from umt.errors import OutputError
+from umt.writing import whole
 
 if TYPE_CHECKING:
     from umt.applications.predict.tell import Shown
@@ -36,15 +36,14 @@ def render(source: str, target: str, shown: Sequence[Shown], fps: float | None =
 
     At each moment the window is drawn whose middle is nearest. `fps`: of a folder of frames (25).
     """
-    temporary = f"{target}.part"
     try:
-        os.makedirs(Path(target).parent, exist_ok=True)
-        if os.path.isdir(source):
-            _write(_folder(source, fps or 25.0), temporary, shown, rate=Fraction(fps or 25).limit_denominator(1001))
-        else:
-            with PLAIN_FILES.path(VideoList("", [source], [-1]), 0) as path:
-                _write_file(source, path, temporary, shown)
-        os.replace(temporary, target)
+        with whole(Path(target)) as place:
+            if os.path.isdir(source):
+                rate = Fraction(fps or 25).limit_denominator(1001)
+                _write(_folder(source, fps or 25.0), str(place), shown, rate=rate)
+            else:
+                with PLAIN_FILES.path(VideoList("", [source], [-1]), 0) as path:
+                    _write_file(source, path, str(place), shown)
     except (av.FFmpegError, EOFError) as error:
         code = getattr(error, "errno", None)
         if code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
@@ -52,9 +51,6 @@ def render(source: str, target: str, shown: Sequence[Shown], fps: float | None =
         raise unreadable(source, DAMAGED) from error
     except OSError as error:
         raise OutputError(f"--render ({target}) cannot be written: {error.strerror or error}.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
 
 
 def _write_file(source: str, path: str, temporary: str, shown: Sequence[Shown]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from umt.applications.probe.experiment import Outcome
 from umt.errors import OutputError
+from umt.writing import whole
 
 RESULTS, CURVES = "results.json", "curves.png"
 _COLOURS = ("#2b8fd6", "#e0862f", "#9a6dd7", "#2f9e5b", "#d9534a", "#80868f")
@@ -56,9 +57,8 @@ def write(folder: Path, results: Mapping[str, Any], outcomes: Sequence[Sequence[
             for made in one:
                 made.scores.save(folder / f"scores_{number}_{made.probe}.npz")
         (folder / CURVES).write_bytes(curves(results))
-        temporary = folder / f"{RESULTS}.tmp"
-        temporary.write_text(json.dumps(results) + "\n", encoding="utf-8")
-        temporary.replace(folder / RESULTS)
+        with whole(folder / RESULTS) as place:
+            place.write_text(json.dumps(results) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(
             f"--output ({folder}) cannot be written ({error.strerror or error}). Free the disk or choose another."

@@ -20,6 +20,7 @@ from umt.inference.recognizer import Recognizer
 from umt.inference.sources import find_videos
 from umt.models import Student, VisionTransformer
 from umt.models.weights import open_weights
+from umt.pages import fill
 
 PAGE, NUMBERS = "index.html", "looks.json"
 
@@ -98,10 +99,6 @@ def _line(card: dict[str, Any]) -> str:
 
 def page(words: Namespace, command: Sequence[str], model: Recognizer, told: Guide, cards: list[dict[str, Any]]) -> str:
     """The page as HTML, which needs no other file."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent)
-    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("page.html")
     about = model.description
     grid = "x".join(map(str, model.model.grid))  # type: ignore[arg-type]
     facts = [
@@ -115,7 +112,8 @@ def page(words: Namespace, command: Sequence[str], model: Recognizer, told: Guid
             f"{told.mask_type}, {100 * told.mask_ratio:g} % hidden, seed {words.seed}" if told.mask_type else "none",
         ),
     ]
-    return template.render(
+    return fill(
+        Path(__file__).with_name("page.html"),
         title=Path(str(words.checkpoint)).name,
         facts=facts,
         missing=told.missing,

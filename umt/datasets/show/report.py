@@ -16,18 +16,16 @@ from umt.datasets.show import figures
 from umt.datasets.show.look import Clip, Seen
 from umt.datasets.show.plan import Shown
 from umt.errors import OutputError
+from umt.pages import fill
 
 _LISTED = 12  # classes at either end, and failures, that are named
 
 
 def page(shown: Shown, seen: Seen, command: Sequence[str]) -> str:
     """The page as HTML, which needs no other file."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent)
-    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("page.html")
     files = {file.row: file for file in seen.readable}
-    return template.render(
+    return fill(
+        Path(__file__).with_name("page.html"),
         source=_plain(shown.videos.source),
         videos=len(shown.videos),
         task=shown.task,

@@ -1,0 +1,28 @@
+"""Files that are there whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from umt.writing import whole
+
+
+def test_a_file_appears_when_its_block_has_ended(tmp_path: Path) -> None:
+    target = tmp_path / "made" / "file"
+    with whole(target) as place:
+        place.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_block_that_fails_leaves_what_was_there_and_nothing_else(begun: bool, tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+    with pytest.raises(ZeroDivisionError), whole(target) as place:
+        if begun:
+            place.write_text("half")
+        raise ZeroDivisionError
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
