@@ -14,6 +14,5 @@ def fill(template: Path, **facts: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader([template.parent, Path(__file__).parent])
-    return (
-        Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(template.name).render(facts)
-    )
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    return pages.get_template(template.name).render(facts)
