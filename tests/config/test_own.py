@@ -216,6 +216,8 @@ def test_a_checkpoint_that_is_named_says_recipe_and_folder(testing: list[str], f
             ["--freeze_blocks", "5"],
             "--freeze_blocks (5) exceeds the 4 blocks of vit_tiny_patch8_64. Try --freeze_blocks 4",
         ),
+        (["--batch_size", "0"], "--batch_size (0) must be at least 1"),
+        (["--update_freq", "-1"], "--update_freq (-1) must be at least 1"),
     ],
 )
 def test_a_contradiction_is_said_with_its_remedy(words: list[str], sentence: str, folder: Path) -> None:

@@ -169,7 +169,7 @@ def _choose_recipe(
     videos_per_step = choices.get("global_batch_size") or (
         choices.get("batch_size", 64) * choices.get("update_freq", 1) * task.world_size
     )
-    clips = videos_per_step * choices.get("num_sample")
+    clips = max(videos_per_step * choices.get("num_sample"), 1)  # numbers below one are refused with the other flags
     choices.choose("lr", small_data.lr(task, clips), f"{clips} clips a step{start}")
     for flag in ("min_lr", "warmup_lr"):
         choices.choose(flag, float(f"{choices.get('lr') / 100:.3g}"), "a hundredth of --lr")
