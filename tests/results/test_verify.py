@@ -58,6 +58,13 @@ def test_weights_that_are_not_there_are_told_before_their_flags(model: str, sent
         main([model, "list.csv", "--expect", "50"])
 
 
+def test_the_folder_of_a_run_says_its_test(tmp_path: Path) -> None:
+    config = {"model": "vit_tiny_patch8_48", "data_set": "SSV2", "nb_classes": 3}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    torch.save({"model": {"head.bias": torch.zeros(3)}, "config": config}, tmp_path / "checkpoint-best.pth")
+    assert verify._of_checkpoint(str(tmp_path), fetching=True) == {key: str(value) for key, value in config.items()}
+
+
 def test_flags_of_the_test_are_passed_on() -> None:
     words, passed = verify._words([ROW, "l.csv", "--prefix", "p", "--tolerance=0.3", "--split", ",", "--json"])
     assert (words.model, words.list, words.tolerance, words.json) == (ROW, "l.csv", 0.3, True)

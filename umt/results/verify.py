@@ -188,8 +188,8 @@ def _of_checkpoint(model: str, *, fetching: bool) -> dict[str, str]:
     from umt.models.fetch import fetch
 
     path = fetch(model)
-    if (path / "config.json").is_file():
-        return _of_description(path / "config.json")
+    if (path / "config.json").is_file() and (told := _of_description(path / "config.json")):
+        return told
     from umt.models.checkpoint_file import read_content  # torch
 
     content = read_content(path, lazily=True)
