@@ -121,14 +121,18 @@ class Recognizer:
         """
         if not self.num_classes:
             raise ConfigError(
-                f"{self.description.model} has no classes to predict: it is a pretrained encoder. Finetune it, or take "
+                f"{self.description.architecture} has no classes to predict: it is a pretrained encoder. Finetune it, or take "
                 "its features with umt extract."
             )
         logits = torch.cat([self._forward(batch) for batch in self.batches(views)]).cpu()
-        if not logits.isfinite().all():
-            source = self.description.provenance.get("source", self.description.model)
-            raise CheckpointError(f"{source} gives scores that are not finite. Check it, or take --precision fp32.")
+        self.require_finite(logits)
         return logits
+
+    def require_finite(self, values: Tensor, what: str = "scores") -> None:
+        """Raises CheckpointError for values of the model that are no numbers."""
+        if not values.isfinite().all():
+            source = self.description.provenance.get("source", self.description.model)
+            raise CheckpointError(f"{source} gives {what} that are not finite. Check it, or take --precision fp32.")
 
     def batches(self, views: Tensor) -> Iterator[Tensor]:
         """views (V, T, H, W, 3) uint8 -> the model's input (B, 3, T, H, W), normalised, on its device, in turn."""

@@ -20,7 +20,7 @@ from umt.applications.visualize.look import Viewer
 from umt.applications.visualize.teacher import Guide
 from umt.config.schema import build, flatten
 from umt.data.transforms.normalize import normalize
-from umt.errors import ConfigError, VideoError
+from umt.errors import CheckpointError, ConfigError, VideoError
 from umt.inference.recognizer import Recognizer, load
 from umt.models import create_model
 
@@ -199,3 +199,28 @@ def test_the_page_opens_in_a_browser_with_all_its_pictures_and_nothing_else(file
     assert visit.complaints == []
     assert visit.requests == []
     assert "<img src=x>.mp4" in visit.text
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("classifier.pth", "nan.pth gives scores that are not finite. Check it, or take --precision fp32."),
+        ("student.pth", "nan.pth gives features that are not finite"),
+        ("teacher.pth", "the teacher clip_tiny_patch8_48 gives a saliency that is not finite. Check its weights"),
+    ],
+)
+def test_weights_that_give_no_numbers_are_a_sentence_and_no_page(
+    files: Path, tmp_path: Path, name: str, sentence: str
+) -> None:
+    content = torch.load(files / name, weights_only=True)
+    weights = content.get("model", content)
+    for value in weights.values():
+        value.fill_(float("nan"))
+    torch.save(content, tmp_path / "nan.pth")
+    words = ["--checkpoint", str(tmp_path / "nan.pth")]
+    if name == "teacher.pth":
+        words = ["--checkpoint", str(files / "classifier.pth"), "--teacher", TEACHER, "--teacher_weights"]
+        words += [str(tmp_path / "nan.pth"), "--teacher_resolution", "48"]
+    with pytest.raises(CheckpointError, match=re.escape(sentence)):
+        main([str(files / "a.mp4"), *words, "--output", str(tmp_path / "out"), "--device", "cpu"])
+    assert not (tmp_path / "out").exists()

@@ -18,6 +18,7 @@ from torch import Tensor
 from umt.applications.visualize.teacher import Guide
 from umt.data.decoders import Frames
 from umt.data.masking import visible_tokens
+from umt.errors import CheckpointError
 from umt.inference.recognizer import Recognizer
 from umt.models import Student, VisionTransformer
 from umt.models.rollout import block_attentions, class_maps, received, rollout
@@ -67,15 +68,21 @@ class Viewer:
         self.grid = self.encoder.grid
 
     def look(self, path: str) -> Look:
-        """The middle clip of a video. Raises VideoError."""
+        """The middle clip of a video. Raises VideoError, and CheckpointError for a model that gives no numbers."""
         clips = self.model.views.clips(self.model.views.open(path), 1, 1)
         with clips.videos.open(0) as video:
             indices = np.atleast_2d(clips.sample(len(video)))[0]
             frames = clips.transform(video.frames(indices))[0]
         made = Look(path, frames, [int(i) for i in indices])
         (inputs,) = self.model.batches(torch.from_numpy(np.ascontiguousarray(frames))[None])
+        self._require_numbers(inputs)
         with torch.no_grad(), self.model.autocast():
             features, saliency = self.guide.teacher(inputs) if self.guide.teacher is not None else (None, None)
+            if saliency is not None and not saliency.isfinite().all():
+                raise CheckpointError(
+                    f"the teacher {self.guide.name} gives a saliency that is not finite. Check its weights, or take "
+                    "--precision fp32."
+                )
             visible = self._visible(saliency) if self.guide.mask_type else None
         if visible is not None:
             self._pretraining(made, inputs, features, saliency, visible)
@@ -83,6 +90,14 @@ class Viewer:
         if isinstance(self.encoder, VisionTransformer) and self.model.num_classes:
             self._classes(made, inputs, self.encoder)
         return made
+
+    @torch.no_grad()
+    def _require_numbers(self, inputs: Tensor) -> None:
+        """Of weights that are no numbers there is nothing to draw. Raises CheckpointError."""
+        classes = isinstance(self.encoder, VisionTransformer) and bool(self.model.num_classes)
+        with self.model.autocast():
+            values = self.encoder(inputs) if classes else self.encoder.forward_features(inputs)
+        self.model.require_finite(values, "scores" if classes else "features")
 
     def _visible(self, saliency: Tensor | None) -> Tensor:
         """(1, V): a mask as a run draws it, by a seed of its own."""
