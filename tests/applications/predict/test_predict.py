@@ -10,13 +10,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from tests.inference.tiny import NAMES, checkpoint, tiny
 from tests.videos import played, render
 from umt.applications.predict.command import main, parse
 from umt.applications.predict.render import render as draw
-from umt.applications.predict.tell import Shown, clock
-from umt.errors import ConfigError, UserError, VideoError
+from umt.applications.predict.tell import Part, Shown, clock, telling
+from umt.errors import ConfigError, OutputError, UserError, VideoError
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,47 @@ def test_json_and_csv_tell_the_same(folder: Path, tmp_path: Path) -> None:
         )
         assert [row["label"] for row in own] == [one["label"] for one in video["predictions"]]
         assert [float(row["probability"]) for row in own] == [one["probability"] for one in video["predictions"]]
+
+
+def test_files_are_whole_or_as_they_were(folder: Path, tmp_path: Path) -> None:
+    model = tiny(labels=NAMES)
+    for name in ("x.json", "x.csv"):
+        (tmp_path / name).write_text("old")
+    words = parse(
+        ["a", "--checkpoint", "b", "--json", str(tmp_path / "x.json"), "--csv", str(tmp_path / "x.csv"), "--topk", "1"]
+    )
+
+    def tell(*, stopped: bool) -> None:
+        with telling(words, model) as teller:
+            teller.video("a", [Part(torch.tensor([0.1, 0.2, 0.7, 0, 0]))])
+            if stopped:
+                raise KeyboardInterrupt
+            teller.end([])
+
+    with pytest.raises(KeyboardInterrupt):
+        tell(stopped=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x.json": "old", "x.csv": "old"}
+    tell(stopped=False)
+    assert json.loads((tmp_path / "x.json").read_text())["videos"][0]["predictions"][0]["class"] == 2
+    assert len((tmp_path / "x.csv").read_text().splitlines()) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"x.json", "x.csv"}
+
+
+def test_a_pipe_is_written_to_as_it_is(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        run(folder, str(folder / "a.mp4"), "--clips", "1", "--crops", "1", "--json", str(tmp_path / "pipe"))
+        assert json.loads(os.read(reader, 100_000))["failures"] == []
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("flag", ["--json", "--csv"])
+def test_a_file_that_cannot_be_written_is_a_sentence(folder: Path, flag: str) -> None:
+    for place in (str(folder), "/proc/x.json"):
+        with pytest.raises(OutputError, match=rf"{flag} \({place}\) cannot be written: .*Give another place"):
+            run(folder, str(folder / "a.mp4"), flag, place)
 
 
 def test_windows_come_with_their_times(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,16 +61,16 @@ def main(argv: Sequence[str]) -> int:
     """Runs `umt predict ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
     words = parse(argv)
     from umt.applications.predict.run import predict_all
-    from umt.applications.predict.tell import Teller
+    from umt.applications.predict.tell import telling
     from umt.inference.sources import find_videos
 
     videos = find_videos(words.videos, split=words.split, prefix=words.prefix)
     model = load_recognizer(words, words.device, words.labels)
     if words.threshold is None and words.topk is None:
         words.topk = 5
-    teller = Teller(words, model)
-    failures = predict_all(words, model, videos, teller)
-    teller.close(failures)
+    with telling(words, model) as teller:
+        failures = predict_all(words, model, videos, teller)
+        teller.end(failures)
     if failures and not words.skip_unreadable:
         raise UserError(
             f"{len(failures)} of {len(videos)} videos could not be read, the first: {failures[0].cause} The others are "

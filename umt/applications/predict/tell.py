@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
-import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from umt.errors import OutputError
 from umt.inference.recognizer import Recognizer
+from umt.writing import whole
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,13 @@ class Shown:
 
 
 class Teller:
-    """Says what is seen in each video, in the ways that the flags ask for. Raises OutputError."""
+    """Says what is seen in each video, in the ways that the flags ask for. Made by `telling`."""
 
-    def __init__(self, words: Namespace, model: Recognizer) -> None:
+    def __init__(self, words: Namespace, model: Recognizer, json_file: TextIO | None, csv_file: TextIO | None) -> None:
         self._words, self._model = words, model
         self._videos: list[dict[str, Any]] = []
         self._table = "-" not in (words.json, words.csv)
-        self._csv = _opened(words.csv, "--csv")
-        self._json = _opened(words.json, "--json")
+        self._json, self._csv = json_file, csv_file
         if self._csv is not None:
             csv.writer(self._csv).writerow(["path", "start", "end", "rank", "class", "label", "probability"])
 
@@ -77,7 +77,7 @@ class Teller:
             self._videos.append({"path": name, **_described(all_shown)})
         return all_shown
 
-    def close(self, failures: Sequence[Failure]) -> None:
+    def end(self, failures: Sequence[Failure]) -> None:
         """Writes what is written at the end."""
         if self._json is not None:
             made = self._model.description
@@ -90,9 +90,6 @@ class Teller:
                 "failures": [{"path": failure.path, "cause": failure.cause} for failure in failures],
             }
             self._json.write(json.dumps(content, indent=1) + "\n")
-        for file in (self._json, self._csv):
-            if file is not None and file is not sys.stdout:
-                file.close()
 
     def _chosen(self, probabilities: Tensor) -> tuple[tuple[int, str, float], ...]:
         values, order = probabilities.sort(descending=True, stable=True)
@@ -100,6 +97,13 @@ class Teller:
         if self._words.threshold is not None:
             top = [one for one in top if one[2] >= self._words.threshold]
         return tuple(top[: self._words.topk])
+
+
+@contextlib.contextmanager
+def telling(words: Namespace, model: Recognizer) -> Iterator[Teller]:
+    """Files of --json and --csv are whole when the block ends well, and else as they were. Raises OutputError."""
+    with _opened(words.csv, "--csv") as csv_file, _opened(words.json, "--json") as json_file:
+        yield Teller(words, model, json_file, csv_file)
 
 
 def _say(line: str) -> None:
@@ -145,11 +149,25 @@ def _csv_lines(name: str, shown: Shown) -> str:
     return text.getvalue()
 
 
-def _opened(name: str | None, flag: str) -> TextIO | None:
+@contextlib.contextmanager
+def _opened(name: str | None, flag: str) -> Iterator[TextIO | None]:
+    """A file that is there when the block ends well; what is no file (a pipe, a device) is written to as it is."""
     if name is None or name == "-":
-        return None if name is None else sys.stdout
-    try:
-        os.makedirs(Path(name).parent, exist_ok=True)
-        return open(name, "w", encoding="utf-8", errors="surrogateescape", newline="")
-    except OSError as error:
-        raise OutputError(f"{flag} ({name}) cannot be written: {error.strerror}. Give another place.") from None
+        yield None if name is None else sys.stdout
+        return
+    path = Path(name).resolve()  # a link stays one
+    with contextlib.ExitStack() as stack:
+        try:
+            place = path if path.exists() and not path.is_file() else stack.enter_context(whole(path))
+            file = stack.enter_context(open(place, "w", encoding="utf-8", errors="surrogateescape", newline=""))
+        except OSError as error:
+            raise _unwritable(flag, name, error) from None
+        yield file
+        try:
+            stack.close()
+        except OSError as error:
+            raise _unwritable(flag, name, error) from None
+
+
+def _unwritable(flag: str, name: str, error: OSError) -> OutputError:
+    return OutputError(f"{flag} ({name}) cannot be written: {error.strerror}. Give another place.")
