@@ -121,8 +121,8 @@ class Recognizer:
         """
         if not self.num_classes:
             raise ConfigError(
-                f"{self.description.architecture} has no classes to predict: it is a pretrained encoder. Finetune it, or take "
-                "its features with umt extract."
+                f"{self.description.architecture} has no classes to predict: it is a pretrained encoder. Finetune it, "
+                "or take its features with umt extract."
             )
         logits = torch.cat([self._forward(batch) for batch in self.batches(views)]).cpu()
         self.require_finite(logits)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from umt.errors import CheckpointError
-from umt.models.specs import image_shape
+from umt.models.specs import SPECS, image_shape
 
 FORMAT = 1  # the key `umt_model`; raised when a reader of the old layout would misread the new one
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -58,6 +58,22 @@ class Description:
         """Pixels of a frame that the model takes: one number for a square, else (height, width)."""
         height, width = image_shape(self.arguments["image_size"])
         return height if height == width else (height, width)
+
+    @property
+    def architecture(self) -> str:
+        """The entry's name if the model has its sizes; else the sizes, in words."""
+        spec = SPECS.get(self.model)
+        if spec is None:
+            return self.model
+        names = ("width", "depth", "heads", "patch_size")
+        width, depth, heads, patch = (self.arguments.get(name, getattr(spec, name)) for name in names)
+        hidden = int(width * self.arguments.get("mlp_ratio", spec.mlp_ratio))
+        if (width, depth, heads, patch) == tuple(getattr(spec, name) for name in names) and hidden == int(
+            spec.width * spec.mlp_ratio
+        ):
+            return self.model
+        kind = "student" if spec.kind == "student" else "ViT"
+        return f"{kind} of width {width}, hidden width {hidden}, {depth} blocks, {heads} heads and patch {patch}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under the names of the fields, and `umt_model`, the number of this layout."""

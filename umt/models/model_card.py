@@ -26,7 +26,7 @@ _PAPER = "https://arxiv.org/abs/2303.16058"
 def model_card(description: Description, *, parameters: int = 0, repository: str = "") -> str:
     """The card. `parameters`: how many; 0: not said. `repository`: OWNER/NAME for the examples; "": a folder."""
     where = f"hf://{repository}" if repository else "path/to/this/folder"
-    name = repository.rpartition("/")[2] or description.model
+    name = repository.rpartition("/")[2] or description.architecture
     classes = int(description.arguments.get("num_classes", 0))
     parts = [_front_matter(description, classes), f"# {name}", _what(description, classes, parameters)]
     parts += ["## Use", _use(where, repository or where, description, classes)]
@@ -67,10 +67,12 @@ def _what(description: Description, classes: int, parameters: int) -> str:
     )
     sizes += [f"{parameters / 1e6:.3g} M parameters"] if parameters else []
     inside = f" ({', '.join(sizes)})" if sizes else ""
+    named = description.architecture == description.model
+    layout = f"in the layout of `{description.model}`" if named else "of sizes that no model of this library has"
     if find_spec(description.model).kind == "student":
-        return f"An Unmasked Teacher student{inside} with its decoders, in the layout of `{description.model}`."
+        return f"An Unmasked Teacher student{inside} with its decoders, {layout}."
     head = f"It tells {classes} classes apart." if classes else "It has no head and gives features."
-    return f"A plain video ViT{inside}, in the layout of `{description.model}`. {head}"
+    return f"A plain video ViT{inside}, {layout}. {head}"
 
 
 def _use(where: str, name: str, description: Description, classes: int) -> str:

@@ -29,6 +29,7 @@ from umt.models.weights import Weights, open_weights
 
 # How a run's --data_set is sampled (umt/data/catalog.py; a test holds them together); others: sparsely.
 SAMPLING: dict[str, Sampling] = {"SSV2": "ssv2", "Kinetics": "dense", "UCF101": "dense", "HMDB51": "dense"}
+_SIZES = ("width", "depth", "heads", "patch_size")  # what a model of one name has in common
 
 
 @dataclass(frozen=True)
@@ -187,15 +188,43 @@ def _of_huggingface(
         raise CheckpointError(f"{weights.source} is a VideoMAE, which has no decoders of a student.")
     seen = architecture_of(weights.state, weights.source)
     size = settings["image_size"]
-    entry = model if model not in (None, "classifier") else seen.entry("classifier", size) or "vit_base_patch16_224"
+    named = model not in (None, "classifier")
+    known_as = _same_heads(seen.entries("classifier", size), settings["heads"])
+    entry = find_name(str(model)) if named else known_as[0] if known_as else "vit_base_patch16_224"
+    if named:
+        _refuse_other_sizes(weights.source, entry, {**settings, "hidden": seen.hidden}, given, known_as)
     own = {**settings, "num_classes": seen.num_classes}
     if not seen.num_classes and seen.pretrained:
         own["use_mean_pooling"] = True
     known = {k: v.default for k, v in inspect.signature(VisionTransformer).parameters.items()}
-    known |= find_spec(str(entry)).arguments()
+    known |= find_spec(entry).arguments()
     arguments = {name: value for name, value in own.items() if known[name] != value}
-    arguments |= {name: own[name] for name in ("image_size", "num_frames", "tubelet_size", "num_classes")}
-    return str(entry), {**arguments, **given}, None
+    told = ("image_size", "num_frames", "tubelet_size", "num_classes")
+    arguments |= {name: own[name] for name in (told if known_as else (*told, *_SIZES, "mlp_ratio"))}
+    return entry, {**arguments, **given}, None
+
+
+def _same_heads(entries: Sequence[str], heads: int) -> list[str]:
+    return [name for name in entries if SPECS[name].heads == heads]
+
+
+def _refuse_other_sizes(
+    where: str, entry: str, settings: dict[str, Any], given: dict[str, Any], known_as: Sequence[str]
+) -> None:
+    """Raises `CheckpointError` where `entry`, with what the caller gives, has other sizes than the source's."""
+    spec = find_spec(entry)
+    if spec.kind != "classifier":
+        raise CheckpointError(f"{where} is a VideoMAE, and {entry} is a {spec.kind}. Leave out the model's name.")
+    own = {name: given.get(name, getattr(spec, name)) for name in _SIZES}
+    own["hidden"] = int(own["width"] * given.get("mlp_ratio", spec.mlp_ratio))
+    other = [name for name in (*_SIZES, "hidden") if own[name] != settings[name]]
+    if other:
+        here, there = ([f"{name} {sizes[name]}" for name in other] for sizes in (settings, own))
+        remedy = f"Name {known_as[0]}, or no model." if known_as else "Leave out the model's name."
+        raise CheckpointError(
+            f"{where} is of another architecture than {entry}: it has {', '.join(here)}, and the model "
+            f"{', '.join(there)}. {remedy}"
+        )
 
 
 def _settings(weights: Weights, seen: Architecture, source_grid: Grid | None) -> dict[str, Any]:

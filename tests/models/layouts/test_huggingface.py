@@ -16,7 +16,9 @@ from torch import Tensor
 
 from umt.errors import CheckpointError, UserError
 from umt.models import VisionTransformer, load_weights
+from umt.models.description import Description
 from umt.models.layouts import huggingface
+from umt.models.model_card import model_card
 from umt.models.pretrained import load_pretrained
 
 NAMES = dict(enumerate(["yoga", "zumba", "archery", "bowling", "juggling", "cooking", "golf"]))
@@ -256,3 +258,37 @@ def test_the_base_model_at_full_size_gives_the_same_logits(theirs: Any, tmp_path
         expected = model(video.transpose(1, 2)).logits
         torch.testing.assert_close(loaded.model(video), expected, rtol=1e-3, atol=1e-4)
     assert len(set(expected[0].topk(5).indices.tolist()) & set(loaded.model(video)[0].topk(5).indices.tolist())) == 5
+
+
+def test_a_named_model_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    hub = folder(tmp_path / "hub", in_their_names(classifier()))
+    with pytest.raises(
+        CheckpointError,
+        match=r"of another architecture than vit_base_patch16_224: it has width 48, depth 2, heads 4, .*"
+        r"and the model width 768, depth 12, .*Leave out the model's name",
+    ):
+        load_pretrained(hub, model="vit_base_patch16_224")
+
+
+def test_a_named_model_whose_sizes_are_given_as_the_files_loads(tmp_path: Path) -> None:
+    hub = folder(tmp_path / "hub", in_their_names(classifier()))
+    sizes: dict[str, Any] = {"width": 48, "depth": 2, "heads": 4, "patch_size": 8, "mlp_ratio": 2}
+    loaded = load_pretrained(hub, model="vit_base_patch16_224", **sizes)
+    assert torch.equal(loaded.model(VIDEO), classifier()(VIDEO))
+
+
+def test_sizes_that_no_entry_has_are_told_instead_of_an_entrys_name(tmp_path: Path) -> None:
+    told = load_pretrained(folder(tmp_path / "hub", in_their_names(classifier()))).description
+    assert told.architecture == "ViT of width 48, hidden width 96, 2 blocks, 4 heads and patch 8"
+    assert {k: told.arguments[k] for k in ("width", "depth", "heads", "mlp_ratio", "patch_size")} == {
+        "width": 48, "depth": 2, "heads": 4, "mlp_ratio": 2, "patch_size": 8,
+    }  # fmt: skip
+    card = model_card(told)
+    assert "# ViT of width 48" in card
+    assert "vit_base_patch16_224" not in card
+
+
+def test_an_entrys_name_stands_only_for_its_heads_too() -> None:
+    sizes = {"image_size": 64, "width": 96, "depth": 4, "patch_size": 8}
+    assert Description("vit_tiny_patch8_64", {**sizes, "heads": 3}).architecture == "vit_tiny_patch8_64"
+    assert "6 heads" in Description("vit_tiny_patch8_64", {**sizes, "heads": 6}).architecture

@@ -42,8 +42,12 @@ class Architecture:
 
     def entry(self, kind: str, image_size: int | None = None) -> str:
         """Name of the library's model of these sizes, or "" if it has none; that of `image_size` before others."""
+        return next(iter(self.entries(kind, image_size)), "")
+
+    def entries(self, kind: str, image_size: int | None = None) -> list[str]:
+        """Names of all of them."""
         fits = [name for name, spec in SPECS.items() if spec.kind == kind and self._fits(spec)]
-        return min(fits, key=lambda name: SPECS[name].image_size != image_size, default="")
+        return sorted(fits, key=lambda name: SPECS[name].image_size != image_size)
 
     def _fits(self, spec: ModelSpec) -> bool:
         own = (spec.width, spec.depth, spec.patch_size, int(spec.width * spec.mlp_ratio))

@@ -39,7 +39,7 @@ def export(request: Request) -> Iterator[str]:
     description = described(model, description)
     count = sum(parameter.numel() for parameter in model.parameters())
     classes = int(description.arguments.get("num_classes", 0))
-    yield f"{request.checkpoint}: {description.model}, {count / 1e6:.3g} M parameters, " + (
+    yield f"{request.checkpoint}: {description.architecture}, {count / 1e6:.3g} M parameters, " + (
         f"{classes} classes" + ("" if description.labels else " without names") if classes else "features"
     )
     if new := description.provenance.get("untrained"):
@@ -136,7 +136,7 @@ def _onnx(model: HubModel, description: Description, folder: Path, request: Requ
     computed, program, fact = _traced(model, description, request)
     file = folder / "model.onnx"
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    facts = {"model": description.model, "exported_with": f"umt {__version__}"}
+    facts = {"model": description.architecture, "exported_with": f"umt {__version__}"}
     exported = save_onnx(program, file, opset=request.opset, output=fact["output"], size=size, facts=facts)
     fact["opset"] = request.opset
     if exported is None:
