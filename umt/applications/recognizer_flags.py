@@ -29,8 +29,11 @@ def add_model_flags(parser: Parser, *, labels: bool) -> None:
               help="class names, where the weights do not say them: k400_umt, k400, ssv2, ..., or a file")  # fmt: skip
 
 
-def add_view_flags(parser: Parser, *, many: bool = True) -> None:
-    """How frames are taken and computed on; `many`: of so many videos that processes decode and batches are filled."""
+def add_view_flags(parser: Parser, *, many: bool = True, aside: str = "") -> None:
+    """How frames are taken and computed on; `many`: of so many videos that processes decode and batches are filled.
+
+    `aside`: what the flags of these processes do not act on, for the help.
+    """
     taken = parser.add_argument_group("its frames (default: as it was trained)").add_argument
     taken("--sampling", choices=("sparse", "dense", "ssv2"), help="how frames are taken from a video")
     taken("--sampling_rate", type=int, metavar="N", help="distance of frames where sampling is dense")
@@ -42,9 +45,14 @@ def add_view_flags(parser: Parser, *, many: bool = True) -> None:
     if not many:
         return
     run("--batch_size", type=int, default=8, metavar="N", help="views in one forward pass (8)")
-    run("--num_workers", type=int, metavar="N", help="processes that decode; default: by the cores and the videos")
+    run(
+        "--num_workers",
+        type=int,
+        metavar="N",
+        help=f"processes that decode; default: by the cores and the videos{aside}",
+    )
     run("--decode_timeout", type=float, default=120.0, metavar="SECONDS",
-        help="that a worker may read one file (120); 0: for ever")  # fmt: skip
+        help=f"that a worker may read one file (120); 0: for ever{aside}")  # fmt: skip
 
 
 def check_numbers(words: Namespace, *names: str) -> None:
@@ -53,6 +61,14 @@ def check_numbers(words: Namespace, *names: str) -> None:
         value = getattr(words, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} ({value}) must be at least 1.")
+
+
+def check_workers(words: Namespace) -> None:
+    """Raises ConfigError for what no number of processes, and no time, can be."""
+    if words.num_workers is not None and words.num_workers < 0:
+        raise ConfigError(f"--num_workers ({words.num_workers}) must be at least 0.")
+    if not words.decode_timeout >= 0:
+        raise ConfigError(f"--decode_timeout ({words.decode_timeout:g}) must be at least 0 seconds; 0 waits for ever.")
 
 
 def load_recognizer(words: Namespace, device: str, labels: Any = None) -> Recognizer:
@@ -71,7 +87,7 @@ def workers_for(words: Namespace, videos: int, on_gpu: bool, share: int = 1) -> 
     from umt.cores import usable_cores
 
     if words.num_workers is not None:
-        return max(int(words.num_workers), 0)
+        return int(words.num_workers)
     if videos < 4:
         return 0
     cores = usable_cores() // share

@@ -168,6 +168,8 @@ def test_an_output_that_cannot_be_made_is_a_sentence() -> None:
         (["--pool", "max"], r"--pool \(max\) must be one of mean, spatial, none, first"),
         (["--clips", "2", "--clip_stride", "8"], "Leave one of them out"),
         (["--format", "hdf5"], "must be one of npz, parquet, safetensors"),
+        (["--threads", "0"], r"--threads \(0\) must be at least 1"),
+        (["--num_workers", "-1"], r"--num_workers \(-1\) must be at least 0"),
         (["--processes", "0"], r"--processes \(0\) must be at least 1"),
     ],
 )

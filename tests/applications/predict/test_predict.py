@@ -101,6 +101,13 @@ def test_a_pipe_is_written_to_as_it_is(folder: Path, tmp_path: Path) -> None:
         os.close(reader)
 
 
+def test_a_link_stays_one(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.json").symlink_to(tmp_path / "there.json")
+    run(folder, str(folder / "a.mp4"), "--clips", "1", "--crops", "1", "--json", str(tmp_path / "x.json"))
+    assert (tmp_path / "x.json").is_symlink()
+    assert json.loads((tmp_path / "there.json").read_text())["failures"] == []
+
+
 @pytest.mark.parametrize("flag", ["--json", "--csv"])
 def test_a_file_that_cannot_be_written_is_a_sentence(folder: Path, flag: str) -> None:
     for place in (str(folder), "/proc/x.json"):
@@ -211,6 +218,8 @@ def test_a_video_that_cannot_be_drawn_leaves_nothing(tmp_path: Path) -> None:
         (["--window", "1", "--clips", "4"], "Leave one of them out"),
         (["--threshold", "50"], r"--threshold \(50\) is a probability"),
         (["--topk", "0"], r"--topk \(0\) must be at least 1"),
+        (["--num_workers", "-1"], r"--num_workers \(-1\) must be at least 0"),
+        (["--decode_timeout", "-1"], r"--decode_timeout \(-1\) must be at least 0 seconds"),
         (["--windw", "1"], "Did you mean --window"),
     ],
 )

@@ -224,3 +224,17 @@ def test_weights_that_give_no_numbers_are_a_sentence_and_no_page(
     with pytest.raises(CheckpointError, match=re.escape(sentence)):
         main([str(files / "a.mp4"), *words, "--output", str(tmp_path / "out"), "--device", "cpu"])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--teacher_weights x.pth", "--teacher_weights (x.pth): the checkpoint names no teacher. Give --teacher NAME"),
+        ("--teacher none --teacher_weights x.pth", "--teacher_weights (x.pth): --teacher none takes none"),
+        ("--teacher_resolution 48", "--teacher_resolution (48): the checkpoint names no teacher"),
+    ],
+)
+def test_flags_of_a_teacher_that_nobody_names_are_refused(files: Path, flags: str, sentence: str) -> None:
+    words = [str(files / "a.mp4"), "--checkpoint", str(files / "classifier.pth"), "--device", "cpu", *flags.split()]
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        main(words)

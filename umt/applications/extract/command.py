@@ -14,6 +14,7 @@ from umt.applications.recognizer_flags import (
     add_model_flags,
     add_view_flags,
     check_numbers,
+    check_workers,
     load_recognizer,
     workers_for,
 )
@@ -59,7 +60,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     add_view_flags(parser)
     run = parser.add_argument_group("processes").add_argument
     run("--processes", type=int, default=1, metavar="N", help="processes on this machine, each with a GPU if there are")
-    run("--threads", type=int, default=0, metavar="N", help="CPU threads of a process; kept when it goes on")
+    run("--threads", type=int, metavar="N", help="CPU threads of a process; kept when it goes on")
     words = parser.words(argv)
     if not words.list or not words.checkpoint or not words.output:
         raise ConfigError(
@@ -68,8 +69,9 @@ def parse(argv: Sequence[str]) -> Namespace:
         )
     check_numbers(
         words, "clips", "crops", "clip_stride", "shard_size", "batch_size", "processes", "num_frames", "input_size",
-        "short_side_size",
+        "short_side_size", "threads",
     )  # fmt: skip
+    check_workers(words)
     for name, known in (("format", ("npz", "parquet", "safetensors")), ("dtype", ("fp16", "fp32", "bf16")),
                         ("pool", ("mean", "spatial", "none", "first"))):  # fmt: skip
         if getattr(words, name) not in known:

@@ -6,7 +6,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from umt.applications.recognizer_flags import add_model_flags, add_view_flags, check_numbers, load_recognizer
+from umt.applications.recognizer_flags import (
+    add_model_flags,
+    add_view_flags,
+    check_numbers,
+    check_workers,
+    load_recognizer,
+)
 from umt.command_line import Parser
 from umt.errors import ConfigError, UserError
 
@@ -37,11 +43,12 @@ def parse(argv: Sequence[str]) -> Namespace:
     out("--json", metavar="FILE", help="everything for programs; - is the standard output, instead of the table")
     out("--csv", metavar="FILE", help="a line for each class; - is the standard output")
     out("--render", metavar="OUT", help="the video with the classes drawn in, as MP4; a folder for several videos")
-    add_view_flags(parser)
+    add_view_flags(parser, aside="; of whole videos, not with --window")
     words = parser.words(argv)
     if not words.videos or not words.checkpoint:
         raise ConfigError("umt predict takes videos and --checkpoint, e.g. umt predict a.mp4 --checkpoint best.pth.")
     check_numbers(words, "clips", "crops", "topk", "batch_size", "num_frames", "input_size", "short_side_size")
+    check_workers(words)
     for name in ("window", "stride", "fps"):
         value = getattr(words, name)
         if value is not None and not 0 < value < float("inf"):

@@ -155,10 +155,11 @@ def _opened(name: str | None, flag: str) -> Iterator[TextIO | None]:
     if name is None or name == "-":
         yield None if name is None else sys.stdout
         return
-    path = Path(name).resolve()  # a link stays one
+    path = Path(name)
+    as_it_is = name.startswith("/dev/") or (path.exists() and not path.is_file())
     with contextlib.ExitStack() as stack:
         try:
-            place = path if path.exists() and not path.is_file() else stack.enter_context(whole(path))
+            place = path if as_it_is else stack.enter_context(whole(path.resolve()))  # a link stays one
             file = stack.enter_context(open(place, "w", encoding="utf-8", errors="surrogateescape", newline=""))
         except OSError as error:
             raise _unwritable(flag, name, error) from None

@@ -32,6 +32,10 @@ def guide(words: Namespace, model: Recognizer, settings: dict[str, Any]) -> Guid
     """`settings`: flags of the run that the checkpoint comes from. Raises ConfigError or CheckpointError."""
     of_run = settings if settings.get("task") == "pretrain" or "clip_teacher" in settings else {}
     name = words.teacher or str(of_run.get("clip_teacher", "") or "")
+    for flag in ("teacher_weights", "teacher_resolution"):
+        if getattr(words, flag) and name in ("", "none"):
+            why = "--teacher none takes none" if name else "the checkpoint names no teacher"
+            raise ConfigError(f"--{flag} ({getattr(words, flag)}): {why}. Give --teacher NAME with it, e.g. clip_b16.")
     missing: list[str] = []
     teacher = None
     if name and name != "none":
