@@ -16,9 +16,6 @@ from umt.models import create_model, load_weights
 from umt.models.pretrained import load_pretrained
 from umt.models.weights import read_head
 
-# torch says of a pickle that it is unusual, and of its own packages that they are old.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
 
 class Hostile:
     """Unpickled without restraint, this runs `touch MARKER`."""
@@ -105,6 +102,7 @@ def test_the_command_would_run_if_anything_unpickled_it(tmp_path: Path) -> None:
     assert (tmp_path / "marker").exists()
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage")  # torch's, of its own packages
 @pytest.mark.parametrize("form", FORMS, ids=[form.__name__ for form in FORMS])
 def test_a_hostile_file_is_refused_and_did_not_run(tmp_path: Path, form: Callable[[Path, object], Path]) -> None:
     marker = tmp_path / "marker"
@@ -117,6 +115,29 @@ def test_a_hostile_file_is_refused_and_did_not_run(tmp_path: Path, form: Callabl
             load(source)
         assert len(str(refused.value).splitlines()) == 1
     assert not marker.exists()
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("in_a_zip", [False, True])
+def test_a_hostile_file_of_any_protocol_is_refused_by_name_without_a_warning(
+    tmp_path: Path, protocol: int, in_a_zip: bool
+) -> None:
+    file, marker = tmp_path / "w.pth", tmp_path / "marker"
+    content = {"epoch": 1, "args": Hostile(marker)}  # bare, a tensor would be refused first
+    if in_a_zip:
+        torch.save({"model": {"weight": torch.zeros(2)}, **content}, file, pickle_protocol=protocol)
+    else:
+        file.write_bytes(pickle.dumps(content, protocol=protocol))
+    with pytest.raises(CheckpointError, match=r"w\.pth pickles posix\.system, .* so it is refused\."):
+        read_head(file)
+    assert not marker.exists()
+
+
+def test_weights_in_a_protocol_that_torch_does_not_read_are_told_so(tmp_path: Path) -> None:
+    torch.save({"model": {"weight": torch.zeros(2)}}, tmp_path / "w.pth", pickle_protocol=4)
+    with pytest.raises(CheckpointError, match=r"w\.pth is pickled in protocol 4 or later, which is not read here"):
+        read_head(tmp_path / "w.pth")
 
 
 def test_shards_outside_of_the_folder_are_not_read(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from umt.errors import CheckpointError
 from umt.models.fetch import what_it_is_instead
+from umt.models.pickles import named_in
 from umt.models.torchscript_file import is_torchscript, read_torchscript
 
 _DEEPSPEED = "mp_rank_00_model_states.pt"
@@ -36,6 +38,13 @@ _DAMAGE = (
     struct.error,
     zipfile.BadZipFile,
 )
+
+
+# Names in any file of weights, none of which does harm.
+_OF_TENSORS = ("torch._utils._rebuild", "torch.FloatStorage", "torch.HalfStorage", "torch.BFloat16Storage",
+               "torch.LongStorage", "torch.nn.parameter.Parameter", "collections.OrderedDict",
+               "argparse.Namespace")  # fmt: skip
+_LONGEST = 16 << 20  # bytes of a pickle that are looked at for names
 
 
 class _Nothing:
@@ -167,18 +176,39 @@ def _read(path: Path, *, lazily: bool = False) -> Any:
     if kind == "torchscript":
         return read_torchscript(path).state
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
+        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a protocol that its reader does not know
             return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and _is_zip(path))
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own sentence tells how to be less careful
-        if named:
+        told = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own sentence tells how to be less careful
+        names = _named_in(path)
+        if named := told[1] if told else next((name for name in names if not name.startswith(_OF_TENSORS)), ""):
             raise CheckpointError(
-                f"{path} pickles {named[1]}, which could run code when loaded, so it is refused. "
+                f"{path} pickles {named}, which could run code when loaded, so it is refused. "
                 "Save its state dict alone."
+            ) from error
+        if names:
+            raise CheckpointError(
+                f"{path} is pickled in protocol 4 or later, which is not read here. Save it as torch.save does, in "
+                "protocol 2."
             ) from error
         raise CheckpointError(f"{path} is damaged or not a PyTorch checkpoint. Copy or download it again.") from error
     except _DAMAGE as error:
         raise CheckpointError(f"{path} is truncated or damaged. Copy or download it again.") from error
+
+
+def _named_in(path: Path) -> list[str]:
+    """What a pickle of a protocol that torch's reader does not know names; of an earlier one nothing."""
+    try:
+        if not _is_zip(path):
+            with path.open("rb") as file:
+                return named_in(file.read(_LONGEST))
+        with zipfile.ZipFile(path) as archive:
+            inside = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            with archive.open(inside[0]) as file:
+                return named_in(file.read(_LONGEST))
+    except (*_DAMAGE, NotImplementedError):
+        return []
 
 
 def _is_zip(path: Path) -> bool:
