@@ -125,9 +125,9 @@ def test_shears_and_shifts_of_the_recipes_magnitudes_differ_on_few_pixels(clip: 
 def test_rotations_of_decoded_frames_stay_within_two_grey_levels_of_pils(
     video: np.ndarray, magnitude: float, seed: int
 ) -> None:
-    """But for 0.2 % of the pixels: OpenCV's cubic kernel is not PIL's. The mean is half a level where PIL cuts off."""
+    """But for 0.3 % of the pixels: OpenCV's cubic kernel is not PIL's. The mean is half a level where PIL cuts off."""
     levels = error(video, known()["Rotate"], magnitude, seed)
-    assert (levels > 2).mean() <= 0.002
+    assert (levels > 2).mean() <= 0.003
     assert levels.mean() <= 0.6
 
 
