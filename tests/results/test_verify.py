@@ -22,6 +22,9 @@ ROW = "b16_ptk710_ftk710_ftk400_f8_res224"
         ([], "umt verify takes MODEL and LIST first, e.g. umt verify b16_"),
         (["--prefix", "p", ROW, "l.csv"], "umt verify takes MODEL and LIST first"),
         ([ROW, "l.csv", "--tolerence", "1"], "there is no flag --tolerence. Did you mean --tolerance"),
+        ([ROW, "l.csv", "--nosuch"], "no flag --nosuch. umt verify --help and umt test --help list them"),
+        ([ROW, "l.csv", "--bath_size", "4"], "umt verify: there is no flag --bath_size. Did you mean --batch_size"),
+        ([ROW, "l.csv", "--official_videos", "0"], r"--official_videos \(0\) must be at least 1"),
         ([ROW, "l.csv", "--tolerance", "-1"], r"--tolerance \(-1\) must not be below 0"),
         ([ROW, "l.csv", "--sample", "0"], r"--sample \(0\) must be at least 1"),
         ([ROW, "l.csv", "--expect", "87.4", "--row", ROW], "--expect and --row or --zoo both say"),
@@ -62,7 +65,9 @@ def test_the_folder_of_a_run_says_its_test(tmp_path: Path) -> None:
     config = {"model": "vit_tiny_patch8_48", "data_set": "SSV2", "nb_classes": 3}
     (tmp_path / "config.json").write_text(json.dumps(config))
     torch.save({"model": {"head.bias": torch.zeros(3)}, "config": config}, tmp_path / "checkpoint-best.pth")
-    assert verify._of_checkpoint(str(tmp_path), fetching=True) == {key: str(value) for key, value in config.items()}
+    assert verify._of_checkpoint(str(tmp_path), fetching=True).flags == {
+        key: str(value) for key, value in config.items()
+    }
 
 
 def test_flags_of_the_test_are_passed_on() -> None:
@@ -97,3 +102,33 @@ def test_a_test_json_that_is_none_is_a_sentence(tmp_path: Path) -> None:
     words, _ = verify._words(["x.pth", "l.csv", "--expect", str(tmp_path)])
     with pytest.raises(ConfigError, match=r"is not the test\.json of a test: KeyError"):
         verify._expected(words)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run of two classes of one's own, and a list `list.csv` of three videos beside it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = {"data_set": "image_folder", "nb_classes": 2, "class_names": ["cat", "dog"], "split": " "}
+    torch.save({"model": {"head.bias": torch.zeros(2)}, "config": config}, folder / "checkpoint-best.pth")
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "test.json").write_text(json.dumps({"merged": {"top1": 50.0}, "videos": 3, "clips": 1, "crops": 1}))
+    (tmp_path / "list.csv").write_text("a.mp4,cat\nb.mp4,dog\nc.mp4,dog\n")
+    return folder
+
+
+def test_the_test_json_that_is_compared_with_is_not_overwritten(run: Path) -> None:
+    argv = [str(run), str(run.parent / "list.csv"), "--expect", str(run / "test.json"), "--output_dir", str(run)]
+    with pytest.raises(ConfigError, match=r"test\.json\) lies in --output_dir .* Give another --output_dir"):
+        main(argv)
+
+
+def test_a_number_of_fewer_videos_than_the_list_has_is_refused(run: Path) -> None:
+    argv = [str(run), str(run.parent / "list.csv"), "--expect", "50", "--official_videos", "2"]
+    with pytest.raises(ConfigError, match=r"--official_videos \(2\) must not be below the 3 videos of LIST"):
+        main([*argv, "--output_dir", str(run.parent / "out")])
+
+
+def test_a_run_says_its_classes_and_its_data(run: Path) -> None:
+    told = verify._of_checkpoint(str(run), fetching=True)
+    assert (told.names, told.flags["split"]) == (("cat", "dog"), " ")

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from umt.command_line import Parser
-from umt.data.list_lines import Form, separator_of
 from umt.errors import CheckpointError, ConfigError
 from umt.models import published
-from umt.results.tested_list import folder_of
+from umt.results.given_list import Given, Told, prepare
 from umt.results.verdict import EXIT_CODES, MAX_INTERVAL, Verdict, judge
 from umt.results.zoo import Row, published_rows, read_zoo
 
@@ -30,7 +29,7 @@ log = logging.getLogger("umt")
 # Flags of a training that decide how its checkpoint is tested.
 _OF_A_TEST = ("model", "num_frames", "tubelet_size", "input_size", "short_side_size", "use_mean_pooling",
               "use_learnable_pos_emb", "data_set", "nb_classes", "multi_label", "sampling_rate", "test_num_segment",
-              "test_num_crop")  # fmt: skip
+              "test_num_crop", "split")  # fmt: skip
 _SAMPLED_AS = {"sparse": "Kinetics_sparse", "dense": "Kinetics", "ssv2": "SSV2"}
 
 
@@ -56,18 +55,21 @@ def main(argv: Sequence[str]) -> int:
     """Runs `umt verify ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
     words, passed = _words(list(argv))
     row = _expected(words)
-    flags = {**_of_checkpoint(words.model, fetching="data_set" not in row.flags), **row.flags}
+    told = _of_checkpoint(words.model, fetching="data_set" not in row.flags)
+    told = replace(told, flags={**told.flags, **row.flags})
+    flags = told.flags
     if not any(flag in flags or _last(passed, flag) for flag in ("data_set", "nb_classes")):
         raise ConfigError(
             f"{words.model} does not say how it is tested. Give the flags of its test, e.g. --model "
             "vit_base_patch16_224 --num_frames 8 --data_set Kinetics_sparse --nb_classes 400, or --row NAME."
         )
     output = _last(passed, "output_dir") or str(Path("outputs", "verify", row.name))
-    form = Form(separator_of(_last(passed, "split") or flags.get("split", " ")), _frames(passed))
-    folder, lines = folder_of(words.list, Path(output), form, words.sample)
-    row = replace(row, videos=row.videos or lines, decided=_notes(row, passed))
-    given = [word for flag, value in flags.items() for word in (f"--{flag}", value)]
-    run = ["--data_path", folder, "--finetune", words.model, "--output_dir", output, *given, *passed, "--eval"]
+    _refuse_overwriting(row, Path(output))
+    made = prepare(words.list, Path(output), told, _given(words, passed))
+    _require_enough(words.official_videos, made.videos)
+    row = replace(row, videos=row.videos or made.lines, decided=_notes(row, passed))
+    given = [word for flag, value in {**flags, **made.flags}.items() for word in (f"--{flag}", value)]
+    run = ["--data_path", made.folder, "--finetune", words.model, "--output_dir", output, *given, *passed, "--eval"]
     _test(run)
     if os.environ.get("RANK", "0") != "0":
         return 0
@@ -95,7 +97,20 @@ def _words(argv: list[str]) -> tuple[Any, list[str]]:
         near = difflib.get_close_matches(word, flags, n=1, cutoff=0.85) if word.startswith("--") else []
         if near:
             raise ConfigError(f"umt verify: there is no flag {word}. Did you mean {near[0]}?")
+    _require_known(passed, flags)
     return parser.words(own), passed
+
+
+def _require_known(passed: Sequence[str], own: Sequence[str]) -> None:
+    from umt.config import cli
+
+    names = [flag.lstrip("-") for action in cli.parser("finetune")._actions for flag in action.option_strings]
+    for word in (word.split("=")[0].removeprefix("--") for word in passed if word.startswith("--")):
+        if word not in names:
+            known = [*(flag.lstrip("-") for flag in own), *names]
+            near = " or ".join(f"--{name}" for name in difflib.get_close_matches(word.replace("-", "_"), known, n=2))
+            hint = f"Did you mean {near}?" if near else "umt verify --help and umt test --help list them."
+            raise ConfigError(f"umt verify: there is no flag --{word}. {hint}")
 
 
 def _last(words: Sequence[str], flag: str) -> str:
@@ -120,8 +135,31 @@ def _notes(row: Row, passed: Sequence[str]) -> str:
     return "; ".join(filter(None, (row.decided, changed)))
 
 
-def _frames(passed: Sequence[str]) -> bool:
-    return _last(passed, "use_decord").lower() == "false" or "--no_use_decord" in passed
+def _given(words: Any, passed: Sequence[str]) -> Given:
+    return Given(
+        split=_last(passed, "split"),
+        prefix=_last(passed, "prefix"),
+        data_set=_last(passed, "data_set"),
+        frame_folders=_last(passed, "use_decord").lower() == "false" or "--no_use_decord" in passed,
+        sample=words.sample,
+    )
+
+
+def _refuse_overwriting(row: Row, output: Path) -> None:
+    """The other run's test.json would become this one's before the two are compared."""
+    if Path(row.source).is_file() and Path(row.source).resolve() == (output / "test.json").resolve():
+        raise ConfigError(
+            f"--expect ({row.source}) lies in --output_dir ({output}), whose test.json this test writes. Give another "
+            "--output_dir."
+        )
+
+
+def _require_enough(official: int | None, videos: int | None) -> None:
+    if official is not None and videos is not None and videos > official:
+        raise ConfigError(
+            f"--official_videos ({official}) must not be below the {videos} videos of LIST. Leave it out, or give the "
+            "list that the number is of."
+        )
 
 
 # ---- what is expected
@@ -133,8 +171,9 @@ def _expected(words: Any) -> Row:
     for flag, value in (("tolerance", words.tolerance), ("max_interval", words.max_interval)):
         if value is not None and not value >= 0:
             raise ConfigError(f"--{flag} ({value:g}) must not be below 0.")
-    if words.sample is not None and words.sample < 1:
-        raise ConfigError(f"--sample ({words.sample}) must be at least 1.")
+    for flag, value in (("sample", words.sample), ("official_videos", words.official_videos)):
+        if value is not None and value < 1:
+            raise ConfigError(f"--{flag} ({value}) must be at least 1.")
     if words.expect is not None:
         if words.row or words.zoo:
             raise ConfigError("--expect and --row or --zoo both say what the number should be. Leave out one of them.")
@@ -180,11 +219,11 @@ def _of_test(file: Path, stem: str, official: int | None) -> Row:
 # ---- what is tested
 
 
-def _of_checkpoint(model: str, *, fetching: bool) -> dict[str, str]:
-    """Flags that a checkpoint says itself: of its training, or of an exported folder's description."""
+def _of_checkpoint(model: str, *, fetching: bool) -> Told:
+    """What a checkpoint says itself: of its training, or of an exported folder's description."""
     path = Path(model)
     if not path.exists() and not fetching:  # a name or URL: the row says it
-        return {}
+        return Told()
     from umt.models.fetch import fetch
 
     path = fetch(model)
@@ -195,11 +234,13 @@ def _of_checkpoint(model: str, *, fetching: bool) -> dict[str, str]:
     content = read_content(path, lazily=True)
     config = content.get("config") if isinstance(content, Mapping) else None
     if not isinstance(config, Mapping):
-        return {}
-    return {flag: str(config[flag]) for flag in _OF_A_TEST if config.get(flag) is not None}
+        return Told()
+    first = {flag: value[0] if isinstance(value, (list, tuple)) and value else value for flag, value in config.items()}
+    flags = {flag: str(first[flag]) for flag in _OF_A_TEST if first.get(flag) is not None}
+    return Told(flags, tuple(config.get("class_names") or ()) or None, str(first.get("data_path") or ""))
 
 
-def _of_description(file: Path) -> dict[str, str]:
+def _of_description(file: Path) -> Told | None:
     from umt.models.description import Description
 
     try:
@@ -207,7 +248,7 @@ def _of_description(file: Path) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}.") from None
     if "umt_model" not in content:
-        return {}
+        return None
     told = Description.from_json(content, str(file))
     flags = {
         "model": told.model,
@@ -220,7 +261,7 @@ def _of_description(file: Path) -> dict[str, str]:
         "test_num_segment": told.test_clips,
         "test_num_crop": told.test_crops,
     }
-    return {flag: str(value) for flag, value in flags.items() if value is not None}
+    return Told({flag: str(value) for flag, value in flags.items() if value is not None}, told.labels)
 
 
 def _test(argv: list[str]) -> None:
@@ -286,6 +327,7 @@ def _measured(tested: Mapping[str, Any]) -> float:
 def _report(words: Any, row: Row, output: Path) -> int:
     tested = json.loads((output / "test.json").read_text(encoding="utf-8"))
     measured, videos, many = _measured(tested), int(tested["videos"]), tested.get("multi_label", False)
+    _require_enough(words.official_videos, videos)
     interval = None if many else (float(tested["interval"][0]), float(tested["interval"][1]))
     verdict = judge(
         measured,
