@@ -166,7 +166,13 @@ def test_content_that_cannot_be_is_a_sentence(tmp_path: Path, content: dict[str,
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("s.npz", "no zip", "cannot be read as scores"),
+        ("s.npz", "no zip", "cannot be read as scores: it is no npz file"),
+        ("s.npy", "no array", "cannot be read as scores: it is no npy file"),
+        ("s.npz", "", r"s\.npz is empty \(0 bytes\)"),
+        ("s.json", "", r"s\.json is empty \(0 bytes\)"),
+        ("s.npz", "<!DOCTYPE html><html>", r"s\.npz is a web page, not scores: the download failed"),
+        ("s.csv", "\n<html>", r"s\.csv is a web page, not scores"),
+        ("s.npz", "version https://git-lfs.github.com/spec/v1\n", r"is a git-lfs pointer.*Run: git lfs pull"),
         ("s.json", "{", "cannot be read as scores"),
         ("s.json", "[1, 2]", "must hold an object"),
         ("s.csv", "path,0,1\n", "needs a header"),
@@ -179,6 +185,23 @@ def test_a_file_that_is_none_is_a_sentence(tmp_path: Path, name: str, text: str,
     (tmp_path / name).write_text(text)
     with pytest.raises(ScoresError, match=sentence):
         read_scores(tmp_path / name)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_a_file_that_is_cut_off_is_a_sentence(tmp_path: Path, share: float) -> None:
+    data = own(tmp_path / "s.npz").read_bytes()
+    (tmp_path / "s.npz").write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ScoresError, match=r"s\.npz is not whole: its end is missing\. Copy it again"):
+        read_scores(tmp_path / "s.npz")
+
+
+def test_a_compressed_file_that_is_damaged_is_a_sentence(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "s.npz", scores=LOGITS, paths=PATHS)
+    data = bytearray((tmp_path / "s.npz").read_bytes())
+    data[60:120] = bytes(60)
+    (tmp_path / "s.npz").write_bytes(data)
+    with pytest.raises(ScoresError, match=r"s\.npz is not whole: .*Copy it again"):
+        read_scores(tmp_path / "s.npz")
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from umt.data import labels
-from umt.errors import ConfigError
+from umt.errors import ConfigError, UserError
 from umt.evaluation.multiview import merge
 from umt.evaluation.scores import ScoresError, ViewScores
 from umt.evaluation.summary import summarise
@@ -210,3 +210,17 @@ def test_the_wrong_number_of_weights_is_a_sentence(runs: list[str]) -> None:
 def test_no_files_are_a_sentence() -> None:
     with pytest.raises(ConfigError, match="umt ensemble takes score files"):
         main([])
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--list", "none/l.csv"], r"--list \(none/l\.csv\) is no list that is there\. Check the path"),
+        (["--search", "none/l.csv"], r"--search \(none/l\.csv\) is neither a fraction nor a list that is there"),
+        (["--step", "0"], r"--step \(0\) must be above 0 and at most 1"),
+        (["http://127.0.0.1:9/x.npz"], r"^http://127\.0\.0\.1:9/x\.npz is a URL; .*Fetch it first"),
+    ],
+)
+def test_a_mistake_is_told_with_our_own_flag(runs: list[str], argv: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        main([*runs[:2], *argv] if argv[0].startswith("--") else [runs[0], *argv])

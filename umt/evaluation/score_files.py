@@ -9,6 +9,7 @@ import csv
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from umt.evaluation.scores import ScoresError, ViewScores
 _KEYS = ("scores", "logits", "probabilities")
 _FIELDS = {"labels": "label", "paths": "path", "rows": "row"}  # in npz and json, and the same in csv
 _PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib"}
+_MAGIC = {".npz": b"PK", ".npy": b"\x93NUMPY"}
 _LINE = re.compile(r"^(?P<id>.*) \[(?P<logits>[^\[\]]*)\] (?P<label>-?\d+) (?P<clip>\d+) (?P<crop>\d+)\s*$")
 
 
@@ -48,6 +50,8 @@ def read_scores(path: str | Path, listed: Listed | None = None) -> Member:
             f"{file} is a pickle, which runs whatever it holds when it is opened, so it is not opened here. Where it "
             "was made, save the same as npz: numpy.savez('scores.npz', scores=array, labels=labels, paths=paths)."
         )
+    if problem := _instead(file, kind):
+        raise ScoresError(f"{file} {problem}")
     if kind == ".txt":
         return _original(file, [file])
     if kind not in _READERS:
@@ -56,8 +60,29 @@ def read_scores(path: str | Path, listed: Listed | None = None) -> Member:
         return _READERS[kind](file, listed)
     except ScoresError:
         raise
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, EOFError, TypeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        cut = "its end is missing" if "not a zip file" in str(error) else str(error)
+        raise ScoresError(f"{file} is not whole: {cut}. Copy it again, or save it again.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ScoresError(f"{file} cannot be read as scores: {error}. Save it again.") from error
+
+
+def _instead(file: Path, kind: str) -> str:
+    """What people have in place of scores, told by the first bytes, as the end of a sentence; "" if it may be some."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(512)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}. Check its permissions."
+    if not start and kind in _READERS:
+        return "is empty (0 bytes). Copy it again, or save it again."
+    if start.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer, not the scores themselves. Run: git lfs pull"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page, not scores: the download failed. Fetch it again from its link."
+    if kind in _MAGIC and not start.startswith(_MAGIC[kind]):
+        return f"cannot be read as scores: it is no {kind[1:]} file, whatever its name. Save it with numpy again."
+    return ""
 
 
 def _folder(folder: Path) -> Member:

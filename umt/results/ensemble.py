@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from umt.command_line import Parser
 from umt.data import labels as known_labels
+from umt.data.storage.urls import is_url
+from umt.data.video_list import VideoList
 from umt.errors import ConfigError
 from umt.evaluation.ensemble import MODES, TINY, Aligned, Mode, Values, align, normal
 from umt.evaluation.ensemble_report import Weigh, fused, given, report
@@ -49,7 +51,7 @@ def _parser() -> Parser:
     )
     find("--objective", choices=("top1", "cross_entropy"), default="top1", help="what is best (default: top1; among "
         "equals the lowest cross-entropy)")  # fmt: skip
-    find("--step", type=float, default=0.0, metavar="S", help="grid of the weights (default: 0.01 for two members, "
+    find("--step", type=float, metavar="S", help="grid of the weights (default: 0.01 for two members, "
         "else 0.05)")  # fmt: skip
     find("--seed", type=int, default=0, metavar="N", help="of fractions, folds and starting points (default: 0)")
     out = parser.add_argument_group("output").add_argument
@@ -100,7 +102,7 @@ def _check(words: Any) -> None:
         raise ConfigError(f"--folds ({words.folds}) must be at least 2. Try --folds 5.")
     if words.seed < 0:
         raise ConfigError(f"--seed ({words.seed}) must not be below 0.")
-    if words.step and not 0 < words.step <= 1:
+    if words.step is not None and not 0 < words.step <= 1:
         raise ConfigError(f"--step ({words.step:g}) must be above 0 and at most 1. Try --step 0.05.")
     if words.search_scores and len(words.search_scores) != len(words.scores):
         raise ConfigError(
@@ -112,7 +114,7 @@ def _check(words: Any) -> None:
 
 
 def _listed(path: str, split: str | None) -> Listed:
-    videos = read_rows(path, split=split)
+    videos = _rows("--list", path, split)
     if videos.class_names is not None or videos.sets is not None:
         raise ConfigError(
             f"--list ({path}) names its classes, or has several a video. Give a list with numbers, `path,3`."
@@ -120,9 +122,19 @@ def _listed(path: str, split: str | None) -> Listed:
     return Listed(path, tuple(videos.path(row) for row in range(len(videos))), np.asarray(videos.labels, np.int64))
 
 
+def _rows(flag: str, path: str, split: str | None) -> VideoList:
+    """The rows of a list. Raises ConfigError for one that is not there, AnnotationError for a faulty one."""
+    if not is_url(path) and not Path(path).exists():
+        what = "neither a fraction nor a list that is there" if flag == "--search" else "no list that is there"
+        raise ConfigError(f"{flag} ({path}) is {what}. Check the path.")
+    return read_rows(path, split=split)
+
+
 def _aligned(words: Any, names: Sequence[str], listed: Listed | None) -> Aligned:
     members = []
     for name in names:
+        if is_url(name):
+            raise ScoresError(f"{name} is a URL; scores are read from this machine. Fetch it first.")
         member = read_scores(name, listed)
         members.append(member.merged(words.mode) if words.temperature is None else member)
     return align(members, common=words.common, spell=_spelling)
@@ -175,7 +187,7 @@ def _ways(words: Any, everything: Aligned) -> _Ways:
     def find(members: tuple[int, ...]) -> Found:
         return search(
             [parts[m] for m in members], ground.labels, ground.read[list(members)], mode=words.mode,
-            objective=words.objective, step=words.step, seed=words.seed,
+            objective=words.objective, step=words.step or 0.0, seed=words.seed,
         )  # fmt: skip
 
     found = find(tuple(range(members)))
@@ -198,7 +210,7 @@ def _chosen(words: Any, everything: Aligned) -> NDArray[np.bool_]:
     try:
         share = float(words.search)
     except ValueError:
-        named = read_rows(words.search, split=words.split)
+        named = _rows("--search", words.search, words.split)
         wanted = {named.path(row) for row in range(len(named))}
         chosen = np.array([path in wanted for path in everything.members[0].paths])
         if not chosen.any() or chosen.all():
@@ -227,7 +239,7 @@ def _crossfitted(words: Any, everything: Aligned) -> _Ways:
         rows = np.flatnonzero(number != fold)  # fold -1: all videos
         return search(
             [parts[m][rows] for m in members], everything.labels[rows], everything.read[list(members)][:, rows],
-            mode=words.mode, objective=words.objective, step=words.step, seed=words.seed,
+            mode=words.mode, objective=words.objective, step=words.step or 0.0, seed=words.seed,
         )  # fmt: skip
 
     present = np.unique(number).tolist()
