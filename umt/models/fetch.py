@@ -25,6 +25,7 @@ from typing import Any
 
 from umt.errors import CheckpointError
 from umt.models import published
+from umt.models.hub_access import asking_the_hub
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
@@ -286,13 +287,14 @@ def _from_hub(name: str) -> Path:
     except ImportError:
         raise CheckpointError(f"{name} needs huggingface_hub. Run: pip install 'umt[hub]'") from None
     try:
-        if file:
-            return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
-        for pattern in _WEIGHTS:
-            wanted = [*_DESCRIPTIONS, pattern]
-            folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=wanted))
-            if any(folder.glob(pattern)):
-                return folder
+        with asking_the_hub():
+            if file:
+                return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
+            for pattern in _WEIGHTS:
+                wanted = [*_DESCRIPTIONS, pattern]
+                folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=wanted))
+                if any(folder.glob(pattern)):
+                    return folder
         raise CheckpointError(f"{name} has no {' or '.join(_WEIGHTS)}. Name the file: {name}/FILE")
     except errors.GatedRepoError:
         raise CheckpointError(

@@ -18,6 +18,7 @@ d width of a head, D width, K returned layers, V visible tokens of a clip.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from torch.overrides import TorchFunctionMode
 
 from umt.errors import CheckpointError, ConfigError
 from umt.models.description import IMAGENET_MEAN, IMAGENET_STD
+from umt.models.hub_access import asking_the_hub
 from umt.models.specs import image_shape, return_indices
 from umt.models.timm_names import TIMM
 from umt.models.video_input import resize_frames
@@ -201,7 +203,8 @@ def load_timm(
     own = download and not weights
     model: Any
     try:
-        model = timm.create_model(name, pretrained=own, num_classes=0, img_size=image_size)
+        with asking_the_hub() if own else contextlib.nullcontext():
+            model = timm.create_model(name, pretrained=own, num_classes=0, img_size=image_size)
     except TypeError:
         raise ConfigError(_no_vit(name)) from None
     except (OSError, RuntimeError, AssertionError, ValueError) as error:
@@ -212,13 +215,20 @@ def load_timm(
                 f"--clip_teacher ({TIMM}{name}): timm has no weights of it. Give a file with --clip_teacher_weights."
             ) from None
         raise CheckpointError(
-            f"--clip_teacher ({TIMM}{name}): timm cannot fetch its weights ({_first_line(error)}). Start it once where "
+            f"--clip_teacher ({TIMM}{name}): timm cannot fetch its weights ({_reason(error)}). Start it once where "
             "there is a network, or give their file with --clip_teacher_weights."
         ) from error
     if not weights:
         tagged = ".".join(filter(None, (name.partition(".")[0], (model.pretrained_cfg or {}).get("tag"))))
         return model, f"timm's own weights of {tagged}" if own else f"timm's {name} with random weights"
     return model, _load_file(model, name, weights)
+
+
+def _reason(error: Exception) -> str:
+    """Why timm has no weights: of the hub's package, which says it at length, in a few words."""
+    if type(error).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled"):
+        return "they are not in the hub's cache here, and the hub cannot be reached"
+    return _first_line(error)
 
 
 def _load_file(model: nn.Module, name: str, weights: str) -> str:

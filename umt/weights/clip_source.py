@@ -37,7 +37,11 @@ TIMM = {
 }
 # Files of a repository of the hub, in the order in which they are looked for; beside them lies the configuration.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-_ANOTHER_MAY_BE = ("has no file", "HF_HUB_OFFLINE")  # what fetch says where the next of them is worth a try
+_ANOTHER_MAY_BE = (
+    "has no file",
+    "HF_HUB_OFFLINE",
+    "the hub cannot be reached",
+)  # what fetch says where the next of them is worth a try
 _CONFIGURATIONS = ("config.json", "open_clip_config.json")
 
 
