@@ -179,9 +179,7 @@ def test_an_empty_list_is_refused(write: Write) -> None:
 
 def test_a_missing_list_names_the_lists_beside_it(write: Write) -> None:
     path = write("a.mp4 0\n", name="val.csv")
-    with pytest.raises(
-        AnnotationError, match=r"test\.csv does not exist; its folder holds val\.csv\. Check --data_path"
-    ):
+    with pytest.raises(AnnotationError, match=r"test\.csv does not exist; its folder holds val\.csv\. Check the path"):
         read_list(path.with_name("test.csv"))
 
 

@@ -102,3 +102,9 @@ def test_a_process_that_is_killed_ends_the_others(umt: Command, folder: Path, tm
     _, said = running.communicate(timeout=60)
     assert running.returncode == 69
     assert "was killed (SIGKILL). The same command goes on." in said
+
+
+def test_bad_weights_are_told_once_by_two_processes(umt: Command, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
+    command = words(folder, tmp_path / "x", "--checkpoint", str(tmp_path / "bad.pth"), "--processes", "2")
+    assert umt(*command, code=2).stderr.count("bad.pth") == 1

@@ -89,3 +89,16 @@ def test_a_folder_without_videos_is_refused(tmp_path: Path) -> None:
 def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="does not exist"):
         read_rows(str(tmp_path / "train.csv"))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.mp4", "a video"), ("b.PNG", "an image")])
+def test_a_video_where_a_list_is_wanted_is_told(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"\xff\0")
+    with pytest.raises(AnnotationError, match=rf"{name} is {kind}, where a list .* umt predict takes videos"):
+        read_rows(str(tmp_path / name))
+
+
+def test_a_file_of_something_else_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "best.pth").write_bytes(b"PK\x03\xff\0\0")
+    with pytest.raises(AnnotationError, match=r"best\.pth is no text, so no list of videos"):
+        read_rows(str(tmp_path / "best.pth"))

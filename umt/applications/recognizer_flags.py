@@ -92,3 +92,12 @@ def workers_for(words: Namespace, videos: int, on_gpu: bool, share: int = 1) -> 
         return 0
     cores = usable_cores() // share
     return max(min(cores - 1, 12), 0) if on_gpu else min(cores // 4, 4)
+
+
+def unread(failed: int, videos: int, first: str) -> str:
+    """What is said at the end of videos that could not be read; `first`: the first cause, a sentence."""
+    if videos == 1:
+        return f"The video could not be read: {first}"
+    if failed == videos:
+        return f"None of {videos} videos could be read, the first: {first}"
+    return f"{failed} of {videos} videos could not be read, the first: {first} The others are done."

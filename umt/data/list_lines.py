@@ -185,12 +185,14 @@ def read_text(source: str) -> str:
         raise AnnotationError(
             f"{source} does not exist; "
             + (f"its folder holds {inside}." if inside else "nor does any other list in its folder.")
-            + " Check --data_path."
+            + " Check the path."
         ) from None
     except OSError as error:
         raise AnnotationError(f"{source} cannot be read: {error.strerror}. Check its permissions.") from None
     except UnicodeDecodeError as error:
         guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "LATIN1"
+        if guess == "LATIN1" and b"\0" in data:
+            raise AnnotationError(f"{source} is no text, so no list of videos. Give one: lines `path label`.") from None
         raise AnnotationError(
             f"{source} is no text in UTF-8 (byte {error.start}, line {data.count(10, 0, error.start) + 1}). "
             f"Is it a list of videos? Convert it, e.g. iconv -f {guess} -t UTF-8."

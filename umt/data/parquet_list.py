@@ -105,7 +105,7 @@ def _opened(source: str) -> Iterator[Any]:
         with parquet.ParquetFile(io.BytesIO(remote.read_list(source)) if is_url(source) else source) as file:
             yield file
     except FileNotFoundError:
-        raise AnnotationError(f"{source} does not exist. Check --data_path.") from None
+        raise AnnotationError(f"{source} does not exist. Check the path.") from None
     except (arrow.ArrowException, OSError) as error:
         cause = " ".join(str(error).split())[:200]
         raise AnnotationError(f"{source} cannot be read as parquet: {cause} Is the file whole?") from None

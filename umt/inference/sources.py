@@ -40,6 +40,12 @@ def read_rows(source: str, *, split: str | None = None, prefix: str = "", frame_
     In a folder whose videos all lie in a folder of their class, that is their label. `split`: None tries them all.
     Raises AnnotationError.
     """
+    if source.lower().endswith((*VIDEO_ENDINGS, *IMAGE_ENDINGS)) and not os.path.isdir(source):
+        kind = "a video" if source.lower().endswith(VIDEO_ENDINGS) else "an image"
+        raise AnnotationError(
+            f"{source} is {kind}, where a list of videos or a folder of them is wanted. Write a file with a path a "
+            "line; umt predict takes videos themselves."
+        )
     if is_url(source) or not os.path.isdir(source):
         return _list(source, split, prefix, frame_folders)
     videos = [os.path.relpath(path, source) for path, _ in _below(source)]

@@ -13,7 +13,7 @@ import torch
 from tests.inference.tiny import checkpoint, tiny
 from tests.videos import render
 from umt.applications.extract import recipe, work
-from umt.applications.extract.command import parse
+from umt.applications.extract.command import main, parse
 from umt.data.clips import Videos
 from umt.data.loaders import Workers
 from umt.errors import ConfigError, OutputError
@@ -176,3 +176,15 @@ def test_an_output_that_cannot_be_made_is_a_sentence() -> None:
 def test_a_wrong_command_is_one_sentence(words: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         parse(["list.csv", "--checkpoint", "x.pth", "--output", "y", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--device", "cuda:99"], r"--device \(cuda:99\)"),
+        (["--precision", "int8"], r"--precision \(int8\) must be one of"),
+    ],
+)
+def test_what_every_process_would_say_is_said_before_they_start(words: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        main(["list.csv", "--checkpoint", "x.pth", "--output", "y", "--processes", "2", *words])

@@ -17,6 +17,7 @@ from tests.videos import played, render
 from umt.applications.predict.command import main, parse
 from umt.applications.predict.render import render as draw
 from umt.applications.predict.tell import Part, Shown, clock, telling
+from umt.applications.recognizer_flags import unread
 from umt.errors import ConfigError, OutputError, UserError, VideoError
 
 
@@ -156,6 +157,18 @@ def test_broken_files_are_named_and_the_others_go_on(
         assert [video["path"] for video in told["videos"]] == words[2:3]
         assert "gone.mp4: cannot be read as a video (no such file" in capsys.readouterr().err
     assert run(folder, *words, "--skip_unreadable") == 0
+
+
+@pytest.mark.parametrize(
+    ("failed", "videos", "said"),
+    [
+        (1, 1, "The video could not be read: x.mp4: why."),
+        (2, 2, "None of 2 videos could be read, the first: x.mp4: why."),
+        (1, 2, "1 of 2 videos could not be read, the first: x.mp4: why. The others are done."),
+    ],
+)
+def test_others_are_done_where_there_are_others(failed: int, videos: int, said: str) -> None:
+    assert unread(failed, videos, "x.mp4: why.") == said
 
 
 def test_a_drawn_video_has_the_frames_times_and_sound_of_its_source(folder: Path, tmp_path: Path) -> None:

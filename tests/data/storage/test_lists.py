@@ -39,8 +39,8 @@ def test_a_mistake_in_a_list_by_url_is_said_with_its_line() -> None:
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("s3://videos/none.csv", r"^s3://videos/none\.csv does not exist: no such object\. Check --data_path\.$"),
-        ("s3://no-such/a.csv", r"^s3://no-such/a\.csv does not exist: no such bucket\. Check --data_path\.$"),
+        ("s3://videos/none.csv", r"^s3://videos/none\.csv does not exist: no such object\. Check the path\.$"),
+        ("s3://no-such/a.csv", r"^s3://no-such/a\.csv does not exist: no such bucket\. Check the path\.$"),
     ],
 )
 def test_a_list_that_is_not_there_is_said(bucket: str, url: str, sentence: str) -> None:

@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from umt.applications.recognizer_flags import (
     add_model_flags,
@@ -16,6 +16,7 @@ from umt.applications.recognizer_flags import (
     check_numbers,
     check_workers,
     load_recognizer,
+    unread,
     workers_for,
 )
 from umt.command_line import Parser
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from umt.data.video_list import VideoList
     from umt.engine.runtime import Runtime
 
+T = TypeVar("T")
 FAILURES = "failures.jsonl"
 
 ABOUT = """Features of every video of a list, with the exact recipe beside them.
@@ -92,6 +94,7 @@ def main(argv: Sequence[str]) -> int:
     if words.processes > 1 and "RANK" not in os.environ:
         from umt.applications.extract.processes import start
 
+        _check_once(words)
         return start(words.processes, ["extract", *argv])
     from umt.applications.extract.processes import end_with_parent
 
@@ -112,6 +115,15 @@ def main(argv: Sequence[str]) -> int:
         runtime.stop()
 
 
+def _check_once(words: Namespace) -> None:
+    """What each process would say for itself before it knows of the others. Raises UserError."""
+    from umt import devices
+    from umt.applications.extract import recipe
+
+    devices.choose_precision(words.precision, devices.choose_device(words.device, words.processes - 1))
+    recipe.load(Path(words.output))
+
+
 def _extract(words: Namespace, run: Runtime) -> int:
     from tqdm import tqdm
 
@@ -119,15 +131,18 @@ def _extract(words: Namespace, run: Runtime) -> int:
     from umt.data.clips import Videos, views_sampler
     from umt.data.loaders import Workers
     from umt.data.storage.source import storage_of
-    from umt.engine import runtime
     from umt.inference.extraction import Extractor, usual_layer
     from umt.inference.feature_files import DTYPES
     from umt.inference.parts import ClipParts, Sliding, most_clips
     from umt.inference.sources import read_rows
 
-    videos = read_rows(words.list, split=words.split, prefix=words.prefix, frame_folders=words.frame_folders)
-    model = load_recognizer(words, str(run.device))
-    extractor = Extractor(model, words.layer or [usual_layer(model)], words.pool)
+    def read() -> tuple[VideoList, Extractor]:
+        found = read_rows(words.list, split=words.split, prefix=words.prefix, frame_folders=words.frame_folders)
+        model = load_recognizer(words, str(run.device))
+        return found, Extractor(model, words.layer or [usual_layer(model)], words.pool)
+
+    videos, extractor = _together(run, read)
+    model = extractor.recognizer
     views, sliding = model.views, words.clip_stride is not None
     clips = words.clips or model.description.test_clips
     crops = words.crops or (1 if sliding else model.description.test_crops)
@@ -157,22 +172,18 @@ def _extract(words: Namespace, run: Runtime) -> int:
         desc="extract", unit="video", total=sum(len(group.rows) for group in mine), leave=False, dynamic_ncols=True,
         disable=None if run.is_main else True,
     ) as bar:  # fmt: skip
-        unread, wrong = _caught(
-            lambda: work.extract(
-                extractor, rows, mine, dtype=DTYPES[words.dtype], workers=workers, progress=bar.update,
-                failed_before=failed_before,
-            )
-        )  # fmt: skip
-    workers.close()
-    try:
-        outcomes = runtime.gather_objects((unread, wrong))
-    except RuntimeError as lost:
-        cause = str(lost).splitlines()[0][:120]
-        raise PeerLostError(f"another process of this run is lost ({cause}). The same command goes on.") from None
-    for _, error in outcomes:  # no process waits for one that has gone
-        if error is not None:
-            raise _said_once(run, error)
-    failed = sorted((one for part, _ in outcomes for one in part), key=lambda one: one.row)
+
+        def compute() -> list[Unread]:
+            try:
+                return work.extract(
+                    extractor, rows, mine, dtype=DTYPES[words.dtype], workers=workers, progress=bar.update,
+                    failed_before=failed_before,
+                )  # fmt: skip
+            finally:
+                workers.close()
+
+        own = _together(run, compute)
+    failed = sorted((one for part in _gathered(own) for one in part), key=lambda one: one.row)
     return _end(words, run, folder, videos, failed)
 
 
@@ -190,11 +201,29 @@ def _begin(folder: Path, made: dict[str, Any], groups: list[Any]) -> tuple[list[
     return [group for group, missing in gone if missing], frozenset(int(json.loads(line)["row"]) for line in failed)
 
 
-def _caught(do: Callable[[], list[Unread]]) -> tuple[list[Unread], UserError | None]:
+def _together(run: Runtime, do: Callable[[], T]) -> T:
+    """What `do` gives here. If it raises a UserError in any process, all of them end with it, and one tells it."""
+    made: Any = None
+    error: UserError | None = None
     try:
-        return do(), None
-    except UserError as error:
-        return [], error
+        made = do()
+    except UserError as raised:
+        error = raised
+    for one in _gathered(error):  # no process waits for one that has gone
+        if one is not None:
+            raise _said_once(run, one)
+    return made
+
+
+def _gathered(value: T) -> list[T]:
+    """`value` of every process. Raises PeerLostError if one is gone."""
+    from umt.engine import runtime
+
+    try:
+        return runtime.gather_objects(value)
+    except RuntimeError as lost:
+        cause = str(lost).splitlines()[0][:120]
+        raise PeerLostError(f"another process of this run is lost ({cause}). The same command goes on.") from None
 
 
 def _agreed(run: Runtime, decide: Any) -> Any:
@@ -235,8 +264,8 @@ def _end(words: Namespace, run: Runtime, folder: Path, videos: VideoList, failed
     if not run.is_main:
         return 2
     raise UserError(
-        f"{len(failed)} of {len(videos)} videos could not be read; {ledger} names them, the first: {failed[0].cause} "
-        "The others are done. Mend them and run the same command again, or give --skip_unreadable."
+        f"{unread(len(failed), len(videos), failed[0].cause)} {ledger} names {'it' if len(failed) == 1 else 'them'}. "
+        "Mend that and run the same command again, or give --skip_unreadable."
     )
 
 

@@ -12,6 +12,7 @@ from umt.applications.recognizer_flags import (
     check_numbers,
     check_workers,
     load_recognizer,
+    unread,
 )
 from umt.command_line import Parser
 from umt.errors import ConfigError, UserError
@@ -80,8 +81,7 @@ def main(argv: Sequence[str]) -> int:
         teller.end(failures)
     if failures and not words.skip_unreadable:
         raise UserError(
-            f"{len(failures)} of {len(videos)} videos could not be read, the first: {failures[0].cause} The others are "
-            "done; --skip_unreadable makes it no failure."
+            f"{unread(len(failures), len(videos), failures[0].cause)} --skip_unreadable makes it no failure."
         )
     return 0
 

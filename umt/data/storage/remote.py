@@ -158,7 +158,7 @@ def read_list(url: str) -> bytes:
     try:
         return read(url)
     except MissingError as error:
-        raise AnnotationError(f"{url} does not exist: {error}. Check --data_path.") from None
+        raise AnnotationError(f"{url} does not exist: {error}. Check the path.") from None
     except RemoteError as error:
         raise AnnotationError(f"{url} cannot be read: {error}.") from None
 
