@@ -41,7 +41,7 @@ def test_a_student_is_pretrained_against_a_vit_of_timm_s(
 def test_without_a_network_a_run_says_so_in_a_sentence(data: Data, umt: Command, tmp_path: Path) -> None:
     env = {**environment(), "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "none")}
     done = umt(*against_timm(data, clip_teacher_weights="", output_dir=tmp_path), code=2, env=env)
-    assert f"--clip_teacher ({NAME}): timm cannot fetch its weights" in done.stderr
+    assert f"teacher {NAME}: timm cannot fetch its weights" in done.stderr
     assert "Traceback" not in done.stderr
 
 

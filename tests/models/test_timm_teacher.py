@@ -214,7 +214,7 @@ def test_a_grid_that_does_not_fit_is_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("vit_smal_patch14_dinov2", r"dinov2\) is not a model of timm .*vit_small_patch14_dinov2"),
+        ("vit_smal_patch14_dinov2", r"dinov2 is not a model of timm .*vit_small_patch14_dinov2"),
         ("vit_small_patch14_dinov2.nothing", r"has no weights 'nothing'\. It has lvd142m"),
         ("hf-hub:timm/vit", "is not a model of timm"),
         ("resnet18", "is no vision transformer with patches of one size"),
@@ -265,3 +265,9 @@ def test_a_file_of_another_model_is_refused(tmp_path: Path, made: dict[str, Any]
 def test_a_classifier_is_no_teacher() -> None:
     with pytest.raises(ConfigError, match=r"vit_tiny_patch8_64 is not a teacher\. A CLIP is"):
         create_teacher("vit_tiny_patch8_64")
+
+
+@pytest.mark.parametrize("name", ["nosuch", "vit_smal_patch16_224"])
+def test_a_name_that_timm_does_not_have_comes_with_the_nearest(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^teacher timm:{name} is not a model of timm [\d.]+\. Did you mean \w+"):
+        load_timm(name)

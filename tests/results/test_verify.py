@@ -132,3 +132,12 @@ def test_a_number_of_fewer_videos_than_the_list_has_is_refused(run: Path) -> Non
 def test_a_run_says_its_classes_and_its_data(run: Path) -> None:
     told = verify._of_checkpoint(str(run), fetching=True)
     assert (told.names, told.flags["split"]) == (("cat", "dog"), " ")
+
+
+def test_weights_of_other_classes_than_the_row_are_told_to_be_of_another_data_set(tmp_path: Path) -> None:
+    torch.save({"model": {"head.weight": torch.zeros(16, 8), "head.bias": torch.zeros(16)}}, tmp_path / "w.pth")
+    with pytest.raises(
+        ConfigError,
+        match=rf"w\.pth has a head of 16 classes, and the row {ROW} is of 400: that is of another data set\.",
+    ):
+        main([str(tmp_path / "w.pth"), "list.csv", "--row", ROW])

@@ -102,7 +102,7 @@ def state_of(content: Any, where: str, model_key: str = "model|module") -> dict[
         keys = ", ".join(map(str, list(content)[:8])) or "nothing"
         raise CheckpointError(
             f"{where} has no weights under {' or '.join(model_key.split('|'))} nor at its top, which holds: {keys}. "
-            "Name the key with --model_key."
+            "Save the state dict alone, or name its key where you train or in Python (--model_key, model_key=)."
         )
     return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
 

@@ -198,7 +198,7 @@ def load_timm(
     try:
         import timm
     except ImportError:
-        raise ConfigError(f"--clip_teacher ({TIMM}{name}) needs timm. Run: pip install timm") from None
+        raise ConfigError(f"teacher {TIMM}{name} needs timm. Run: pip install timm") from None
     _check_name(timm, name)
     own = download and not weights
     model: Any
@@ -209,14 +209,12 @@ def load_timm(
         raise ConfigError(_no_vit(name)) from None
     except (OSError, RuntimeError, AssertionError, ValueError) as error:
         if not own:
-            raise ConfigError(f"--clip_teacher ({TIMM}{name}) cannot be made for {image_size} px: {error}") from error
+            raise ConfigError(f"teacher {TIMM}{name} cannot be made for {image_size} px: {error}") from error
         if "No pretrained weights" in str(error):
-            raise CheckpointError(
-                f"--clip_teacher ({TIMM}{name}): timm has no weights of it. Give a file with --clip_teacher_weights."
-            ) from None
+            raise CheckpointError(f"teacher {TIMM}{name}: timm has no weights of it. Give a file of them.") from None
         raise CheckpointError(
-            f"--clip_teacher ({TIMM}{name}): timm cannot fetch its weights ({_reason(error)}). Start it once where "
-            "there is a network, or give their file with --clip_teacher_weights."
+            f"teacher {TIMM}{name}: timm cannot fetch its weights ({_reason(error)}). Start it once where "
+            "there is a network, or give their file."
         ) from error
     if not weights:
         tagged = ".".join(filter(None, (name.partition(".")[0], (model.pretrained_cfg or {}).get("tag"))))
@@ -259,18 +257,19 @@ def _check_name(timm: Any, name: str) -> None:
     base, _, tag = name.partition(".")
     if ":" in name or not timm.is_model(base):
         near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())'"
-        raise ConfigError(f"--clip_teacher ({TIMM}{name}) is not a model of timm {timm.__version__}. {hint}")
+        near = near or difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.0)
+        hint = f"Did you mean {' or '.join(near)}?"
+        raise ConfigError(f"teacher {TIMM}{name} is not a model of timm {timm.__version__}. {hint}")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:
         known = f"It has {', '.join(tags)}." if tags else "It has none."
-        raise ConfigError(f"--clip_teacher ({TIMM}{name}): timm {timm.__version__} has no weights {tag!r}. {known}")
+        raise ConfigError(f"teacher {TIMM}{name}: timm {timm.__version__} has no weights {tag!r}. {known}")
     configured = timm.get_pretrained_cfg(name, allow_unregistered=True)
     native = base.replace("_clip_", "_clip_quickgelu_")
     notes = getattr(configured, "notes", ()) or ()
     if "_clip_quickgelu" not in base and any("quickgelu" in str(note) for note in notes):
         raise ConfigError(
-            f"--clip_teacher ({TIMM}{name}): these weights were trained with QuickGELU, and this model has GELU. "
+            f"teacher {TIMM}{name}: these weights were trained with QuickGELU, and this model has GELU. "
             f"Use {TIMM}{native}{'.' if tag else ''}{tag}."
         )
 
@@ -291,7 +290,7 @@ def _grid(vit: Any, name: str, size: tuple[int, int]) -> tuple[int, tuple[int, i
 
 def _no_vit(name: str) -> str:
     return (
-        f"--clip_teacher ({TIMM}{name}) is no vision transformer with patches of one size and attention over all of a "
+        f"teacher {TIMM}{name} is no vision transformer with patches of one size and attention over all of a "
         "frame, so it has no tokens to align with. Choose a vit_*, eva02_* or beit* of timm's."
     )
 

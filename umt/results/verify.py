@@ -63,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
             f"{words.model} does not say how it is tested. Give the flags of its test, e.g. --model "
             "vit_base_patch16_224 --num_frames 8 --data_set Kinetics_sparse --nb_classes 400, or --row NAME."
         )
+    if not _last(passed, "nb_classes"):
+        _refuse_another_head(words.model, row)
     output = _last(passed, "output_dir") or str(Path("outputs", "verify", row.name))
     _refuse_overwriting(row, Path(output))
     made = prepare(words.list, Path(output), told, _given(words, passed))
@@ -217,6 +219,18 @@ def _of_test(file: Path, stem: str, official: int | None) -> Row:
 
 
 # ---- what is tested
+
+
+def _refuse_another_head(model: str, row: Row) -> None:
+    """Before a run would say, with flags of a training, that the head does not fit; 710 classes serve their parts."""
+    from umt.models.peek import peek
+
+    wanted, head = row.flags.get("nb_classes", ""), peek(model).head
+    if wanted and head not in (0, 710, int(wanted)):
+        raise ConfigError(
+            f"{model} has a head of {head} classes, and the row {row.name} is of {wanted}: that is of another data "
+            "set. Name its own with --row, or give a number with --expect."
+        )
 
 
 def _of_checkpoint(model: str, *, fetching: bool) -> Told:
