@@ -173,7 +173,9 @@ def test_a_folder_where_a_list_belongs_is_said(lists: Path) -> None:
 def test_a_list_where_a_folder_belongs_is_said(lists: Path) -> None:
     kind, text = complaint("--data_path", lists / "train.csv")
     assert kind is AnnotationError
-    assert text.endswith(f"the folder of train.csv, val.csv and test.csv. Try --data_path {lists}.")
+    assert text.endswith(
+        f"the folder of train.csv, val.csv and test.csv, or one of class folders. Try --data_path {lists}."
+    )
 
 
 def test_no_data_path_is_said() -> None:

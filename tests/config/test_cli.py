@@ -181,3 +181,12 @@ def test_any_value_in_range_survives_the_command_line(data: st.DataObject, chose
 
     assert convert(field, kind, words) == value
     assert getattr(group(**{field.name: value}), field.name) == value
+
+
+def test_few_epochs_shorten_the_default_warmup(caplog: pytest.LogCaptureFixture) -> None:
+    assert finetune("--epochs", "4").optim.warmup_epochs == 1
+    assert "--epochs 4 is below the usual warm-up of 5 epochs: --warmup_epochs becomes 1." in caplog.text
+    assert pretrain("--epochs", "30").optim.warmup_epochs == 2
+    assert finetune("--epochs", "5").optim.warmup_epochs == 5
+    assert finetune("--epochs", "4", "--warmup_epochs", "3").optim.warmup_epochs == 3
+    assert finetune("--epochs", "4", "--warmup_steps", "9").optim.warmup_epochs == 5

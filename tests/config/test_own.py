@@ -240,3 +240,22 @@ def test_shots_are_counted_in_a_dry_run(folder: Path) -> None:
 def test_freezing_random_weights_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     finetune("--freeze_blocks", "2")
     assert "--freeze_blocks (2) keeps random weights without --finetune." in caplog.text
+
+
+@pytest.mark.parametrize("more", [[], ["--epochs", "1", "--warmup_epochs", "5"], ["--nb_classes", "7"]])
+def test_a_file_in_place_of_the_folder_is_said_first(folder: Path, more: list[str]) -> None:
+    (folder / "lone.mp4").touch()
+    sentence = r"--data_path \(\S*lone.mp4\) is a file; finetuning takes the folder of train.csv, .*class folders\.$"
+    with pytest.raises(AnnotationError, match=sentence):
+        parse("finetune", ["--data_path", str(folder / "lone.mp4"), *more], files=False)
+
+
+def test_a_list_in_place_of_its_folder_names_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("a.mp4,0\n")
+    with pytest.raises(AnnotationError, match=rf"is a file; .* Try --data_path {tmp_path}\."):
+        parse("finetune", ["--data_path", str(tmp_path / "train.csv")], files=False)
+
+
+def test_class_folders_where_a_list_is_looked_for_are_told(folder: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"train.csv does not exist: .* give --data_set image_folder\.$"):
+        parse("finetune", ["--data_path", str(folder), "--nb_classes", "7"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from umt.config import deepspeed, lists
+from umt.config.own import file_for_folder
 from umt.config.recipe_flags import CLASS_WEIGHTS
 from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
 from umt.data import catalog
@@ -313,7 +314,11 @@ def _check_lists(config: Config) -> None:
         for path, source in lists.list_files(config):
             if not is_url(path) and not os.path.isfile(path):
                 split = os.path.splitext(os.path.basename(path))[0]
-                raise AnnotationError(f"{path} does not exist: --data_path ({source.path}) must hold the {split} list.")
+                folders = split == "train" and any(entry.is_dir() for entry in Path(source.path).iterdir())
+                raise AnnotationError(
+                    f"{path} does not exist: --data_path ({source.path}) must hold the {split} list."
+                    + (" If its folders are the classes, give --data_set image_folder." if folders else "")
+                )
     _check_lines(config)
     if isinstance(config, FinetuneConfig) and config.chosen and not config.evaluation.eval:
         _check_classes(config)
@@ -336,10 +341,7 @@ def _check_path(config: Config, given: str) -> None:
             f"Try --data_path {folder / 'train.csv'}."
         )
     if isinstance(config, FinetuneConfig) and not folder.is_dir():
-        raise AnnotationError(
-            f"--data_path ({given}) is a file; finetuning takes the folder of train.csv, val.csv and test.csv. "
-            f"Try --data_path {folder.parent}."
-        )
+        raise file_for_folder(given)
 
 
 def _check_lines(config: Config) -> None:

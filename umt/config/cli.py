@@ -111,6 +111,7 @@ def parse(task: str, argv: Sequence[str], *, files: bool = True) -> Config:
     chosen: tuple[Choice, ...] = ()
     if task == "finetune" and own.asked_for(values):
         values, chosen = own.complete(values, world_size=world_size_from(os.environ))
+    values = _fit_default_warmup(task, values)
     config = build(task, values, chosen)
     checks.check(config)
     if files and not config.runtime.dry_run:
@@ -154,6 +155,19 @@ def _fit_warmup(task: str, argv: list[str], values: dict[str, Any]) -> dict[str,
         return values
     fitted = math.ceil(warmup * epochs / recipe["epochs"])
     _say(f"--epochs {epochs} replaces the recipe's {recipe['epochs']}: --warmup_epochs {warmup} becomes {fitted}.")
+    return {**values, "warmup_epochs": fitted}
+
+
+def _fit_default_warmup(task: str, values: dict[str, Any]) -> dict[str, Any]:
+    """`--epochs 1` alone: the default warm-up is shortened as that of a recipe is, where it would not fit any more."""
+    if "warmup_epochs" in values or values.get("warmup_steps", -1) > 0:
+        return values
+    usual = {field.name: field.default for _, field in _fields(task) if field.name in ("epochs", "warmup_epochs")}
+    epochs, warmup = values.get("epochs", usual["epochs"]), usual["warmup_epochs"]
+    if not 0 < epochs < warmup:
+        return values
+    fitted = math.ceil(warmup * epochs / usual["epochs"])
+    _say(f"--epochs {epochs} is below the usual warm-up of {warmup} epochs: --warmup_epochs becomes {fitted}.")
     return {**values, "warmup_epochs": fitted}
 
 

@@ -21,6 +21,7 @@ from umt.models.peek import Start, peek
 from umt.models.specs import SPECS
 
 AUTO = "auto"
+LIST_ENDINGS = (".csv", ".parquet")
 LATEST, BEST = "checkpoint-latest.pth", "checkpoint-best.pth"
 _SAY_THE_REST = ("data_set", "nb_classes", "recipe_gpus")
 # What is looked at anew whenever a run is started; the rest of its choices it keeps.
@@ -30,6 +31,8 @@ _OF_THE_DATA = frozenset(["data_set", "nb_classes", "split", "prefix", "use_deco
 def asked_for(values: Mapping[str, Any]) -> bool:
     """Whether the flags `values` leave the rest to be chosen. Raises ConfigError, AnnotationError."""
     path = values.get("data_path", "")
+    if isinstance(path, str) and path and not is_url(path) and os.path.isfile(path):
+        raise file_for_folder(path)
     explicit = values.get("data_set") == AUTO
     if explicit and not (isinstance(path, str) and path and not is_url(path)):
         shown = path if isinstance(path, str) else " ".join(path)
@@ -41,6 +44,16 @@ def asked_for(values: Mapping[str, Any]) -> bool:
             raise AnnotationError(f"--data_path ({path}) is no folder. --data_set auto looks into one. Check the path.")
         return False
     return explicit or not any(name in values for name in _SAY_THE_REST)
+
+
+def file_for_folder(path: str) -> AnnotationError:
+    """A --data_path of finetuning that is a file."""
+    parent = Path(path).parent
+    hint = f" Try --data_path {parent}." if any((parent / f"train{end}").is_file() for end in LIST_ENDINGS) else ""
+    return AnnotationError(
+        f"--data_path ({path}) is a file; finetuning takes the folder of train.csv, val.csv and test.csv, or one of "
+        f"class folders.{hint}"
+    )
 
 
 @dataclass
