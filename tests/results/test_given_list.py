@@ -99,6 +99,16 @@ def test_the_folder_of_the_training_is_tested_as_the_run_was(tmp_path: Path) -> 
     assert prepare(str(parted), tmp_path, OWN, Given()).folder == str(parted)
 
 
+def test_lists_of_ones_own_without_a_test_list_are_tested_as_their_run_was(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("a.mp4,dog\nb.mp4,dog\n")
+    told = Told({**OWN.flags, "data_set": "video_list"}, NAMES, str(tmp_path))
+    assert prepare(str(tmp_path), tmp_path / "out", told, Given()) == Prepared(str(tmp_path), None, {})
+    with pytest.raises(ConfigError, match=r"LIST \(.*\) holds no test\.csv"):  # a tenth of other lists tells nothing
+        prepare(str(tmp_path), tmp_path / "out", Told(told.flags, NAMES), Given())
+    (tmp_path / "val.csv").write_text("c.mp4,cat\n")
+    assert _list(prepare(str(tmp_path), tmp_path / "out", told, Given())) == "c.mp4,1\n"
+
+
 @pytest.mark.parametrize(
     ("told", "said", "sentence"),
     [

@@ -64,9 +64,10 @@ def prepare(given: str, output: Path, told: Told, said: Given) -> Prepared:
     usual = separator_of(said.split or told.flags.get("split", " "))
     if is_url(given):
         return Prepared(*folder_of(given, output, Form(usual, said.frame_folders), said.sample), {})
-    source = _file(given)
+    data_set = said.data_set or told.flags.get("data_set", "")
+    source = _file(given, ("test", "val") if data_set == "video_list" else ("test",))
     if source is None:
-        return _class_folders(Path(given), output, told, said)
+        return _without_list(Path(given), output, told, said)
     if not source.is_file():
         raise ConfigError(f"LIST ({given}) does not exist. Give the test list, or the folder of test.csv.")
     if said.data_set in catalog.OWN:  # asked for: as it stands
@@ -89,11 +90,11 @@ def prepare(given: str, output: Path, told: Told, said: Given) -> Prepared:
     return Prepared(*folder_of(str(source), output, plain, said.sample), flags, count_rows(str(source)))
 
 
-def _file(given: str) -> Path | None:
-    """The list; None for a folder that holds none."""
+def _file(given: str, splits: Sequence[str]) -> Path | None:
+    """The list; None for a folder that holds none of these."""
     if not os.path.isdir(given):
         return Path(given)
-    both = [Path(given, name) for name in ("test.csv", "test.parquet")]
+    both = [Path(given, f"{split}{ending}") for split in splits for ending in (".csv", ".parquet")]
     return next((path for path in both if path.is_file()), None)
 
 
@@ -167,10 +168,16 @@ def _numbered(source: Path, output: Path, told: Told, form: Form) -> Path:
 # ---- a folder per class
 
 
-def _class_folders(given: Path, output: Path, told: Told, said: Given) -> Prepared:
-    """All videos of the class folders, of which a run of one's own would hold a tenth out, or their folder test."""
+def _without_list(given: Path, output: Path, told: Told, said: Given) -> Prepared:
+    """All videos of the class folders, of which a run of one's own would hold a tenth out, or their folder test.
+
+    The folder that the weights were trained on is tested as their run was.
+    """
+    same = bool(told.data_path) and given.resolve() == Path(told.data_path).resolve()
     data_set = said.data_set or told.flags.get("data_set", "")
     found = sorted(path.name for path in given.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if same and said.sample is None and data_set == "video_list":
+        return Prepared(str(given), None, {})
     known = data_set == "image_folder" or told.names is not None
     if not found or not known or not data_set or catalog.get(data_set).sampling != "sparse":
         raise ConfigError(f"LIST ({given}) holds no test.csv. Give the test list, or the folder of test.csv.")
@@ -181,7 +188,7 @@ def _class_folders(given: Path, output: Path, told: Told, said: Given) -> Prepar
         )
     flags = {"data_set": "image_folder"}
     parted = "train" in found and not {"val", "test"}.isdisjoint(found)
-    if parted or (told.data_path and given.resolve() == Path(told.data_path).resolve()):
+    if parted or same:
         return Prepared(str(given), None, flags)  # as the run itself was tested
     names = told.names or tuple(found)
     strange = [name for name in found if name not in names]
