@@ -173,5 +173,5 @@ def test_a_gelu_tower_does_not_become_a_quickgelu_teacher(tmp_path: Path) -> Non
 @pytest.mark.parametrize("layout", ["OpenAI's", "Hugging Face's"])
 def test_a_clip_is_no_start_for_a_classifier(tmp_path: Path, layout: str) -> None:
     torch.save(LAYOUTS[layout](openai()), tmp_path / "clip.pth")
-    with pytest.raises(CheckpointError, match=r"is a CLIP, an image model: its visual tower is a teacher's"):
+    with pytest.raises(CheckpointError, match=r"is a CLIP, an image model: its .* e\.g\. --model clip_b16"):
         load_weights(create_model("vit_tiny_patch8_64"), tmp_path / "clip.pth")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.models.original import facts, small_classifier, small_student, small_teacher, weight
 from umt.errors import CheckpointError
-from umt.models import ClipTeacher, Student, VisionTransformer, load_weights
+from umt.models import ClipTeacher, Student, VisionTransformer, create_model, load_weights
 
 SMALL = {"image_size": 32, "patch_size": 8, "width": 24, "depth": 2, "heads": 2, "num_frames": 2}
 
@@ -454,3 +454,10 @@ def test_classifier_files_of_the_original_s_names_load(tmp_path: Path, name: str
     nn.init.zeros_(target.head.weight)
     load_weights(target, saved(tmp_path, {"module": state}))
     assert same(target, state)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch8_64", "pretrain_umt_tiny_patch8_64"])
+def test_a_file_of_which_no_name_is_known_is_of_no_architecture_here(tmp_path: Path, name: str) -> None:
+    file = saved(tmp_path, {"model": {"conv1.weight": torch.zeros(2), "bn1.weight": torch.zeros(2)}})
+    with pytest.raises(CheckpointError, match=r"of no architecture that this library has: .* but conv1\.weight, bn1"):
+        load_weights(create_model(name, depth=2), file)

@@ -19,7 +19,7 @@ from umt.errors import CheckpointError
 from umt.models import adapters, clip_layouts
 from umt.models.clip_teacher import ClipTeacher
 from umt.models.layouts import huggingface
-from umt.models.layouts.foreign import refuse_foreign
+from umt.models.layouts.foreign import no_architecture, refuse_foreign
 from umt.models.specs import Grid
 from umt.models.student import Student
 from umt.models.vit import VisionTransformer
@@ -128,6 +128,8 @@ def load_state(
         if huggingface.is_huggingface(state):
             state = huggingface.from_huggingface(state, path)
         refuse_foreign(state, path)
+        if not any(name in model.state_dict() or name.endswith("patch_embed.proj.weight") for name in state):
+            raise no_architecture(state, path)
     plan = _Plan(state, report, weights.path)
     if isinstance(model, VisionTransformer):
         _plan_classifier(plan, model, new_head=new_head, head_rows=head_rows)

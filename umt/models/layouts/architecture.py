@@ -12,7 +12,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from umt.errors import CheckpointError
-from umt.models.layouts.foreign import refuse_foreign
+from umt.models.layouts.foreign import no_architecture, refuse_foreign
 from umt.models.specs import SPECS, ModelSpec
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -73,11 +73,7 @@ def architecture_of(state: dict[str, Tensor], where: str) -> Architecture:
     refuse_foreign(state, where)
     prefix = next((p for p in ("", "encoder.", "backbone.") if f"{p}patch_embed.proj.weight" in state), None)
     if prefix is None:
-        some = ", ".join(list(state)[:3])
-        raise CheckpointError(
-            f"{where} is of no architecture that this library has: it has no patch_embed.proj.weight, but {some}, ... "
-            "See docs/checkpoints.md for what loads."
-        )
+        raise no_architecture(state, where)
     kernel = state[f"{prefix}patch_embed.proj.weight"]
     if kernel.ndim != 5:
         raise CheckpointError(

@@ -23,7 +23,8 @@ _FOREIGN: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("class_embedding",),
         "a CLIP, an image model",
-        "its visual tower is a teacher's, --clip_teacher_weights (docs/teachers.md), and no start for a video model",
+        "its visual tower is a teacher's (docs/teachers.md) and no start for a video model; umt extract takes its "
+        "features where --model names the teacher, e.g. --model clip_b16",
     ),
     (
         ("predictor.", ".attn.qkv.bias", "cls_token"),
@@ -39,3 +40,12 @@ def refuse_foreign(names: Iterable[str], where: str) -> None:
     for marks, what, why in _FOREIGN:
         if any(mark in name for name in names for mark in marks):
             raise CheckpointError(f"{where} is {what}: {why}. docs/checkpoints.md lists what loads.")
+
+
+def no_architecture(names: Iterable[str], where: str) -> CheckpointError:
+    """Of names that nothing here knows."""
+    some = ", ".join(list(names)[:3])
+    return CheckpointError(
+        f"{where} is of no architecture that this library has: it has no patch_embed.proj.weight, but {some}, ... "
+        "See docs/checkpoints.md for what loads."
+    )
