@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.end_to_end.conftest import Command, Data
 
@@ -96,3 +97,24 @@ def test_a_sample_cannot_say(trained: Path, verify: Verify) -> None:
     said = verify("--expect", str(trained), "--sample", "12", code=2)
     assert "verdict: cannot say" in said
     assert "12 of 36 videos" in said
+
+
+def test_a_run_of_ones_own_classes_is_found_again_on_a_list_and_on_class_folders(
+    trained: Path, data: Data, umt: Command, tmp_path: Path
+) -> None:
+    names = ["ape", "bee", "cat", "dog"]
+    content = torch.load(trained / "checkpoint-latest.pth", weights_only=True)
+    content["config"] |= {"data_set": "image_folder", "class_names": names, "split": " "}
+    torch.save(content, tmp_path / "own.pth")
+    rows = [line.split(",") for line in (trained / "lists" / "test.csv").read_text().split()]
+    (tmp_path / "mine.csv").write_text("".join(f"{data.folder / path};{names[int(label)]}\n" for path, label in rows))
+    for path, label in rows:
+        (tmp_path / "videos" / names[int(label)]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / names[int(label)] / path).symlink_to(data.folder / path)
+    for listed in ("mine.csv", "videos"):
+        said = umt(
+            "verify", str(tmp_path / "own.pth"), str(tmp_path / listed), "--expect", str(trained / "test.json"),
+            "--num_workers", "0", "--threads", "1", "--device", "cpu", "--output_dir", str(tmp_path / "out" / listed),
+        ).stdout  # fmt: skip
+        assert "+0.00" in said
+        assert "36   of 36\n" in said
