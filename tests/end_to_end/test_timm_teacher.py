@@ -49,7 +49,7 @@ def test_without_a_network_a_run_says_so_in_a_sentence(data: Data, umt: Command,
 def test_an_unknown_model_of_timm_s_names_the_nearest(data: Data, umt: Command, tmp_path: Path) -> None:
     flags = with_flags(against_timm(data, output_dir=tmp_path), clip_teacher="timm:vit_tiny_patch16_24")
     done = umt(*flags, code=2)
-    assert "(timm:vit_tiny_patch16_24) is not a model of timm" in done.stderr
+    assert "teacher timm:vit_tiny_patch16_24 is not a model of timm" in done.stderr
     assert "Did you mean vit_tiny_patch16_224" in done.stderr
 
 

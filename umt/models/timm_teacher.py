@@ -257,8 +257,8 @@ def _check_name(timm: Any, name: str) -> None:
     base, _, tag = name.partition(".")
     if ":" in name or not timm.is_model(base):
         near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
-        near = near or difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.0)
-        hint = f"Did you mean {' or '.join(near)}?"
+        some = "Choose a vit_*, eva02_* or beit* of its list, e.g. vit_small_patch14_dinov2.lvd142m."
+        hint = f"Did you mean {' or '.join(near)}?" if near else some
         raise ConfigError(f"teacher {TIMM}{name} is not a model of timm {timm.__version__}. {hint}")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:
