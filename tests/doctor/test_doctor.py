@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ def test_the_reader_that_training_needs_has_decoded_and_names_its_ffmpeg(found: 
 
 
 @pytest.mark.slow
+def test_packages_that_some_commands_want_are_named_with_what_for(found: dict[str, dict[str, Any]]) -> None:
+    assert found["safetensors"]["detail"] == f"{metadata.version('safetensors')}: weights as safetensors"
+    assert found["pyarrow"]["needed_for"] == "options"
+
+
+@pytest.mark.slow
 def test_precision_is_what_a_run_takes(found: dict[str, dict[str, Any]]) -> None:
     from umt.engine.runtime import choose_device, choose_precision, find_world
 
@@ -84,7 +91,7 @@ def test_the_table_ends_with_what_lacks_and_whether_training_runs() -> None:
 def test_a_broken_package_is_named_with_its_reason_and_the_code_is_1(tmp_path: Path) -> None:
     done = command(PYTHONPATH=without(tmp_path, "cv2"))
     assert done.returncode == 1
-    assert "missing  cv2            libbroken.so: wrong architecture  -> pip install 'umt[train]'" in done.stdout
+    assert "missing  cv2             libbroken.so: wrong architecture  -> pip install 'umt[train]'" in done.stdout
     assert done.stdout.splitlines()[-1] == "Training cannot run here."
     assert done.stderr == ""
 

@@ -19,7 +19,7 @@ What this machine has and what is missing for what; exit code 1 if training cann
   --folder PATH   output or data folders to look at; default: the present one"""
 
 
-GROUPS = ("training", "readers", "devices", "deepspeed", "cluster", "machine")
+GROUPS = ("training", "readers", "options", "devices", "deepspeed", "cluster", "machine")
 
 
 def examine(argv: Sequence[str]) -> tuple[str, bool]:
@@ -51,7 +51,7 @@ def _table(found: list[Finding], healthy: bool) -> str:
             lines += ["", f"{finding.needed_for}:"] if lines else [f"{finding.needed_for}:"]
             last = finding.needed_for
         remedy = f"  -> {finding.remedy}" if finding.remedy else ""
-        lines.append(f"  {finding.state:<8} {finding.name:<14} {finding.detail}{remedy}")
+        lines.append(f"  {finding.state:<8} {finding.name:<15} {finding.detail}{remedy}")
     lacking = sorted({f.needed_for for f in found if f.state == "missing"})
     lines += ["", f"Missing something: {', '.join(lacking)}." if lacking else "Nothing is missing."]
     lines.append("Training can run here." if healthy else "Training cannot run here.")

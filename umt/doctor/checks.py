@@ -23,11 +23,21 @@ from umt.errors import UserError
 GIB = 2**30
 _TRAINING = ("torch", "numpy", "timm", "torchvision", "av", "cv2", "tensorboardX", "tqdm")
 _DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
+# Package -> what it is for, and the extra that brings it.
+_OPTIONAL = {
+    "safetensors": ("weights as safetensors", "hub"),
+    "huggingface_hub": ("weights from and to the hub", "hub"),
+    "onnxscript": ("umt export --format onnx", "onnx"),
+    "onnxruntime": ("its check", "onnx"),
+    "pyarrow": ("lists and features as parquet", "parquet"),
+    "fsspec": ("lists and videos by URL", "storage"),
+    "s3fs": ("those of s3://", "storage"),
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. `needed_for`: training, readers, devices, deepspeed, cluster, machine; `remedy`: what to do, or ''."""
+    """One line. `needed_for`: training, readers, options, devices, deepspeed, ...; `remedy`: what to do, or ''."""
 
     needed_for: str
     name: str
@@ -41,6 +51,7 @@ def findings(folders: Sequence[str]) -> Iterator[Finding]:
     yield from packages()
     yield from writable(folders)
     yield from readers()
+    yield from options()
     yield from devices()
     yield from deepspeed()
     yield from cluster()
@@ -68,7 +79,7 @@ def _version(name: str) -> str:
     try:
         return metadata.version(_DISTRIBUTIONS.get(name, name))
     except metadata.PackageNotFoundError:
-        return str(getattr(sys.modules[name], "__version__", "version unknown"))
+        return str(getattr(sys.modules.get(name), "__version__", "version unknown"))
 
 
 def writable(folders: Sequence[str]) -> Iterator[Finding]:
@@ -115,6 +126,15 @@ def readers() -> Iterator[Finding]:
                 detail = f"{_reader_version(name)}; decodes H.264" if shape == (2, 48, 64, 3) else f"gives {shape}"
                 yield Finding(needed, name, "ok" if shape == (2, 48, 64, 3) else lacking, detail)
     yield Finding("readers", "auto", "ok", f"--decoder auto takes {reader.choose()} for plain files")
+
+
+def options() -> Iterator[Finding]:
+    """What some commands want and training does not; looked for, not imported."""
+    for name, (what, extra) in _OPTIONAL.items():
+        if util.find_spec(name) is None:
+            yield Finding("options", name, "warning", f"not installed: {what}", f"pip install 'umt[{extra}]'")
+        else:
+            yield Finding("options", name, "ok", f"{_version(name)}: {what}")
 
 
 def _render(path: Path) -> None:
