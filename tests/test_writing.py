@@ -1,5 +1,7 @@
 """Files that are there whole or not at all."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,4 +32,14 @@ def test_a_block_that_fails_leaves_what_was_there_and_nothing_else(begun: bool, 
     with pytest.raises(ZeroDivisionError):
         fail(target, begun)
     assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    code = "import os, sys, pathlib, umt.writing as w\nwith w.whole(pathlib.Path(sys.argv[1])) as p:\n p.write_text('half'); os._exit(9)"  # noqa: E501
+    subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert [path.name for path in tmp_path.iterdir()] == [".file.part"]
+    with whole(target) as place:
+        place.write_text("new")
     assert list(tmp_path.iterdir()) == [target]

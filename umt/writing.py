@@ -9,13 +9,14 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole(path: Path, *, flush: bool = True) -> Iterator[Path]:
+def whole(path: Path, *, flush: bool = True, shared: bool = False) -> Iterator[Path]:
     """A place to write to, beside `path`, that takes its place when the block ends well, and vanishes when it does not.
 
-    The folder is made. `flush`: the bytes are on the disk before the name is theirs. The place has the number of the
-    process in its name, so that several that write the same file do not disturb each other. Raises OSError.
+    The folder is made. `flush`: the bytes are on the disk before the name is theirs. `shared`: several processes may
+    write the file at once; each has a place of its own. Otherwise the place has one name, so that what a killed process
+    left is overwritten rather than piled up. Raises OSError.
     """
-    place = path.with_name(f".{path.name}.{os.getpid()}.part")
+    place = path.with_name(f".{path.name}.{os.getpid()}.part" if shared else f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield place

@@ -43,7 +43,7 @@ def folder_of(given: str, output: Path, form: Form, sample: int | None = None) -
         for old in {"test.csv", "test.parquet", LABELS_FILE} - {name, *copied}:
             (folder / old).unlink(missing_ok=True)
         for target, file in copied.items():
-            with whole(folder / target) as place:
+            with whole(folder / target, shared=True) as place:
                 shutil.copyfile(file, place)
         return str(folder), None if sample is None else _sample(source, folder / name, form, sample)
     except OSError as error:
@@ -58,6 +58,6 @@ def _sample(source: Path, target: Path, form: Form, sample: int) -> int:
     body = lines[len(head) :]
     drawn = sorted(random.Random(0).sample(range(len(body)), min(sample, len(body))))
     chosen = [body[i] for i in drawn]
-    with whole(target) as place:
+    with whole(target, shared=True) as place:
         place.write_text("".join(f"{line}\n" for line in (*head, *chosen)), "utf-8", "surrogateescape")
     return len(body)
