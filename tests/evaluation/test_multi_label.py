@@ -50,6 +50,7 @@ def test_average_precision_is_what_its_definition_says(score: np.ndarray, truth:
 @pytest.mark.slow
 def test_average_precision_and_f1_equal_scikit_learn() -> None:
     from sklearn import metrics
+
     rng = np.random.default_rng(0)
     truth = rng.random((40, 6)) < 0.3
     probability = np.round(rng.random((40, 6)) * 0.7 + 0.3 * truth, 1)
