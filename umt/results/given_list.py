@@ -153,12 +153,12 @@ def _numbered(source: Path, output: Path, told: Told, form: Form) -> Path:
     folder = output / "numbered"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with whole(folder / "test.csv") as place:
+        with whole(folder / "test.csv", shared=True) as place:
             place.write_text(text.getvalue(), "utf-8", "surrogateescape")
         if names is None:
             (folder / labels.LABELS_FILE).unlink(missing_ok=True)
         else:
-            with whole(folder / labels.LABELS_FILE) as place:
+            with whole(folder / labels.LABELS_FILE, shared=True) as place:
                 place.write_text(labels.text_of(names), "utf-8", "surrogateescape")
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}. Change --output_dir.") from error
