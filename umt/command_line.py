@@ -1,10 +1,13 @@
-"""What the command lines of all tools share: an argparse whose complaints are ConfigErrors with the nearest flag."""
+"""What the command lines of all tools share: an argparse whose complaints are ConfigErrors with the nearest flag, and
+tools under one command, each found by its name."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
 from umt.errors import ConfigError
@@ -36,3 +39,34 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             raise ConfigError(f"{self.prog}: '{unknown[0]}' is one word too many. See {self.prog} --help.")
         return known
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The tools under one command, `prog TOOL`. `modules`: tool -> its module, which has `main(argv) -> exit code` and
+    is imported when it is asked for, and what it is for. `page` tells more of them.
+    """
+
+    prog: str
+    about: str
+    modules: Mapping[str, tuple[str, str]]
+    page: str
+
+    def usage(self) -> str:
+        """What `prog --help` prints."""
+        width = max(map(len, self.modules)) + 1
+        lines = [f"  {self.prog} {name:<{width}} {what}" for name, (_, what) in self.modules.items()]
+        more = f"{self.prog} COMMAND --help lists the flags; {self.page} tells it in order."
+        return "\n".join([f"{self.prog}: {self.about}", "", *lines, "", more])
+
+    def run(self, argv: Sequence[str]) -> int:
+        """Runs the tool that `argv` names; its exit code. Raises UserError for what the caller can mend."""
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(self.usage())
+            return 0
+        if argv[0] not in self.modules:
+            near = difflib.get_close_matches(argv[0].lower(), self.modules, n=2, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Choose one of {', '.join(self.modules)}."
+            raise ConfigError(f"{self.prog}: '{argv[0]}' is not a command. {hint}")
+        code: int = importlib.import_module(self.modules[argv[0]][0]).main(list(argv[1:]))
+        return code

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from collections.abc import Sequence
 
-from umt.errors import ConfigError
+from umt.command_line import Tools
 
 # Command -> module and what it is for, in the order in which they are met.
 COMMANDS = {
@@ -20,22 +18,12 @@ COMMANDS = {
 
 def usage() -> str:
     """What `umt data --help` prints."""
-    lines = [f"  umt data {name:<10} {what}" for name, (_, what) in COMMANDS.items()]
-    return "\n".join(["umt data: data sets, before and beside the training", "", *lines, "", _MORE])
-
-
-_MORE = "umt data COMMAND --help lists the flags; docs/data.md tells it in order."
+    return _TOOLS.usage()
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `umt data ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    if argv[0] not in COMMANDS:
-        near = difflib.get_close_matches(argv[0].lower(), COMMANDS, n=2, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Choose one of {', '.join(COMMANDS)}."
-        raise ConfigError(f"umt data: '{argv[0]}' is not a command. {hint}")
-    tool = importlib.import_module(COMMANDS[argv[0]][0])
-    code: int = tool.main(list(argv[1:]))
-    return code
+    return _TOOLS.run(argv)
+
+
+_TOOLS = Tools("umt data", "data sets, before and beside the training", COMMANDS, "docs/data.md")
