@@ -13,7 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from umt.command_line import Parser
 from umt.errors import CheckpointError, ConfigError
 from umt.models import published
 from umt.results.given_list import Given, Told, prepare
-from umt.results.verdict import EXIT_CODES, MAX_INTERVAL, Verdict, judge
+from umt.results.verdict import EXIT_CODES, MAX_INTERVAL, judge
+from umt.results.verify_report import Report, compared, measured_by, renumbered
 from umt.results.zoo import Row, published_rows, read_zoo
 
 log = logging.getLogger("umt")
@@ -211,7 +212,7 @@ def _of_test(file: Path, stem: str, official: int | None) -> Row:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         flags = {"test_num_segment": str(int(content["clips"])), "test_num_crop": str(int(content["crops"]))}
-        return Row(stem, _measured(content), str(file), flags, official or int(content["videos"]))
+        return Row(stem, measured_by(content), str(file), flags, official or int(content["videos"]))
     except FileNotFoundError:
         raise ConfigError(f"--expect ({file}) is neither a number nor a file. Try --expect 87.4.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -293,54 +294,9 @@ def _test(argv: list[str]) -> None:
 # ---- what comes of it
 
 
-@dataclass(frozen=True)
-class Report:
-    """A finished verification, as verify.json holds it."""
-
-    row: Row
-    metric: str  # top-1, or mAP of a multi-label list
-    measured: float
-    interval: tuple[float, float] | None  # 95 %; None of mAP
-    videos: int
-    unreadable: int
-    clips: int
-    crops: int
-    provenance: dict[str, Any]
-    verdict: Verdict
-    compared: str = ""  # with the scores of another run, video by video
-    hint: str = ""
-
-    def table(self) -> str:
-        row, verdict = self.row, self.verdict
-        interval = "" if self.interval is None else "   95 % interval {:.2f} to {:.2f}".format(*self.interval)
-        frames = f"{row.flags['num_frames']} frames, " if "num_frames" in row.flags else ""
-        allowance = ""
-        if verdict.allowance:
-            gone = (row.videos or 0) - self.videos
-            allowance = (
-                f" = {verdict.tolerance - verdict.allowance:g} + {verdict.allowance:.2f} for {gone} missing videos"
-            )
-        lines = [
-            f"{row.name}, {frames}{self.clips} clips x {self.crops} crops, {self.metric}",
-            f"{'measured':<12}{self.measured:>7.2f}{interval}",
-            f"{'expected':<12}{row.top1:>7.2f}   {row.source}",
-            f"{'difference':<12}{verdict.difference:>+7.2f}   tolerance {verdict.tolerance:.2f}{allowance}",
-            f"{'videos':<12}{self.videos:>7}" + (f"   of {row.videos}" if row.videos else ""),
-        ]
-        if self.unreadable:
-            lines.append(f"{'unreadable':<12}{self.unreadable:>7}   count as wrong")
-        lines += [f"{'answers':<12}{self.compared}"] if self.compared else []
-        lines += [f"note: {row.decided}"] if row.decided else []
-        return "\n".join([*lines, f"verdict: {verdict.word}", *filter(None, (verdict.why, self.hint))])
-
-
-def _measured(tested: Mapping[str, Any]) -> float:
-    return float(tested["merged"]["map" if tested.get("multi_label") else "top1"])
-
-
 def _report(words: Any, row: Row, output: Path) -> int:
     tested = json.loads((output / "test.json").read_text(encoding="utf-8"))
-    measured, videos, many = _measured(tested), int(tested["videos"]), tested.get("multi_label", False)
+    measured, videos, many = measured_by(tested), int(tested["videos"]), tested.get("multi_label", False)
     _require_enough(words.official_videos, videos)
     interval = None if many else (float(tested["interval"][0]), float(tested["interval"][1]))
     verdict = judge(
@@ -364,51 +320,10 @@ def _report(words: Any, row: Row, output: Path) -> int:
         crops=tested["crops"],
         provenance=tested["provenance"],
         verdict=verdict,
-        compared=_compared(output, Path(row.source)) if words.expect and Path(row.source).is_file() else "",
-        hint=_renumbered(output, row.top1, measured) if low else "",
+        compared=compared(output, Path(row.source)) if words.expect and Path(row.source).is_file() else "",
+        hint=renumbered(output, row.top1, measured) if low else "",
     )
     text = json.dumps(asdict(made), indent=1)
     (output / "verify.json").write_text(text, encoding="utf-8")
     print(text if words.json else made.table())
     return EXIT_CODES[verdict.word]
-
-
-def _compared(output: Path, test: Path) -> str:
-    """How many videos the run of this test.json answered otherwise, if its scores are there and of these videos."""
-    from umt.evaluation.ensemble import align
-    from umt.evaluation.score_files import read_scores
-    from umt.evaluation.scores import ScoresError
-
-    other = test.parent / "scores.npz"
-    if not other.is_file() or other.resolve() == (output / "scores.npz").resolve():
-        return ""
-    try:
-        both = align([read_scores(other), read_scores(output / "scores.npz")], common=True)
-    except ScoresError:  # of other videos or labels: that the numbers are not of the same has been said
-        return ""
-    before, now = (values.argmax(axis=1) for values in both.values("mean"))
-    changed = before != now
-    won, lost = (int((changed & (answer == both.labels)).sum()) for answer in (now, before))
-    return f"{int(changed.sum()):>7}   of {len(both)} other than that run's: {won} right only now, {lost} only then"
-
-
-def _renumbered(output: Path, expected: float, measured: float) -> str:
-    """A hint where the model is right about the videos, but the list gives its classes other numbers."""
-    import numpy as np
-
-    from umt.evaluation.multiview import merge
-    from umt.evaluation.scores import ViewScores
-
-    scores = ViewScores.load(output / "scores.npz")
-    if len(scores) < 2 * scores.classes:  # any list looks renumbered to that
-        return ""
-    counts = np.zeros((scores.classes, scores.classes), np.int64)
-    np.add.at(counts, (merge(scores.logits).argmax(axis=1), scores.labels), 1)
-    best = 100 * float(counts.max(axis=1).sum()) / len(scores)
-    if best < measured + 0.5 * (expected - measured):
-        return ""
-    moved = int((counts.argmax(axis=1) != np.arange(scores.classes))[counts.sum(axis=1) > 0].sum())
-    return (
-        f"With the classes of the list renumbered it would be {best:.1f}: {moved} classes answer to another label than "
-        "theirs. Are the labels in the order that the weights have (docs/data.md)?"
-    )
