@@ -2,7 +2,8 @@
 
 torch's DataLoader ends with its first dead worker and waits for a hanging one for ever. Here a worker that has been
 reading one file for too long is killed, or found dead; its file is refused from then on (`umt.data.video.guard`), and
-another worker makes the same items anew. So no item is lost, and what comes of it is the same wherever and whenever it happens.
+another worker makes the same items anew. So no item is lost, and what comes of it is the same wherever and whenever it
+happens.
 
 A thread of the parent hands out the work, collects what comes back and looks after the workers; the consumer only takes
 finished items.

@@ -1,8 +1,8 @@
 """Tells from the index of an MP4 alone, in a tenth of a millisecond, that nothing about the file is unusual.
 
 `plain_index` is the quick way round `umt.data.video.probe`, which reads every packet: most files of a data set are
-H.264 in MP4 as encoders write it. What it does not know for certain to be plain it leaves to the probe. The index says where
-every packet lies, which is what `umt.data.video.pyav_readers.Direct` reads by.
+H.264 in MP4 as encoders write it. What it does not know for certain to be plain it leaves to the probe. The index says
+where every packet lies, which is what `umt.data.video.pyav_readers.Direct` reads by.
 
 Boxes and fields: ISO/IEC 14496-12 (moov, trak, elst, stts, ctts, stss, stsc, stsz, stco) and 14496-15 (avcC).
 """
