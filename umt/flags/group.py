@@ -12,11 +12,12 @@ import shlex
 import types
 import typing
 from dataclasses import Field, dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from umt.errors import ConfigError
 
 Scalar = bool | int | float | str
+OnResume = Literal["refuse", "say", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Rule:
     below: float | None = None
     choices: tuple[str, ...] = ()
     example: str | None = None  # shown in error messages where the default is no good example
+    off: tuple[str, ...] = ()  # of a switch: flags that turn it off, where `--no_<name>` is not the only one
+    on_resume: OnResume | None = None  # what a change between two starts of one run leads to; None: as its group says
 
     def complaint(self, value: Any) -> str | None:
         """The rule that `value` breaks, in words, or None. Every element of a tuple is held to the rule."""
@@ -61,9 +64,11 @@ def flag(
     below: float | None = None,
     choices: tuple[str, ...] = (),
     example: str | None = None,
+    off: tuple[str, ...] = (),
+    on_resume: OnResume | None = None,
 ) -> Any:
     """A dataclass field that is also a command-line flag."""
-    rule = Rule(help, at_least, at_most, above, below, choices, example)
+    rule = Rule(help, at_least, at_most, above, below, choices, example, off, on_resume)
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
@@ -129,7 +134,14 @@ def example(field: Field[Any]) -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """Base of a group of flags."""
+    """Base of a group of flags.
+
+    Attributes:
+        on_resume: what a change of one of its flags between two starts of one run leads to: `refuse`, since it makes
+            another recipe; `say`, since people do it on purpose; `ignore`, since nothing of what is learnt depends on it.
+    """
+
+    on_resume: ClassVar[OnResume] = "refuse"
 
     def __post_init__(self) -> None:
         known = kinds(type(self))

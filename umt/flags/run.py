@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from umt.config.flags import Group, flag
+from umt.flags.group import Group, OnResume, flag
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
@@ -12,6 +13,8 @@ PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 @dataclass(frozen=True)
 class EvalConfig(Group):
     """Validation and test"""
+
+    on_resume: ClassVar[OnResume] = "ignore"
 
     eval: bool = flag(False, "only test")
     test_best: bool = flag(False, "test the best checkpoint instead of the last")
@@ -26,6 +29,8 @@ class EvalConfig(Group):
 @dataclass(frozen=True)
 class CheckpointConfig(Group):
     """Output and checkpoints"""
+
+    on_resume: ClassVar[OnResume] = "ignore"
 
     output_dir: str = flag("", "folder of checkpoints, logs and results", example="outputs/my_run")
     log_dir: str | None = flag(None, "folder of the TensorBoard files; default: --output_dir", example="outputs/my_run")
@@ -45,15 +50,10 @@ class CheckpointConfig(Group):
 
 
 @dataclass(frozen=True)
-class PretrainCheckpointConfig(CheckpointConfig):
-    """Output and checkpoints"""
-
-    save_ckpt_freq: int = flag(50, "epochs between numbered checkpoints", at_least=1)
-
-
-@dataclass(frozen=True)
 class ParallelConfig(Group):
     """Several processes"""
+
+    on_resume: ClassVar[OnResume] = "ignore"
 
     enable_deepspeed: bool = flag(False, "hold weights and optimiser by DeepSpeed instead of DDP")
     zero_stage: int = flag(
@@ -70,6 +70,8 @@ class ParallelConfig(Group):
 @dataclass(frozen=True)
 class RuntimeConfig(Group):
     """Machine"""
+
+    on_resume: ClassVar[OnResume] = "ignore"
 
     device: str = flag("auto", "where to run; auto takes the GPU if there is one", choices=("auto", "cuda", "cpu"))
     precision: str = flag(
