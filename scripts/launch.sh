@@ -327,7 +327,7 @@ launch() {
     esac
     # One process looks before many leap: a mistake is then one sentence, not a traceback of the launcher.
     if [[ $how != started && $how/$tasks != here/1 ]]; then
-        "$python" -m umt.config "$task" "${flags[@]}"
+        "$python" -m umt.run "$task" "${flags[@]}"
     fi
     case $how in
         sbatch)

@@ -60,7 +60,7 @@ def find_world(environ: Mapping[str, str]) -> World:
 
 
 def announced_size(environ: Mapping[str, str]) -> int:
-    """Processes that the environment announces for a run: those of a launcher, else GPUS of scripts/launch.sh, else 1."""
+    """Processes that the environment announces: those of a launcher, else GPUS of scripts/launch.sh, else 1."""
     for name in (*(size for _, size, _, _ in _LAUNCHERS.values()), "GPUS"):
         if word := environ.get(name, ""):
             if not word.isdigit() or int(word) < 1:

@@ -65,7 +65,9 @@ class FlagGroups:
 
     @classmethod
     def from_values(cls: type[F], values: Mapping[str, Any], **others: Any) -> F:
-        """From flat flag names and typed values; what is not named keeps its default. `others`: fields that are no flags.
+        """From flat flag names and typed values; what is not named keeps its default.
+
+        `others`: fields that are no flags.
 
         Raises KeyError for a name that is no flag, ConfigError for a value that breaks its flag's rule.
         """
@@ -77,6 +79,13 @@ class FlagGroups:
         if left:
             raise KeyError(f"{cls.__name__} has no flag {', '.join(left)}")
         return cls(**parts, **others)
+
+    @classmethod
+    def from_record(cls: type[F], record: Mapping[str, Any]) -> F:
+        """From what a checkpoint or config.json keeps: flags among other things, tuples perhaps as lists."""
+        names = {field.name for _, field in cls.flags()}
+        values = {name: value for name, value in record.items() if name in names}
+        return cls.from_values({k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def values(self) -> dict[str, Any]:
         """Every flag and its value, flat, as `from_values` takes it."""

@@ -138,7 +138,8 @@ class Group:
 
     Attributes:
         on_resume: what a change of one of its flags between two starts of one run leads to: `refuse`, since it makes
-            another recipe; `say`, since people do it on purpose; `ignore`, since nothing of what is learnt depends on it.
+            another recipe; `say`, since people do it on purpose; `ignore`, since what is learnt does not
+            depend on it.
     """
 
     on_resume: ClassVar[OnResume] = "refuse"

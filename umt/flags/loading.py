@@ -35,7 +35,7 @@ class LoadingConfig(Group):
     pin_mem: bool = flag(True, "page-locked batches, for faster copies to the GPU", on_resume="ignore")
 
     def processes(self) -> int:
-        """Processes per GPU that load data: --num_workers, else 10, or the CPU cores that this process may use if fewer."""
+        """Processes per GPU that load data: --num_workers, else 10, or the usable CPU cores if fewer."""
         return min(10, usable_cores()) if self.num_workers is None else self.num_workers
 
     def failure_budget(self, rows: int) -> int:

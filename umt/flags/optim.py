@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from umt.errors import ConfigError
 from umt.flags.group import Group, flag
 
 
@@ -53,3 +54,27 @@ class OptimConfig(Group):
     warmup_steps: int = flag(
         -1, "steps of warm-up; wins over --warmup_epochs when above 0", at_least=-1, on_resume="say"
     )
+
+    def accumulation(self, world_size: int) -> int:
+        """Micro-batches per step on `world_size` processes: --update_freq, or what --global_batch_size asks for.
+
+        Raises ConfigError if that is no whole number, or if the two flags contradict each other.
+        """
+        total, at_once = self.global_batch_size, self.batch_size * world_size
+        if total is None:
+            return self.update_freq
+        if total % at_once:
+            below = total // at_once * at_once
+            near = " or ".join(str(n) for n in (below, below + at_once) if n)
+            fits = max((b for b in range(1, self.batch_size) if total % (b * world_size) == 0), default=None)
+            keep = f", or keep {total} with --batch_size {fits}" if fits else ""
+            raise ConfigError(
+                f"--global_batch_size ({total}) is no multiple of GPUs x --batch_size = {world_size} x "
+                f"{self.batch_size} = {at_once}. The nearest that works: --global_batch_size {near}{keep}."
+            )
+        if self.update_freq not in (1, total // at_once):
+            raise ConfigError(
+                f"--update_freq ({self.update_freq}) contradicts --global_batch_size ({total}), which needs "
+                f"{total // at_once}. Leave out --update_freq."
+            )
+        return total // at_once

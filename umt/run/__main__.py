@@ -1,6 +1,6 @@
-"""`python -m umt.config finetune FLAGS`: holds a run against every check, and starts nothing.
+"""`python -m umt.run finetune FLAGS`: holds a run against every check, and starts nothing.
 
-The launcher asks this before it starts several processes, so that a mistake is one sentence instead of one a process
+The launcher asks this before it starts several processes, so that a mistake is one sentence instead of one per process
 with the launcher's traceback around them. Exit code 2 where something is to be mended.
 """
 
@@ -10,16 +10,17 @@ import logging
 import os
 import sys
 
-from umt.config.cli import parse
-from umt.config.plan import plan, world_size_from
 from umt.errors import UserError
+from umt.processes import announced_size
+from umt.run.command_line import parse
+from umt.run.plan import plan
 
 
-def main(task: str, *argv: str) -> int:
+def main(command: str, *argv: str) -> int:
     """0 if the run could start; 2, with one sentence on the error output, if not."""
     logging.disable(logging.WARNING)  # the run itself will say these
     try:
-        plan(parse(task, argv), world_size=world_size_from(os.environ))
+        plan(parse(command, argv), world_size=announced_size(os.environ))
     except UserError as error:
         sys.stderr.write(f"umt: {error}\n")
         return 2

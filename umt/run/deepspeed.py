@@ -14,36 +14,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from umt.config.schema import Config
 from umt.errors import ConfigError
+from umt.flags.optim import OptimConfig
+from umt.flags.run import ParallelConfig
 
 # Moments and decay by element alone: what these compute does not depend on where a flat part begins and ends.
 BY_ELEMENT = ("adamw", "adam", "nadam", "radam", "sgd", "nesterov", "momentum")
 HALF = ("bf16", "fp16")
 
 
-def deepspeed_json(config: Config, *, precision: str, world_size: int, accumulation: int) -> dict[str, Any]:
+def deepspeed_json(
+    optim: OptimConfig, parallel: ParallelConfig, *, precision: str, world_size: int, accumulation: int
+) -> dict[str, Any]:
     """What DeepSpeed is given: the flags' entries, and --deepspeed_config's on top of them.
 
     `precision`: fp32, bf16 or fp16, settled. Raises ConfigError for a file that cannot be read, or that contradicts
     the flags.
     """
-    made = _from_flags(config, precision, world_size, accumulation)
-    path = config.parallel.deepspeed_config
+    made = _from_flags(optim, parallel.zero_stage, precision, world_size, accumulation)
+    path = parallel.deepspeed_config
     if not path:
         return made
     own = _read(Path(path))
     _refuse_sections(path, own)
-    _refuse_contradictions(path, own, config, precision, made)
+    _refuse_contradictions(path, own, optim.clip_grad, parallel.zero_stage, precision, made)
     merged = _merge(made, own)
-    if config.parallel.zero_stage == 0:
+    if parallel.zero_stage == 0:
         for section in HALF:  # they say what --precision says; see _from_flags for how stage 0 holds it
             merged.pop(section, None)
     return merged
 
 
-def _from_flags(config: Config, precision: str, world_size: int, accumulation: int) -> dict[str, Any]:
-    optim, stage = config.optim, config.parallel.zero_stage
+def _from_flags(optim: OptimConfig, stage: int, precision: str, world_size: int, accumulation: int) -> dict[str, Any]:
     made: dict[str, Any] = {
         "train_batch_size": optim.batch_size * accumulation * world_size,
         "train_micro_batch_size_per_gpu": optim.batch_size,
@@ -105,9 +107,8 @@ def _refuse_sections(path: str, own: Mapping[str, Any]) -> None:
 
 
 def _refuse_contradictions(
-    path: str, own: Mapping[str, Any], config: Config, precision: str, made: Mapping[str, Any]
+    path: str, own: Mapping[str, Any], clip: float | None, stage: int, precision: str, made: Mapping[str, Any]
 ) -> None:
-    clip = config.optim.clip_grad
     micro, accumulation = made["train_micro_batch_size_per_gpu"], made["gradient_accumulation_steps"]
     gpus = made["train_batch_size"] // (micro * accumulation)
     held = {name: (precision == name, f"--precision is {precision}", "--precision") for name in HALF}
@@ -125,8 +126,8 @@ def _refuse_contradictions(
             "--update_freq",
         ),
         "zero_optimization.stage": (
-            config.parallel.zero_stage,
-            f"--zero_stage is {config.parallel.zero_stage}",
+            stage,
+            f"--zero_stage is {stage}",
             "--zero_stage",
         ),
         "bf16.enabled": held["bf16"],

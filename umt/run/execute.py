@@ -1,7 +1,6 @@
-"""Composition root: a configuration becomes a task, its data and a trainer, and runs. Only here all parts meet.
+"""The order of a run: a recipe becomes parts, and they are trained, validated and tested.
 
-Reading order: `execute`; `_pretrain` and `_finetune`, one run each; then tasks.py, data.py and testing.py: each
-makes its part from the flags that concern it.
+Reading order: `execute`; `_train` and `_test`, one run each; `_trainer`, where all parts meet.
 """
 
 from __future__ import annotations
@@ -9,21 +8,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from umt.assemble import classes, sanity
-from umt.assemble.data import evaluation_list, failure_budget, train_loader, training_list
-from umt.assemble.strategies import build_strategy, check_strategy
-from umt.assemble.tasks import build_task, record_of, task_from_record
-from umt.assemble.testing import load_best, load_for_test, run_test, validation
-from umt.assemble.weights import at_hand, started_from
-from umt.config import recipe
-from umt.config.plan import RANDOM_START, Plan, describe, plan
-from umt.config.schema import Config, FinetuneConfig, PretrainConfig
-from umt.data.labels.label_order import Order, Settled
-from umt.data.lists.balance import balance_of
-from umt.data.loading.loaders import TrainLoader
 from umt.engine import checkpoints, logs, record, replay, runtime
 from umt.engine import preemption as preemption_of
 from umt.engine.preemption import Preemption
@@ -32,51 +19,56 @@ from umt.engine.trainer import Trainer, TrainerOptions
 from umt.engine.watch import Watch
 from umt.errors import CheckpointError, PreemptedError, UserError
 from umt.optim.build import create_optimizer
-from umt.optim.param_groups import param_groups
 from umt.optim.schedule import lr_schedule, weight_decay_schedule
-from umt.tasks.base import Task
+from umt.run import same_recipe
+from umt.run.plan import Plan, describe, plan
+from umt.run.strategies import build_strategy, check_strategy
+from umt.run.testing import find_tested, load_best, load_tested, run_test, validation
+from umt.run.weights import at_hand, started_from
+from umt.tasks.base import Outcome, Parts, Recipe, Start, kind_of, resolve
+from umt.writing import replacing
 
 log = logging.getLogger(__name__)
 
 
-def execute(config: Config, preemption: Preemption | None = None) -> None:
-    """Runs what `config` asks for, from wherever an earlier start of it stopped.
+def execute(recipe: Recipe, preemption: Preemption | None = None) -> None:
+    """Runs what `recipe` asks for, from wherever an earlier start of it stopped.
 
     Raises:
         PreemptedError: `preemption` asked for it; what was done is saved, and on SLURM the job is requeued.
         PeerLostError: another process of the run is dead; one that hangs ends this process from a thread (watch.py).
     """
-    settings, minutes = config.runtime, config.parallel.timeout_minutes
+    settings, minutes = recipe.runtime, recipe.parallel.timeout_minutes
     run = runtime.start(
         device=settings.device, precision=settings.precision, threads=settings.threads or 0, timeout_minutes=minutes
     )
     logs.setup_console(main=run.is_main)
     try:
         with Watch.over(run, timeout_minutes=minutes, preemption=preemption) as watch:
-            _run(config, run, watch)
+            _run(recipe, run, watch)
     finally:
         runtime.stop()
 
 
-def _run(config: Config, run: Runtime, watch: Watch) -> None:
+def _run(recipe: Recipe, run: Runtime, watch: Watch) -> None:
     try:
-        check_strategy(config, run)
-        if isinstance(config, PretrainConfig):
-            _pretrain(config, run, watch)
+        check_strategy(recipe, run)
+        if recipe.only_tests:
+            _test(recipe, run, watch)
         else:
-            _finetune(config, run, watch)
+            _train(recipe, run, watch)
     except PreemptedError as error:
-        sentence = f"{error}. {_next_start(config)}" if run.is_main else ""
+        sentence = f"{error}. {_next_start(recipe)}" if run.is_main else ""
         runtime.barrier()  # a process that leaves may take the others with it, and the main one has had things to do
         raise PreemptedError(sentence) from None
 
 
-def _next_start(config: Config) -> str:
+def _next_start(recipe: Recipe) -> str:
     """Asks SLURM to start this job again, where there is one; a sentence on who is to do what now."""
     job = preemption_of.job_of(os.environ)
-    if job is None or not config.runtime.requeue:
+    if job is None or not recipe.runtime.requeue:
         return "The same command goes on from here."
-    if not config.checkpoint.save_ckpt:
+    if not recipe.checkpoint.save_ckpt:
         return f"SLURM job {job} is not requeued: without checkpoints it would start from the beginning each time."
     return preemption_of.requeue(job)
 
@@ -85,95 +77,64 @@ def replay_step(path: Path) -> Iterator[str]:
     """Recomputes the step that a run saved because it was not finite; lines to print. Raises CheckpointError."""
     content = replay.load(path)
     run = runtime.start(precision=content["precision"])
-    return replay.replay(path, task_from_record, runtime=run).lines()
+    task = resolve(kind_of(content["config"]["task"]).task)
+    return replay.replay(path, task, runtime=run).lines()
 
 
 # ---- runs
 
 
-def _pretrain(config: PretrainConfig, run: Runtime, watch: Watch) -> None:
-    videos = training_list(config)
-    made = plan(config, world_size=run.world.size, videos=len(videos))
-    at_hand(config.teacher.clip_teacher_weights)
-    task = build_task(config, run)
-    train = train_loader(config, videos, run, made)
-    _trainer(config, made, task, train, run, watch, _resume_from(config, run, Order(None))[0]).fit()
-    train.close()
-
-
-def _finetune(config: FinetuneConfig, run: Runtime, watch: Watch) -> None:
-    evaluation = config.evaluation
-    if evaluation.eval:
-        test_list = evaluation_list(config, "test", run)
-        task = build_task(config, run, weights=False)
-        at_hand("" if config.checkpoint.resume else config.model.finetune)
-        source, numbered = load_for_test(config, task, classes.listed(config, test_list))
-        run_test(config, task, run, watch, source=source, videos=test_list, names=numbered.names)
-        return
-    videos = training_list(config)
-    made = plan(config, world_size=run.world.size, videos=len(videos))
-    lists = classes.listed(config, videos)
-    start, numbered = _resume_from(config, run, lists)
+def _test(recipe: Recipe, run: Runtime, watch: Watch) -> None:
+    start = _on_main(lambda: _start(find_tested(recipe)), run)
     if start is None:
-        at_hand(config.model.finetune)
-        numbered = classes.settle(config, lists)
-    weights = classes.loss_weights(config, videos, numbered.names, start)
-    task = build_task(config, run, weights=start is None, classes=numbered, loss_weights=weights)
-    test_list = evaluation_list(config, "test", run)  # a faulty list is found before the training, not after it
-    val_list = None if evaluation.disable_eval_during_finetuning else evaluation_list(config, "val", run)
-    train = train_loader(config, videos, run, made)
-    validate = None if val_list is None else validation(config, task, run, watch, val_list)
-    if sanity.is_own(config) and run.is_main:
-        log.info("\n".join(balance_of(videos, config.data.nb_classes).lines()))
-    trainer = _trainer(config, made, task, train, run, watch, start, validate, numbered, weights)
+        for source in recipe.weights().values():
+            at_hand(source)
+    parts = recipe.build(run, start)
+    assert parts.test is not None
+    source = recipe.weights().get(recipe.initial_weights(), "")
+    if start is not None:
+        load_tested(parts.task, start)
+        source = str(start.path)
+    run_test(parts.task, parts.test, run, watch, source=source, output=Path(recipe.checkpoint.output_dir))
+
+
+def _train(recipe: Recipe, run: Runtime, watch: Watch) -> None:
+    output = Path(recipe.checkpoint.output_dir)
+    start = _on_main(lambda: _find_start(recipe), run)
+    for flag, source in recipe.weights().items():
+        if start is None or flag != recipe.initial_weights():
+            at_hand(source)
+    parts = recipe.build(run, start)
+    assert parts.train is not None
+    derived = plan(recipe, world_size=run.world.size, videos=len(parts.train))
+    trainer = _trainer(recipe, parts, derived, run, watch, start)
     trainer.fit()
-    train.close()
+    parts.train.close()
+    if parts.test is None:
+        return
     runtime.barrier()  # what rank 0 has written last is what all ranks now read
     with trainer.evaluating():
         source = "the last epoch"
-        if evaluation.test_best and validate is not None:
-            source = load_best(config, task)
-        result = run_test(config, task, run, watch, source=source, videos=test_list, names=numbered.names)
-    if sanity.is_own(config) and run.is_main:
-        sanity.report(config, task, result, trainer.progress, videos=videos, validation=val_list, test=test_list)
+        if recipe.tests_best and parts.validation is not None:
+            source = load_best(parts.task, output)
+        tested = run_test(parts.task, parts.test, run, watch, source=source, output=output)
+    if parts.report is not None and run.is_main:
+        progress = trainer.progress
+        parts.report(Outcome(tested.summary, tested.path, progress.best_epoch, progress.failed_rows))
 
 
-def _trainer(
-    config: Config,
-    made: Plan,
-    task: Task,
-    train: TrainLoader,
-    run: Runtime,
-    watch: Watch,
-    start: Path | None,
-    validate: Callable[[], Mapping[str, float]] | None = None,
-    numbered: Settled | None = None,
-    loss_weights: Sequence[float] | None = None,
-) -> Trainer:
+def _trainer(recipe: Recipe, parts: Parts, derived: Plan, run: Runtime, watch: Watch, start: Start | None) -> Trainer:
     """A trainer that stands where the checkpoint `start` does, and has recorded what it is going to do."""
-    optim, saving, model = config.optim, config.checkpoint, task.model
+    optim, saving, task, train = recipe.optim, recipe.checkpoint, parts.task, parts.train
+    assert train is not None
     output = Path(saving.output_dir)
-    numbered = numbered or Settled()
-    content = record_of(config, numbered.names, loss_weights)
-    classes.write(output, numbered, run)
     if run.is_main:
-        output.mkdir(parents=True, exist_ok=True)
-        derived = {"derived": dataclasses.asdict(made), "weights": started_from(config)}
-        if isinstance(config, FinetuneConfig) and config.chosen:
-            derived["chosen"] = {choice.flag: choice.why for choice in config.chosen}
-            if start is None and not config.model.finetune:
-                log.warning(RANDOM_START)
-        record.save_record(output, {**content, **derived}, run.facts())
-        log.info(describe(config, made, precision=run.precision))
-        log.info(
-            "running on %s in %s, %d threads a process, %d trained parameters",
-            run.device, run.precision, run.threads, sum(p.numel() for p in model.parameters() if p.requires_grad),
-        )  # fmt: skip
+        _write_record(recipe, parts, derived, run, new=start is None)
     steps = train.steps_per_epoch
     rates = lr_schedule(
-        lr=made.lr,
-        min_lr=made.min_lr,
-        warmup_lr=made.warmup_lr,
+        lr=derived.lr,
+        min_lr=derived.min_lr,
+        warmup_lr=derived.warmup_lr,
         epochs=optim.epochs,
         per_epoch=steps,
         warmup_epochs=optim.warmup_epochs,
@@ -182,12 +143,11 @@ def _trainer(
     decay = weight_decay_schedule(
         weight_decay=optim.weight_decay, weight_decay_end=optim.weight_decay_end, epochs=optim.epochs, per_epoch=steps
     )
-    groups = param_groups(model, weight_decay=optim.weight_decay, layer_decay=getattr(optim, "layer_decay", 1.0))
-    averaged = isinstance(config, FinetuneConfig) and config.model.model_ema
     optimizer = create_optimizer(
-        groups, name=optim.opt, lr=made.lr, eps=optim.opt_eps, betas=optim.opt_betas, momentum=optim.momentum
-    )
-    strategy = build_strategy(config, model, optimizer, run)
+        parts.parameter_groups, name=optim.opt, lr=derived.lr, eps=optim.opt_eps, betas=optim.opt_betas,
+        momentum=optim.momentum,
+    )  # fmt: skip
+    strategy = build_strategy(recipe, task.model, optimizer, run)
     trainer = Trainer(
         task,
         strategy,
@@ -195,8 +155,8 @@ def _trainer(
         options=TrainerOptions(
             epochs=optim.epochs,
             steps_per_epoch=steps,
-            accumulation=made.accumulation,
-            seed=config.runtime.seed,
+            accumulation=derived.accumulation,
+            seed=recipe.runtime.seed,
             output_dir=output,
             save_ckpt=saving.save_ckpt,
             save_ckpt_freq=saving.save_ckpt_freq,
@@ -204,9 +164,9 @@ def _trainer(
             save_every_steps=saving.save_every_steps,
             keep_last=saving.keep_last,
             save_in_background=saving.save_in_background,
-            best_metric="map" if isinstance(config, FinetuneConfig) and config.data.multi_label else "acc1",
-            on_nan=config.runtime.on_nan,
-            failure_budget=failure_budget(config.data.max_failures, len(train.clips)),
+            best_metric=parts.best_metric,
+            on_nan=recipe.runtime.on_nan,
+            failure_budget=recipe.loading.failure_budget(len(train)),
         ),
         lr=rates,
         weight_decay=decay,
@@ -214,25 +174,53 @@ def _trainer(
         run_log=logs.RunLog(
             output,
             tensorboard_dir=Path(saving.log_dir) if saving.log_dir else output,
-            log_every=config.runtime.log_every,
+            log_every=recipe.runtime.log_every,
             main=run.is_main,
         ),
-        validate=validate,
-        ema=strategy.make_ema(config.model.model_ema_decay) if averaged else None,  # type: ignore[union-attr]
-        config=content,
+        validate=None if parts.validation is None else validation(task, parts.validation, run, watch),
+        ema=None if parts.ema_decay is None else strategy.make_ema(parts.ema_decay),
+        config=parts.record,
         watch=watch,
     )
     if start is not None:
-        trainer.resume(start)
+        trainer.resume(start.path)
     return trainer
 
 
-def _resume_from(config: Config, run: Runtime, lists: Order) -> tuple[Path | None, Settled]:
-    """The checkpoint to go on from, and its classes; rank 0 decides, so that no rank sees others while files change."""
-    outcome: tuple[Path | None, Settled] | UserError = (None, Settled())
+def _write_record(recipe: Recipe, parts: Parts, derived: Plan, run: Runtime, *, new: bool) -> None:
+    """The files that say what the run is, and the first lines of its log."""
+    output, model = Path(recipe.checkpoint.output_dir), parts.task.model
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in parts.files.items():
+        with replacing(output / name) as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+    facts = {
+        "derived": {**dataclasses.asdict(derived), **recipe.derived()},
+        "weights": started_from(recipe.weights()),
+    }
+    if recipe.choices:
+        facts["chosen"] = {choice.flag: choice.why for choice in recipe.choices}
+        if new and (warning := recipe.warning()):
+            log.warning(warning)
+    record.save_record(output, {**parts.record, **facts}, run.facts())
+    log.info(describe(recipe, derived, precision=run.precision))
+    log.info(
+        "running on %s in %s, %d threads a process, %d trained parameters",
+        run.device, run.precision, run.threads, sum(p.numel() for p in model.parameters() if p.requires_grad),
+    )  # fmt: skip
+    if parts.notes:
+        log.info("\n".join(parts.notes))
+
+
+# ---- what a run goes on from
+
+
+def _on_main(find: Callable[[], Start | None], run: Runtime) -> Start | None:
+    """What rank 0 finds, on every rank, so that no rank sees other files than the rest; its error likewise."""
+    outcome: Start | UserError | None = None
     if run.is_main:
         try:
-            outcome = _find_start(config, lists)
+            outcome = find()
         except UserError as error:  # the other ranks wait for this one: they raise the same
             outcome = error
     outcome = runtime.broadcast_object(outcome)
@@ -241,20 +229,25 @@ def _resume_from(config: Config, run: Runtime, lists: Order) -> tuple[Path | Non
     return outcome
 
 
-def _find_start(config: Config, lists: Order) -> tuple[Path | None, Settled]:
-    saving = config.checkpoint
-    found = checkpoints.find_resume(Path(saving.output_dir), resume=saving.resume, auto_resume=saving.auto_resume)
-    if found is None:
-        return None, Settled()
-    content = checkpoints.load(found, lazily=True)
-    named = bool(saving.resume)
-    changed = recipe.require_same(str(found), config.task, content["config"], record_of(config), named=named)
+def _start(path: Path | None) -> Start | None:
+    return None if path is None else Start(path, checkpoints.load(path, lazily=True)["config"])
+
+
+def _find_start(recipe: Recipe) -> Start | None:
+    saving = recipe.checkpoint
+    path = checkpoints.find_resume(Path(saving.output_dir), resume=saving.resume, auto_resume=saving.auto_resume)
+    if path is None:
+        return None
+    content = checkpoints.load(path, lazily=True)
+    changed = same_recipe.require_same(
+        str(path), type(recipe), content["config"], recipe.record(), named=bool(saving.resume)
+    )
     if changed:
-        log.warning("changed since %s was made: %s", found, ", ".join(changed))
+        log.warning("changed since %s was made: %s", path, ", ".join(changed))
     done = content["progress"]["epoch"]
-    if done > config.optim.epochs:
+    if done > recipe.optim.epochs:
         raise CheckpointError(
-            f"{found} stands after {done} epochs, but --epochs is {config.optim.epochs}. "
-            "Give the --epochs of that run, another --output_dir, or --no_auto_resume to start anew."
+            f"{path} stands after {done} epochs, but --epochs is {recipe.optim.epochs}. "
+            "Give the --epochs of that run, another --output_dir, or --no_auto_resume to start from the beginning."
         )
-    return found, classes.settle_with_checkpoint(found, content["config"], lists)
+    return Start(path, content["config"])

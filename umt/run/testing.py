@@ -6,157 +6,78 @@ import functools
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from umt.assemble import classes
-from umt.assemble.data import evaluation_list, test_loader, validation_loader
-from umt.assemble.tasks import load_finetuned
-from umt.config.schema import FinetuneConfig
-from umt.data.labels.label_order import Order, Settled
-from umt.data.lists.annotations import VideoList
 from umt.engine import checkpoints, logs, runtime
 from umt.engine.evaluate import Evaluation, evaluate, weights_digest
 from umt.engine.runtime import Runtime
 from umt.engine.watch import VALIDATION, Watch
 from umt.errors import CheckpointError
-from umt.evaluation.scores import ViewScores
-from umt.evaluation.validation import ValidationScores
-from umt.evaluation.view_results import ViewResults
-from umt.tasks.base import Task
+from umt.tasks.base import EvaluationSet, Recipe, Start, Task
+from umt.writing import replacing
 
 log = logging.getLogger(__name__)
 
 
-def run_test(
-    config: FinetuneConfig,
-    task: Task,
-    run: Runtime,
-    watch: Watch,
-    *,
-    source: str,
-    videos: VideoList | None = None,
-    names: Sequence[str] | None = None,
-) -> Evaluation:
-    """Scores every view of the test list once, writes scores.npz and test.json, and prints the table."""
-    evaluation, output = config.evaluation, Path(config.checkpoint.output_dir)
-    videos = videos or evaluation_list(config, "test", run)
-    watch.at(sys.maxsize, VALIDATION, "the test")
-    log.info(
-        "testing %s on %d videos, %d clips x %d crops",
-        source, len(videos), evaluation.test_num_segment, evaluation.test_num_crop,
-    )  # fmt: skip
-    scores = ViewScores(
-        rows=range(len(videos)),
-        labels=videos.labels if videos.sets is None else videos.sets.matrix(),
-        paths=[videos.path(row) for row in range(len(videos))],
-        clips=evaluation.test_num_segment,
-        crops=evaluation.test_num_crop,
-        classes=config.data.nb_classes,
-        class_names=names,
-        provenance={
-            "model": config.model.model,
-            "weights": source,
-            "weights_digest": weights_digest(task.model),
-            "list": videos.source,
-            "input_size": config.model.input_size,
-            "num_frames": config.data.num_frames,
-            "precision": run.precision,
-            "decoder": config.data.decoder,
-        },
-    )
-    with _bar(run, "test", "video") as bar:
-        result = evaluate(
-            task,
-            functools.partial(test_loader, config, videos, run),
-            ViewResults(scores),
-            folder=output,
-            batch_size=config.optim.batch_size,
-            device=run.device,
-            autocast=run.autocast,
-            unreadable_is_wrong=evaluation.count_unreadable_as_wrong,
-            progress=functools.partial(_advance, bar, watch),
-            stop=lambda: watch.preemption.reason,
-        )
-    if run.is_main:
-        summary = result.summary
-        with checkpoints.replacing(output / "test.json") as file:
-            file.write(json.dumps(summary.to_json(), indent=1).encode())
-        headline = summary.metrics()
-        logs.cut_lines(output / "log.txt", lambda line: not headline.keys().isdisjoint(line))  # of an earlier test
-        logs.append_line(output / "log.txt", headline)
-        log.info("%s\nscores of every view: %s", summary.table(), result.path)
-    return result
+def run_test(task: Task, test: EvaluationSet, run: Runtime, watch: Watch, *, source: str, output: Path) -> Evaluation:
+    """Tests every row of the list once, writes the results and test.json into `output`, and logs the table.
 
-
-def load_for_test(config: FinetuneConfig, task: Task, lists: Order) -> tuple[str, Settled]:
-    """Weights for `--eval`: --resume, else --finetune, else the best (`--test_best`) or newest of the output folder.
-
-    Their name, and the classes that they and the lists agree on. Raises CheckpointError.
+    `source`: what the weights are called.
     """
-    saving, model = config.checkpoint, config.model
-    if saving.resume or not model.finetune:
-        folder = Path(saving.output_dir)
-        if config.evaluation.test_best and not saving.resume:
-            best = checkpoints.find_best(folder)
-            return str(best), _load(best, task, lists)
-        found = checkpoints.find_resume(folder, resume=saving.resume, auto_resume=True)
-        if found is None:
-            raise CheckpointError(
-                f"--eval finds no weights: {folder} has no checkpoint. Name some with --finetune or --resume."
-            )
-        return str(found), _load(found, task, lists)
-    settled = classes.settle(config, lists, test=True)
-    report = load_finetuned(config, task.model, settled)
-    if {"head.weight", "head.bias"} & set(report.new):
-        raise CheckpointError(
-            f"--finetune ({model.finetune}) has no head for {config.data.nb_classes} classes, so --eval would test a "
-            "random one. Name a finetuned checkpoint."
-        )
-    return model.finetune, settled
+    watch.at(sys.maxsize, VALIDATION, "the test")
+    log.info("testing %s on %s", source, test.about)
+    results = test.results(
+        {"weights": source, "weights_digest": weights_digest(task.model), "precision": run.precision}
+    )
+    outcome = _evaluate("test", task, test, results, run, watch, folder=output)
+    if run.is_main:
+        summary = outcome.summary
+        with replacing(output / "test.json") as file:
+            file.write(json.dumps(summary.to_json(), indent=1).encode())
+        metrics = summary.metrics()
+        logs.cut_lines(output / "log.txt", lambda line: not metrics.keys().isdisjoint(line))  # of an earlier test
+        logs.append_line(output / "log.txt", metrics)
+        log.info("%s\nscores of every view: %s", summary.table(), outcome.path)
+    return outcome
 
 
-def _load(path: Path, task: Task, lists: Order) -> Settled:
-    content = checkpoints.load(path)
-    settled = classes.settle_with_checkpoint(path, content["config"], lists)
-    checkpoints.load_model(task.model, content, str(path))
-    return settled
-
-
-def load_best(config: FinetuneConfig, task: Task) -> str:
-    best = checkpoints.find_best(Path(config.checkpoint.output_dir))
-    checkpoints.load_model(runtime.unwrap(task.model), checkpoints.load(best), str(best))
-    return str(best)
-
-
-def validation(
-    config: FinetuneConfig, task: Task, run: Runtime, watch: Watch, videos: VideoList
-) -> Callable[[], Mapping[str, float]]:
-    """Metrics of the task on the validation list `videos`, one view a video."""
-    loader = validation_loader(config, videos, run)
+def validation(task: Task, validated: EvaluationSet, run: Runtime, watch: Watch) -> Callable[[], Mapping[str, float]]:
+    """A function that gives the metrics of the task on the validation list."""
 
     def validate() -> Mapping[str, float]:
-        with _bar(run, "validation", "clip") as bar:
-            result = evaluate(
-                task,
-                lambda finished: loader,
-                ValidationScores(len(videos), multi_label=config.data.multi_label),
-                device=run.device,
-                autocast=run.autocast,
-                unreadable_is_wrong=True,  # else the loader raises
-                progress=functools.partial(_advance, bar, watch),
-                stop=lambda: watch.preemption.reason,
-            )
-        return result.summary.metrics()
+        return _evaluate("validation", task, validated, validated.results({}), run, watch).summary.metrics()
 
     return validate
 
 
-def _bar(run: Runtime, what: str, unit: str) -> Any:
-    return tqdm(desc=what, unit=unit, disable=None if run.is_main else True, leave=False, dynamic_ncols=True)
+def _evaluate(
+    what: str,
+    task: Task,
+    evaluated: EvaluationSet,
+    results: Any,
+    run: Runtime,
+    watch: Watch,
+    folder: Path | None = None,
+) -> Evaluation:
+    with tqdm(
+        desc=what, unit=evaluated.unit, disable=None if run.is_main else True, leave=False, dynamic_ncols=True
+    ) as bar:
+        return evaluate(
+            task,
+            evaluated.loader,
+            results,
+            folder=folder,
+            batch_size=evaluated.batch_size,
+            device=run.device,
+            autocast=run.autocast,
+            unreadable_is_wrong=evaluated.unreadable_is_wrong,
+            progress=functools.partial(_advance, bar, watch),
+            stop=lambda: watch.preemption.reason,
+        )
 
 
 def _advance(bar: Any, watch: Watch, done: int, total: int) -> None:
@@ -164,3 +85,34 @@ def _advance(bar: Any, watch: Watch, done: int, total: int) -> None:
     # Progress counts this process's share; every process has about the same.
     bar.total = -(-total // runtime.world_size()) or None
     bar.update(done - bar.n)
+
+
+def find_tested(recipe: Recipe) -> Path | None:
+    """The checkpoint that a test alone takes: --resume, else the best or newest of the output folder.
+
+    None where the recipe names weights itself. Raises CheckpointError where there are none.
+    """
+    saving = recipe.checkpoint
+    if recipe.weights().get(recipe.initial_weights()) and not saving.resume:
+        return None
+    folder = Path(saving.output_dir)
+    if recipe.tests_best and not saving.resume:
+        return checkpoints.find_best(folder)
+    path = checkpoints.find_resume(folder, resume=saving.resume, auto_resume=True)
+    if path is None:
+        raise CheckpointError(
+            f"--eval finds no weights: {folder} has no checkpoint. Name some with --finetune or --resume."
+        )
+    return path
+
+
+def load_tested(task: Task, start: Start) -> None:
+    """The weights of a checkpoint into the task's model. Raises CheckpointError."""
+    checkpoints.load_model(task.model, checkpoints.load(start.path), str(start.path))
+
+
+def load_best(task: Task, output: Path) -> str:
+    """The weights of the run's best checkpoint; its name."""
+    best = checkpoints.find_best(output)
+    checkpoints.load_model(runtime.unwrap(task.model), checkpoints.load(best), str(best))
+    return str(best)

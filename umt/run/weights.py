@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from collections.abc import Mapping
 
-from umt.config.schema import Config, PretrainConfig
 from umt.engine import runtime
 from umt.errors import UserError
 from umt.models.files.fetch import fetch, is_remote, path_here, sha256_of
@@ -33,11 +32,10 @@ def at_hand(source: str) -> None:
     fetch(source)
 
 
-def started_from(config: Config) -> dict[str, dict[str, str]]:
+def started_from(weights: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Flag -> source and sha256 of the weights that a run started from; without a hash where they are a folder."""
-    source = config.teacher.clip_teacher_weights if isinstance(config, PretrainConfig) else config.model.finetune
-    flag = "clip_teacher_weights" if isinstance(config, PretrainConfig) else "finetune"
-    path: Path | None = path_here(source) if source else None
-    if not source:
-        return {}
-    return {flag: {"source": source, **({"sha256": sha256_of(path)} if path and path.is_file() else {})}}
+    sources: dict[str, dict[str, str]] = {}
+    for flag, source in weights.items():
+        path = path_here(source)
+        sources[flag] = {"source": source, **({"sha256": sha256_of(path)} if path and path.is_file() else {})}
+    return sources

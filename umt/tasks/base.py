@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from umt.data.loading.batch import Batch
     from umt.evaluation.results import Results, Summary
     from umt.flags.loading import LoadingConfig
     from umt.flags.optim import OptimConfig
@@ -71,7 +70,7 @@ class Task(ABC):
         raise TypeError(f"{type(self).__name__} has nothing to evaluate")
 
     def alone(self, batch: Any, index: int) -> Any:
-        """Sample `index` as a batch whose training loss is that of this sample, for the report on a step that failed."""
+        """Sample `index` as a batch whose training loss is that sample's, for the report on a step that failed."""
         return batch[index : index + 1]
 
     def batch_from(self, state: Mapping[str, Any]) -> Any:
@@ -222,6 +221,9 @@ class Recipe(FlagGroups, ABC):
     kind: ClassVar[str]
     """Its `Kind`, as module:NAME; imported when a tool asks."""
 
+    variables: ClassVar[Mapping[str, str]] = {}
+    """Flag of weights -> environment variable from which the experiment scripts take it."""
+
     loading: LoadingConfig
     optim: OptimConfig
     checkpoint: CheckpointConfig
@@ -279,6 +281,10 @@ class Recipe(FlagGroups, ABC):
         """Lines that `--dry_run` adds at its end."""
         return []
 
+    def warning(self) -> str:
+        """A sentence on what the chosen values cannot make good; "" for none."""
+        return ""
+
     @abstractmethod
     def build(self, place: Place, start: Start | None = None) -> Parts:
         """The parts of this run. With `start`, weights are left to the caller, who loads that checkpoint's.
@@ -302,6 +308,7 @@ class Kind:
     """
 
     about: str  # in a sentence: "predicts <about>"
+    task: str  # the record of a checkpoint -> the task again, on the CPU, with weights to be loaded
     load: str = ""
     predict: str = ""
     export: str = ""

@@ -223,6 +223,10 @@ class TrainLoader:
                 f"Try --batch_size {max(len(clips) // (world_size * accumulation), 1)}."
             )
 
+    def __len__(self) -> int:
+        """Rows of the list."""
+        return len(self.clips)
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""

@@ -8,7 +8,6 @@ from umt.flags.group import Group, flag
 from umt.flags.optim import OptimConfig
 from umt.tasks.video.flags import DataConfig, ModelConfig
 
-
 ORDERS = ("auto", "umt", "alphabetical")
 CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
 
@@ -22,7 +21,9 @@ class ClassifierConfig(ModelConfig):
     drop: float = flag(0.0, "dropout of the MLPs and projections", at_least=0, below=1)
     attn_drop_rate: float = flag(0.0, "dropout of the attention weights", at_least=0, below=1)
     init_scale: float = flag(0.001, "factor of the head's initial weights", at_least=0, on_resume="ignore")
-    use_mean_pooling: bool = flag(True, "average the tokens; --use_cls takes the first one instead", off=("use_cls", "no_use_mean_pooling"))
+    use_mean_pooling: bool = flag(
+        True, "average the tokens; --use_cls takes the first one instead", off=("use_cls", "no_use_mean_pooling")
+    )
     finetune: str = flag("", "weights to start from: a pretraining or a classification checkpoint", on_resume="ignore")
     delete_head: bool = flag(False, "start with a new head, whatever head --finetune has", on_resume="ignore")
     freeze_blocks: int = flag(

@@ -1,33 +1,75 @@
-"""The rows of a run's lists, read as its flags say. Numpy comes with it: imported only where rows are wanted."""
+"""The lists of a finetuning: which file serves as train, val and test, and their rows.
+
+Numpy comes with rows, so what reads them imports it only then: a dry run does without where it can.
+"""
 
 from __future__ import annotations
 
-from umt.config.lists import Source, split_of
-from umt.config.schema import FinetuneConfig
+import os
+from typing import TYPE_CHECKING
+
 from umt.data import catalog
-from umt.data.lists import named as named_lists
-from umt.data.lists.annotations import read_folders, read_list
-from umt.data.lists.few_shots import few
-from umt.data.lists.named import ListClasses
-from umt.data.lists.video_list import VideoList
-from umt.data.storage.urls import is_url
+from umt.data.lists.split_files import SPLITS, SplitFile, split_file
+from umt.data.storage.urls import is_url, join
 from umt.errors import ConfigError
+from umt.tasks.video.sources import Source, sources
+
+if TYPE_CHECKING:
+    from umt.data.lists.named import Form, ListClasses
+    from umt.data.lists.video_list import VideoList
+    from umt.tasks.classify.recipe import ClassifyRecipe
 
 
-def read_split(config: FinetuneConfig, split: str, source: Source) -> VideoList:
+def list_file(folder: str, split: str) -> str:
+    """The list of a split: `split.csv`, or in a folder of this machine `split.parquet` where there is no csv."""
+    csv, parquet = join(folder, f"{split}.csv"), join(folder, f"{split}.parquet")
+    return parquet if not is_url(folder) and os.path.isfile(parquet) and not os.path.isfile(csv) else csv
+
+
+def split_of(recipe: ClassifyRecipe, folder: str, split: str) -> SplitFile:
+    """The list that serves as `split`. One's own lists may lack val and test, where the folder can be looked at."""
+    if recipe.data.data_set != "video_list" or is_url(folder):
+        return SplitFile(list_file(folder, split))
+    there = [file for file in (list_file(folder, name) for name in SPLITS) if os.path.isfile(file)]
+    if not there or not os.path.basename(there[0]).startswith("train."):
+        return SplitFile(list_file(folder, "train"))
+    return split_file(folder, split, there)
+
+
+def splits(recipe: ClassifyRecipe) -> list[tuple[str, Source]]:
+    """What this run reads: train of each --data_path; val and test of the first, whatever else is trained on."""
+    given, evaluation = sources(recipe.data), recipe.evaluation
+    training = [] if evaluation.eval else [("train", source) for source in given]
+    validation = [] if evaluation.eval or evaluation.disable_eval_during_finetuning else [("val", given[0])]
+    return [*training, *validation, ("test", given[0])]
+
+
+def list_files(recipe: ClassifyRecipe) -> list[tuple[str, Source]]:
+    """All lists that this run reads."""
+    return [(split_of(recipe, source.path, split).path, source) for split, source in splits(recipe)]
+
+
+def training_files(recipe: ClassifyRecipe) -> list[str]:
+    """The training list of each --data_path."""
+    return [split_of(recipe, source.path, "train").path for source in sources(recipe.data)]
+
+
+def read_split(recipe: ClassifyRecipe, split: str, source: Source) -> VideoList:
     """The rows that serve as train, val or test of the folder `source`. Raises AnnotationError, ConfigError."""
-    data, classes = config.data, config.data.nb_classes
+    from umt.data.lists import named
+    from umt.data.lists.annotations import read_folders, read_list
+    from umt.data.lists.few_shots import few
+
+    data, classes = recipe.data, recipe.data.nb_classes
     if catalog.get(data.data_set).lists == "folders":
         videos = read_folders(source.path, split, num_classes=classes)
     else:
-        file = split_of(config, source.path, split)
+        file = split_of(recipe, source.path, split)
         if data.data_set == "video_list" or data.multi_label:
-            form = named_lists.words_form(
-                source.separator, frame_folders=not data.use_decord, multi_label=data.multi_label
-            )
-            known = _classes(config, source, form)
-            videos = named_lists.read_own(file.path, known, form, prefix=source.prefix, multi_label=data.multi_label)
-            videos = named_lists.part_of(videos, file)
+            form = named.words_form(source.separator, frame_folders=not data.use_decord, multi_label=data.multi_label)
+            known = _classes(recipe, source, form)
+            videos = named.read_own(file.path, known, form, prefix=source.prefix, multi_label=data.multi_label)
+            videos = named.part_of(videos, file)
         else:
             videos = read_list(
                 file.path,
@@ -37,24 +79,26 @@ def read_split(config: FinetuneConfig, split: str, source: Source) -> VideoList:
                 frame_folders=not data.use_decord,
             )
     if split == "train" and data.shots is not None:
-        videos = few(videos, data.shots, config.runtime.seed)
+        videos = few(videos, data.shots, recipe.runtime.seed)
     return videos
 
 
-def _classes(config: FinetuneConfig, source: Source, form: named_lists.Form) -> ListClasses:
+def _classes(recipe: ClassifyRecipe, source: Source, form: Form) -> ListClasses:
     """The classes of one's own lists; their number is held against --nb_classes."""
-    data = config.data
+    from umt.data.lists.named import ListClasses, classes_of
+
+    data = recipe.data
     if data.data_set != "video_list":
         names = catalog.get(data.data_set).class_names(data.nb_classes)
         return ListClasses(None if names is None else tuple(names), data.nb_classes, f"--data_set {data.data_set}")
     if is_url(source.path) and data.multi_label:  # the labels are not looked through twice over a network
         return ListClasses(None, data.nb_classes, "--nb_classes")
-    found = named_lists.classes_of(split_of(config, source.path, "train").path, form, multi_label=data.multi_label)
-    if found.names is None:
+    classes = classes_of(split_of(recipe, source.path, "train").path, form, multi_label=data.multi_label)
+    if classes.names is None:
         return ListClasses(None, data.nb_classes, f"--nb_classes {data.nb_classes}")
-    if found.count != data.nb_classes:
+    if classes.count != data.nb_classes:
         raise ConfigError(
-            f"--nb_classes ({data.nb_classes}) must be {found.count}, the classes that {found.source} names. "
-            f"Try --nb_classes {found.count}."
+            f"--nb_classes ({data.nb_classes}) must be {classes.count}, the classes that {classes.source} names. "
+            f"Try --nb_classes {classes.count}."
         )
-    return found
+    return classes

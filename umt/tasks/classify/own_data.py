@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umt.config import small_data
-from umt.config.schema import Choice
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, ConfigError
+from umt.flags.flag_groups import Choice
 from umt.models.files.peek import Start, peek
 from umt.models.specs import SPECS
+from umt.tasks.classify import small_data
 
+RANDOM_START = (
+    "the model starts from random weights, from which a few thousand videos teach it little. Give --finetune: a file, "
+    "a URL, or a name of the published zoo, e.g. --finetune b16_ptk710_ftk710_ftk400_f8_res224 (MODEL_ZOO.md)."
+)
 AUTO = "auto"
 LIST_ENDINGS = (".csv", ".parquet")
 LATEST, BEST = "checkpoint-latest.pth", "checkpoint-best.pth"

@@ -6,76 +6,69 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from umt.config.schema import FinetuneConfig
-from umt.data import catalog
 from umt.data.lists.balance import Balance, balance_of
 from umt.data.lists.video_list import VideoList
-from umt.engine import checkpoints
-from umt.engine.evaluate import Evaluation
-from umt.engine.progress import Progress
 from umt.evaluation.multi_label import MultiLabelSummary
 from umt.evaluation.multiview import merge
 from umt.evaluation.sanity import ClassResult, Facts, confused, examine
 from umt.evaluation.scores import ViewScores
 from umt.evaluation.summary import Summary
 from umt.evaluation.view_results import SCORES_FILE
-from umt.tasks.base import Task
-from umt.tasks.classify import Classify
+from umt.tasks.base import Outcome
+from umt.tasks.classify.task import Classify
+from umt.writing import replacing
+
+if TYPE_CHECKING:
+    from umt.tasks.classify.recipe import ClassifyRecipe
 
 log = logging.getLogger(__name__)
 
 
-def is_own(config: FinetuneConfig) -> bool:
-    """Whether a run is on one's own videos, of which nobody knows what to expect."""
-    return config.data.data_set in catalog.OWN
-
-
-def report(
-    config: FinetuneConfig,
-    task: Task,
-    result: Evaluation,
-    progress: Progress,
+def write(
+    recipe: ClassifyRecipe,
+    task: Classify,
+    outcome: Outcome,
     *,
     videos: VideoList,
     validation: VideoList | None,
     test: VideoList,
 ) -> None:
-    """Writes sanity.txt and sanity.json into the output folder and prints the former. For the main process."""
-    output = Path(config.checkpoint.output_dir)
-    balance = balance_of(videos, config.data.nb_classes)
+    """Writes sanity.txt and sanity.json into the output folder and logs the former. For the main process."""
+    output = Path(recipe.checkpoint.output_dir)
+    balance = balance_of(videos, recipe.data.nb_classes)
     scores = ViewScores.load(output / SCORES_FILE)
-    line = _line(output / "log.txt", progress.best_epoch if config.evaluation.test_best else None)
-    summary = result.summary
+    line = _line(output / "log.txt", outcome.best_epoch if recipe.evaluation.test_best else None)
+    summary = outcome.summary
     assert isinstance(summary, Summary | MultiLabelSummary)
     measured = _many(summary, balance) if isinstance(summary, MultiLabelSummary) else _one(summary, scores, balance)
-    model, augment = config.model, config.augment
-    found = Facts(
+    model = recipe.model
+    facts = Facts(
         videos=(len(videos), len(validation) if validation is not None else 0, len(test)),
-        multi_label=config.data.multi_label,
+        multi_label=recipe.data.multi_label,
         train=(line.get("train_acc1"), line.get("train_loss")),
         val=(line.get("val_acc1"), line.get("val_loss")),
         epoch=int(line.get("epoch", -1)) + 1,
-        epochs=config.optim.epochs,
-        first_loss=task.first_loss if isinstance(task, Classify) else None,
+        epochs=recipe.optim.epochs,
+        first_loss=task.first_loss,
         new_head=model.delete_head or not model.finetune,
-        weighted=config.data.class_weights != "none",
+        weighted=recipe.data.class_weights != "none",
         random_start=not model.finetune,
         frozen=model.freeze_blocks,
-        mixes=augment.mixup > 0 or augment.cutmix > 0,
-        unreadable=(len(progress.failed_rows), len(summary.unreadable)),
-        tested_on_validation=validation is not None and config.evaluation.test_best and _same(validation, test),
+        mixes=recipe.augment.mixup > 0 or recipe.augment.cutmix > 0,
+        unreadable=(len(outcome.failed_rows), len(summary.unreadable)),
+        tested_on_validation=validation is not None and recipe.evaluation.test_best and _same(validation, test),
         **measured,
     )
-    made = examine(found)
-    with checkpoints.replacing(output / "sanity.txt") as file:
-        file.write(f"{made.text()}\n".encode())
-    with checkpoints.replacing(output / "sanity.json") as file:
-        file.write(json.dumps(made.to_json(), indent=1).encode())
-    log.info("%s", made.text())
+    verdict = examine(facts)
+    with replacing(output / "sanity.txt") as file:
+        file.write(f"{verdict.text()}\n".encode())
+    with replacing(output / "sanity.json") as file:
+        file.write(json.dumps(verdict.to_json(), indent=1).encode())
+    log.info("%s", verdict.text())
 
 
 def _one(summary: Summary, scores: ViewScores, balance: Balance) -> dict[str, Any]:

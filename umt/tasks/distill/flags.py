@@ -70,8 +70,8 @@ class PretrainOptimConfig(OptimConfig):
     epochs: int = flag(800, "passes over the data", at_least=1, on_resume="say")
     lr: float = flag(1.5e-4, "learning rate for 256 samples a step; the run's is scaled by its samples a step", above=0)
     min_lr: float = flag(1e-5, "where the cosine ends, scaled like --lr", at_least=0)
-    # The original scales its --warmup_lr (1e-6) and then never passes it on, so every published pretraining started at 0.
-    # Here the flag works and its default is 0: the published numbers, on purpose.
+    # The original scales its --warmup_lr (1e-6) and then never passes it on, so every published pretraining started at
+    # 0. Here the flag works and its default is 0: the published numbers, on purpose.
     warmup_lr: float = flag(0.0, "where the warm-up starts, scaled like --lr", at_least=0)
     warmup_epochs: int = flag(40, "epochs of warm-up", at_least=0, on_resume="say")
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from umt.flags.group import Group, flag
 
-
 DECODERS = ("auto", "pyav", "torchcodec", "decord", "torchcodec-cuda")
 
 

@@ -6,17 +6,18 @@ A path may be a URL, so it is text here and no `Path`, which would take one of i
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from umt.config.schema import Config, DataConfig, FinetuneConfig, PretrainConfig
-from umt.data.lists.split_files import SPLITS, SplitFile, split_file
-from umt.data.storage.urls import is_url, join
-from umt.errors import ConfigError
+from umt.data import catalog
+from umt.data.storage.urls import is_url
+from umt.errors import AnnotationError, ConfigError
+from umt.tasks.video.flags import DataConfig
 
 
 @dataclass(frozen=True)
 class Source:
-    """One --data_path: a list (pretraining) or a folder of lists (finetuning), with its prefix and separator."""
+    """One --data_path: a list or a folder of lists, with its prefix and separator."""
 
     path: str
     prefix: str
@@ -24,7 +25,7 @@ class Source:
 
 
 def sources(data: DataConfig) -> tuple[Source, ...]:
-    """One a --data_path. Raises ConfigError where --prefix, --split or --data_weights have another number of values."""
+    """One per --data_path. Raises ConfigError where --prefix, --split or --data_weights differ in their number."""
     paths = _several(data.data_path)
     columns = []
     for flag, given in (("prefix", data.prefix), ("split", data.split)):
@@ -48,40 +49,43 @@ def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
 
 
-def list_file(folder: str, split: str) -> str:
-    """The list of a split: `split.csv`, or in a folder of this machine `split.parquet` where there is no csv."""
-    csv, parquet = join(folder, f"{split}.csv"), join(folder, f"{split}.parquet")
-    return parquet if not is_url(folder) and os.path.isfile(parquet) and not os.path.isfile(csv) else csv
+def check_data(data: DataConfig) -> None:
+    """Raises ConfigError for flags of the lists that contradict each other."""
+    catalog.get(data.data_set)
+    lists = sources(data)
+    if not all(source.separator for source in lists):
+        raise ConfigError("--split () must be the character between the columns of the lists. Try --split ','.")
+    if data.shard_shuffle and not data.cache_dir and any(is_url(source.prefix) for source in lists):
+        raise ConfigError(
+            f"--shard_shuffle ({data.shard_shuffle}) reads remote shards as a whole and needs a place for them. "
+            "Add --cache_dir, or leave it out."
+        )
 
 
-def split_of(config: FinetuneConfig, folder: str, split: str) -> SplitFile:
-    """The list that serves as `split`. One's own lists may lack val and test, where the folder can be looked at."""
-    if config.data.data_set != "video_list" or is_url(folder):
-        return SplitFile(list_file(folder, split))
-    there = [file for file in (list_file(folder, name) for name in SPLITS) if os.path.isfile(file)]
-    if not there or not os.path.basename(there[0]).startswith("train."):
-        return SplitFile(list_file(folder, "train"))
-    return split_file(folder, split, there)
+def require_path(given: str) -> None:
+    """Raises AnnotationError unless `given` exists."""
+    if not os.path.exists(given):
+        raise AnnotationError(
+            f"--data_path ({given}) does not exist. Check the path; the scripts of exp/ take it from DATA_PATH."
+        )
 
 
-def training_files(config: Config) -> list[tuple[str, Source]]:
-    """The training list of each --data_path."""
-    found = sources(config.data)
-    if isinstance(config, PretrainConfig):
-        return [(source.path, source) for source in found]
-    return [(split_of(config, source.path, "train").path, source) for source in found]
+def check_prefixes(data: DataConfig) -> None:
+    """Raises AnnotationError for a --prefix that is no folder."""
+    for source in sources(data):
+        if source.prefix and not is_url(source.prefix) and not os.path.isdir(source.prefix):
+            raise AnnotationError(
+                f"--prefix ({source.prefix}) is not a folder. It is joined before the paths of the lists."
+            )
 
 
-def splits(config: FinetuneConfig) -> list[tuple[str, Source]]:
-    """What this run reads: train of each --data_path; val and test of the first, whatever else is trained on."""
-    found, evaluation = sources(config.data), config.evaluation
-    training = [] if evaluation.eval else [("train", source) for source in found]
-    validation = [] if evaluation.eval or evaluation.disable_eval_during_finetuning else [("val", found[0])]
-    return [*training, *validation, ("test", found[0])]
+def counted(files: Sequence[str], data_set: str, classes: int | None = None) -> tuple[int | None, str]:
+    """Rows of the training lists `files`, counted where they are here, else the official number; and its origin."""
+    if files[0] and all(map(os.path.isfile, files)):
+        from umt.data.lists.annotations import count_rows
 
-
-def list_files(config: Config) -> list[tuple[str, Source]]:
-    """All lists that this run reads."""
-    if isinstance(config, PretrainConfig):
-        return training_files(config)
-    return [(split_of(config, source.path, split).path, source) for split, source in splits(config)]
+        return sum(map(count_rows, files)), f"counted in {' and '.join(files)}"
+    lacking = next((path for path in files if not os.path.isfile(path)), files[0])
+    why = f"{lacking} is not looked at" if is_url(lacking) else f"{lacking or '.'} is not there"
+    official = catalog.official_size(data_set, classes) if len(files) == 1 else None
+    return (None, f"unknown, {why}") if official is None else (official, f"official size, {why}")

@@ -22,6 +22,13 @@ What this machine has and what is missing for what; exit code 1 if training cann
 GROUPS = ("training", "readers", "options", "devices", "deepspeed", "cluster", "machine")
 
 
+def main(argv: Sequence[str]) -> int:
+    """Runs `umt doctor ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
+    text, healthy = examine(argv)
+    print(text)
+    return 0 if healthy else 1
+
+
 def examine(argv: Sequence[str]) -> tuple[str, bool]:
     """Text of `umt doctor ARGV`, and whether training can run here. Raises ConfigError for other words."""
     words, folders, as_json = list(argv), [], False

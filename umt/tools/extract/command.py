@@ -248,7 +248,7 @@ def _said_once(run: Runtime, error: UserError) -> BaseException:
 
 
 def _end(words: Namespace, run: Runtime, folder: Path, videos: VideoList, failed: list[Unread]) -> int:
-    from umt.engine.checkpoints import replacing
+    from umt.writing import replacing
 
     ledger = folder / FAILURES
     if run.is_main:

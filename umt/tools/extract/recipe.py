@@ -17,11 +17,11 @@ import torch
 from umt import __version__
 from umt.data.lists.video_list import VideoList
 from umt.data.video.reader import choose
-from umt.engine.checkpoints import replacing
 from umt.engine.evaluate import weights_digest
 from umt.errors import ConfigError, OutputError
 from umt.inference.extraction import Extractor
 from umt.inference.features import FORMAT, RECIPE
+from umt.writing import replacing
 
 # What may differ when the same command goes on: it changes no bit.
 _ASIDE = ("checkpoint", "provenance", "versions", "command", "list")

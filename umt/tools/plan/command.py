@@ -10,13 +10,13 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from umt.config.cli import parse
-from umt.config.plan import Plan, plan
-from umt.config.schema import Config, FinetuneConfig
 from umt.errors import ConfigError
+from umt.run.command_line import parse
+from umt.run.plan import Plan, plan
 from umt.spelling import did_you_mean
+from umt.tasks.classify.recipe import ClassifyRecipe
 from umt.tools.plan.hardware import Gpu, find_gpu, recognise
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ MARK = "UMT_FLAGS "
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"umt plan: {message}. See umt plan --help.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `umt plan ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
+    print(plan_command(argv))
+    return 0
 
 
 def plan_command(argv: Sequence[str]) -> str:
@@ -65,7 +71,7 @@ def plan_command(argv: Sequence[str]) -> str:
     return report(config, gpu=gpu, gpus=own.gpus, measured=own.measure, utilisation=own.utilisation)
 
 
-def resolve(what: str, flags: Sequence[str]) -> Config:
+def resolve(what: str, flags: Sequence[str]) -> Any:
     """The run of an experiment script, or of the task that `what` names, with `flags` after its own."""
     if what in ("pretrain", "finetune"):
         return parse(what, flags, files=False)
@@ -102,7 +108,7 @@ def here() -> Gpu | None:
 
 
 def report(
-    config: Config, *, gpu: Gpu | None, gpus: int | None, measured: bool = False, utilisation: float | None = None
+    config: Any, *, gpu: Gpu | None, gpus: int | None, measured: bool = False, utilisation: float | None = None
 ) -> str:
     """The text of `umt plan`. `gpu` None: this machine's, else its CPU."""
     from umt.tools.plan.measure import measure
@@ -115,7 +121,7 @@ def report(
     said = "--gpus" if gpus else "the recipe's" if recipe else "default"
     made = plan(config, world_size=count)
     precision = _precision(config, gpu)
-    averaged = isinstance(config, FinetuneConfig) and config.model.model_ema
+    averaged = isinstance(config, ClassifyRecipe) and config.model.model_ema
     blocks, all_blocks = config.model.checkpoint_num if config.model.use_checkpoint else 0, depth(config)
     wanted = sorted({0, blocks, all_blocks})
     steps = {n: trace(recomputing(config, n), precision=precision, gpu=gpu is not None) for n in wanted}
@@ -158,14 +164,14 @@ def report(
     return "\n".join(lines)
 
 
-def _strategy(config: Config) -> str:
+def _strategy(config: Any) -> str:
     parallel = config.parallel
     if parallel.enable_deepspeed and parallel.zero_stage:
         return f"zero{parallel.zero_stage}"
     return "fsdp" if parallel.fsdp else "ddp"
 
 
-def _precision(config: Config, gpu: Gpu | None) -> str:
+def _precision(config: Any, gpu: Gpu | None) -> str:
     if gpu is not None:
         return gpu.precision(config.runtime.precision)
     import torch
@@ -176,7 +182,7 @@ def _precision(config: Config, gpu: Gpu | None) -> str:
 
 
 def _hours(
-    config: Config,
+    config: Any,
     made: Plan,
     flops: float,
     gpu: Gpu | None,
@@ -216,6 +222,6 @@ def _hours(
     ]
 
 
-def replaced(config: Config, **optim: object) -> Config:
+def replaced(config: Any, **optim: object) -> Any:
     """`config` with other values of its batch."""
-    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **optim))  # type: ignore[arg-type]
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **optim))

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from umt.assemble.tasks import build_task
-from umt.config.schema import Config, FinetuneConfig
 from umt.engine import runtime
-from umt.tools.plan.trace import make_optimizer, random_batch
+from umt.tasks.classify.recipe import ClassifyRecipe
+from umt.tools.plan.trace import make_optimizer, make_task, random_batch
 
 
 @dataclass(frozen=True)
@@ -26,16 +25,17 @@ class Measured:
     peak_bytes: int | None  # of CUDA's allocator; None on a CPU
 
 
-def measure(config: Config) -> Measured:
+def measure(config: Any) -> Measured:
     """Times the step of `config` with random weights: the whole micro-batch on a GPU, the fewest clips on a CPU."""
     run = runtime.start(
         device=config.runtime.device, precision=config.runtime.precision, threads=config.runtime.threads or 0
     )
     if run.device.type == "cpu":
-        mixes = isinstance(config, FinetuneConfig) and config.data.num_sample % 2
+        mixes = isinstance(config, ClassifyRecipe) and config.data.num_sample % 2
         optim: Any = dataclasses.replace(config.optim, batch_size=2 if mixes else 1)
         config = dataclasses.replace(config, optim=optim)
-    task = build_task(config, run, weights=False)
+    task = make_task(config)
+    task.to(run.device)
     task.model.train()
     optimizer = make_optimizer(config, task)
     batch = random_batch(config).to(run.device)

@@ -21,7 +21,7 @@ FLAGS = {
     "zero3": "--enable_deepspeed --zero_stage 3",
     "fsdp": "--fsdp",
 }
-_ZERO_BUCKETS = 2 * 50_000_000 * 4  # reduce and allgather buckets, as umt.config.deepspeed sets them, in fp32
+_ZERO_BUCKETS = 2 * 50_000_000 * 4  # reduce and allgather buckets, as umt.run.deepspeed sets them, in fp32
 # What the allocator and CUDA's libraries hold beside tensors: context, cuBLAS workspaces, fragments. An allowance.
 CUDA_BASE = 0.6 * GIB
 FRAGMENTS = 0.03

@@ -7,11 +7,11 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from umt.config.plan import accumulation, world_size_from
-from umt.config.schema import Config, FinetuneConfig
 from umt.errors import ConfigError, UserError
+from umt.processes import announced_size
+from umt.tasks.classify.recipe import ClassifyRecipe
 from umt.tools.plan.command import replaced
 from umt.tools.plan.memory import FLAGS, GIB, parts
 
@@ -37,7 +37,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def explain(config: Config, cause: str) -> OutOfMemoryError:
+def explain(config: Any, cause: str) -> OutOfMemoryError:
     """The sentence. `cause` is the first line of the error that ended the run."""
     gc.collect()  # a model has cycles; what it held counts below
     optim = config.optim
@@ -47,7 +47,7 @@ def explain(config: Config, cause: str) -> OutOfMemoryError:
         f"{device} is out of memory at --batch_size {optim.batch_size} ({clips} clips of {config.data.num_frames} x "
     )
     where += f"{config.model.input_size} x {config.model.input_size} at once): {_first_line(cause)}"
-    if isinstance(config, FinetuneConfig) and config.evaluation.eval:
+    if isinstance(config, ClassifyRecipe) and config.evaluation.eval:
         return OutOfMemoryError(f"{where}. Test with a smaller --batch_size, e.g. {max(1, optim.batch_size // 2)}.")
     try:
         now, measures = _measures(config, limit)
@@ -63,17 +63,17 @@ def explain(config: Config, cause: str) -> OutOfMemoryError:
     )
 
 
-def _measures(config: Config, limit: float | None) -> tuple[float, list[str]]:
+def _measures(config: Any, limit: float | None) -> tuple[float, list[str]]:
     from umt.engine.runtime import choose_precision
     from umt.tools.plan.trace import depth, recomputing, torch, trace
 
     gpu = config.runtime.device != "cpu" and torch.cuda.is_available()
     precision = choose_precision(config.runtime.precision, torch.device("cuda" if gpu else "cpu"))
-    count = world_size_from(os.environ)
-    accumulated = accumulation(config.optim, count)
-    averaged = isinstance(config, FinetuneConfig) and config.model.model_ema
+    count = announced_size(os.environ)
+    accumulated = config.optim.accumulation(count)
+    averaged = isinstance(config, ClassifyRecipe) and config.model.model_ema
 
-    def peak(tried: Config, strategy: str, accumulated: int) -> float:
+    def peak(tried: Any, strategy: str, accumulated: int) -> float:
         step = steps[tried] if tried in steps else steps.setdefault(tried, trace(tried, precision=precision, gpu=gpu))
         return parts(
             step, strategy, gpus=count, precision=precision, accumulation=accumulated, ema=averaged, overhead=gpu
@@ -106,7 +106,7 @@ def _measures(config: Config, limit: float | None) -> tuple[float, list[str]]:
         fits, too_large = (0.95, 1.0) if gpu else (0.65, 1.2)
         return " (fits)" if value <= fits * limit else " (may fit)" if value <= too_large * limit else " (too large)"
 
-    steps: dict[Config, Step] = {}
+    steps: dict[Any, Step] = {}
     parallel = config.parallel
     zero = f"zero{parallel.zero_stage}" if parallel.enable_deepspeed and parallel.zero_stage else "ddp"
     own = "fsdp" if parallel.fsdp and count > 1 else zero
@@ -124,16 +124,16 @@ def _measures(config: Config, limit: float | None) -> tuple[float, list[str]]:
     return now, told
 
 
-def _smaller(config: Config, total: int, count: int) -> list[int]:
+def _smaller(config: Any, total: int, count: int) -> list[int]:
     """Half of the batch, a quarter and so on, or what near them keeps the step's videos and mixup's pairs."""
     now, copies = config.optim.batch_size, config.data.num_sample
-    mixes = isinstance(config, FinetuneConfig) and (config.augment.mixup > 0 or config.augment.cutmix > 0)
+    mixes = isinstance(config, ClassifyRecipe) and (config.augment.mixup > 0 or config.augment.cutmix > 0)
     fit = [n for n in range(1, now) if total % (n * count) == 0 and not (mixes and n * copies % 2)]
     fractions = (2**n for n in range(1, now.bit_length()))
     return sorted({max(m) for part in fractions if (m := [n for n in fit if n <= now / part])}, reverse=True)
 
 
-def _device(config: Config) -> tuple[str, float | None]:
+def _device(config: Any) -> tuple[str, float | None]:
     """Its name, and the bytes that a process may have there."""
     import torch
 

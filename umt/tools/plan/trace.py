@@ -25,15 +25,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from umt.assemble.tasks import make_task
-from umt.config.checks import model_spec, token_grid
-from umt.config.schema import Config, FinetuneConfig, PretrainConfig
 from umt.data.loading.batch import Batch
 from umt.engine.runtime import Runtime
 from umt.layers import attention
 from umt.optim.build import create_optimizer
 from umt.optim.param_groups import param_groups
 from umt.tasks.base import Task
+from umt.tasks.classify.recipe import ClassifyRecipe
+from umt.tasks.distill.recipe import DistillRecipe
 
 
 @dataclass
@@ -134,15 +133,15 @@ class _Live(TorchDispatchMode):
         memory.with_casts[gradients] = max(memory.with_casts.get(gradients, 0), rest + self.now["casts"])
 
 
-def trace(config: Config, *, precision: str, gpu: bool = True) -> Step:
+def trace(config: Any, *, precision: str, gpu: bool = True) -> Step:
     """A step of `config`, one micro-batch of one process, in `precision` (settled: bf16, fp16 or fp32)."""
     with FakeTensorMode(allow_non_fake_inputs=True), _Constant(), _attention_as_on(gpu):
         return run_step(_without_weights(config), precision=precision, gpu=gpu)
 
 
-def run_step(config: Config, *, precision: str, gpu: bool = False) -> Step:
+def run_step(config: Any, *, precision: str, gpu: bool = False) -> Step:
     """The same on real tensors of this CPU, or inside whatever mode is active."""
-    task = make_task(config, weights=False)
+    task = make_task(config)
     batch = random_batch(config)
     optimizer = make_optimizer(config, task)
     runtime = Runtime(precision=precision)
@@ -206,7 +205,18 @@ def _count_flops(task: Task, batch: Batch, runtime: Runtime) -> tuple[int, int]:
     return forward, counter.get_total_flops()
 
 
-def make_optimizer(config: Config, task: Task) -> torch.optim.Optimizer:
+def make_task(config: Any) -> Task:
+    """The task of a recipe, without weights."""
+    if isinstance(config, DistillRecipe):
+        from umt.tasks.distill import data
+
+        return data.make_task(config, weights=False)
+    from umt.tasks.classify import build
+
+    return build.make_task(config, weights=False)
+
+
+def make_optimizer(config: Any, task: Task) -> torch.optim.Optimizer:
     """The run's optimiser, at the unscaled rate, over the task's parameters."""
     optim = config.optim
     groups = param_groups(task.model, weight_decay=optim.weight_decay, layer_decay=getattr(optim, "layer_decay", 1.0))
@@ -215,34 +225,35 @@ def make_optimizer(config: Config, task: Task) -> torch.optim.Optimizer:
     )
 
 
-def random_batch(config: Config, device: torch.device | str = "cpu") -> Batch:
+def random_batch(config: Any, device: torch.device | str = "cpu") -> Batch:
     """A micro-batch of the run's shape: --batch_size x --num_sample clips of noise."""
     clips, size = config.optim.batch_size * config.data.num_sample, config.model.input_size
     key = torch.zeros(clips, dtype=torch.int64)
     noise = None
-    if isinstance(config, PretrainConfig):
-        time, height, width = token_grid(config)
+    if isinstance(config, DistillRecipe):
+        time, height, width = config.grid
         noise = torch.rand(clips, time, height * width, device=device)
     video = torch.randint(0, 256, (clips, 3, config.data.num_frames, size, size), dtype=torch.uint8, device=device)
     label = key
-    if isinstance(config, FinetuneConfig) and config.data.multi_label:
+    if isinstance(config, ClassifyRecipe) and config.data.multi_label:
         label = torch.zeros(clips, config.data.nb_classes)
     return Batch(video=video, label=label.to(device), row=key, copy=key, clip=key, crop=key, seed=key, noise=noise)
 
 
-def recomputing(config: Config, blocks: int) -> Config:
+def recomputing(config: Any, blocks: int) -> Any:
     """`config` with the first `blocks` blocks recomputed in the backward pass; 0: none."""
     model: Any = dataclasses.replace(config.model, use_checkpoint=blocks > 0, checkpoint_num=blocks)
     return dataclasses.replace(config, model=model)
 
 
-def depth(config: Config) -> int:
+def depth(config: Any) -> int:
     """Blocks of the model that is trained."""
-    return model_spec(config).depth
+    blocks: int = config.sizes.depth
+    return blocks
 
 
-def _without_weights(config: Config) -> Config:
-    if isinstance(config, FinetuneConfig):
+def _without_weights(config: Any) -> Any:
+    if isinstance(config, ClassifyRecipe):
         return config
     return dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, clip_teacher_weights=""))
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.config.lists import list_file
 from umt.data import labels
 from umt.data.lists.annotations import read_folders
 from umt.data.lists.holding_out import held_out
 from umt.data.lists.video_list import VideoList
 from umt.errors import AnnotationError, ConfigError
 from umt.inference.sources import read_rows
+from umt.tasks.classify.lists import list_file
 
 HOLD_OUT = 5  # without a list for the choice, one in so many training videos of each class makes it
 

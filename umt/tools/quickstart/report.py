@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from umt import drawing
-from umt.config.schema import FinetuneConfig, PretrainConfig, build, flatten
 from umt.data import catalog
 from umt.data.lists.annotations import read_list
 from umt.data.loading.clips import Videos, ViewClips, validation_sampler
@@ -36,6 +35,9 @@ from umt.evaluation.summary import Summary, summarise
 from umt.models import create_model, load_weights
 from umt.pages import fill
 from umt.randomness import generator
+from umt.tasks.base import recipe_class
+from umt.tasks.classify.recipe import ClassifyRecipe
+from umt.tasks.distill.recipe import DistillRecipe
 from umt.tools.quickstart import figures
 from umt.tools.quickstart.figures import Frames
 
@@ -74,8 +76,8 @@ class Results:
     classes: list[str]
     tests: dict[str, Test]  # "finetune" and "scratch"
     logs: dict[str, list[dict[str, Any]]]  # those and "teacher" and "pretrain"
-    pretrain: PretrainConfig
-    finetune: FinetuneConfig
+    pretrain: DistillRecipe
+    finetune: ClassifyRecipe
     seconds: dict[str, float]  # how long each stage took, where its files tell
     commands: dict[str, str]
     probes: dict[str, Any]  # probe/results.json
@@ -96,8 +98,8 @@ def read(folder: Path) -> Results:
         one.class_names = names
     tests = {run: Test(summarise(one), one.labels, merge(one.logits)) for run, one in scores.items()}
     pretrain, finetune = (_config(configs[run]) for run in ("pretrain", "finetune"))
-    assert isinstance(pretrain, PretrainConfig)
-    assert isinstance(finetune, FinetuneConfig)
+    assert isinstance(pretrain, DistillRecipe)
+    assert isinstance(finetune, ClassifyRecipe)
     probes = json.loads(_text(folder / "probe" / "results.json"))
     commands = {r: _command(folder / r) for r in configs}
     commands["probe"] = _typed(["probe", *probes["command"][2:]])
@@ -118,11 +120,8 @@ def _text(path: Path) -> str:
     return _present(path).read_text(encoding="utf-8")
 
 
-def _config(values: Mapping[str, Any]) -> PretrainConfig | FinetuneConfig:
-    known = flatten(build(values["task"], {}))  # a run writes facts beside its flags
-    flags = {name: value for name, value in values.items() if name in known}
-    flags = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}  # JSON has none
-    return build(values["task"], flags)
+def _config(values: Mapping[str, Any]) -> Any:
+    return recipe_class(values["task"]).from_record(values)  # a run writes facts among its flags
 
 
 def _command(run: Path) -> str:

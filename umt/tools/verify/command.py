@@ -101,9 +101,10 @@ def _words(argv: list[str]) -> tuple[Any, list[str]]:
 
 
 def _require_known(passed: Sequence[str], own: Sequence[str]) -> None:
-    from umt.config import cli
+    from umt.flags.parser import parser
+    from umt.tasks.base import recipe_class
 
-    names = [flag.lstrip("-") for action in cli.parser("finetune")._actions for flag in action.option_strings]
+    names = [flag.lstrip("-") for action in parser(recipe_class("finetune"))._actions for flag in action.option_strings]
     for word in (word.split("=")[0].removeprefix("--") for word in passed if word.startswith("--")):
         if word not in names:
             known = [*own, *(f"--{name}" for name in names)]
@@ -275,12 +276,12 @@ def _of_description(file: Path) -> Told | None:
 
 def _test(argv: list[str]) -> None:
     """`umt test ARGV`, in this process."""
-    from umt.config.cli import parse
     from umt.engine.preemption import Preemption
+    from umt.run.command_line import parse
 
     config = parse("finetune", argv)
     with Preemption(max_hours=config.runtime.max_hours) as preemption:
-        from umt.assemble import execute
+        from umt.run.execute import execute
 
         execute(config, preemption)
 

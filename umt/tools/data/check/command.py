@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from umt.command_line import Parser
-from umt.config.schema import DECODERS, ORDERS
 from umt.cores import usable_cores
 from umt.data import catalog
 from umt.data.lists.lines import separator_of
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, ConfigError, OutputError
+from umt.tasks.classify.flags import ORDERS
+from umt.tasks.video.flags import DECODERS
 from umt.tools.data.check import across, files
 from umt.tools.data.check.cache import Cache, cache_folder, versions
 from umt.tools.data.check.findings import OF_FILES, WARNING, Finding

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from umt.config.schema import FinetuneConfig, PretrainConfig
 from umt.data.loading.clips import Sample, TrainClips, ViewClips
 from umt.data.loading.pool import Pool
 from umt.data.masking import visible_tokens
@@ -27,6 +26,8 @@ from umt.data.video import guard
 from umt.data.video.decoders import Frames
 from umt.errors import VideoError
 from umt.randomness import generator
+from umt.tasks.classify.recipe import ClassifyRecipe
+from umt.tasks.distill.recipe import DistillRecipe
 from umt.tools.data.show.plan import Shown
 
 _SEED = 0  # of the choice of videos
@@ -147,7 +148,7 @@ def look(shown: Shown, *, clips: int, files: int, processes: int) -> Seen:
     """Looks into `files` videos drawn by lot, and makes clips of `clips` of them, of as many classes as there are."""
     rows = generator(_SEED, "show").permutation(len(shown.videos))[:files].tolist()
     make = _Reader(shown.train, shown.validation)
-    timeout = shown.config.data.decode_timeout
+    timeout = shown.config.loading.decode_timeout
     pool = Pool(make, workers=min(processes, len(rows)), timeout=timeout, start=_one_thread)
 
     def read(kind: str, wanted: Sequence[int]) -> list[Any]:
@@ -164,7 +165,7 @@ def look(shown: Shown, *, clips: int, files: int, processes: int) -> Seen:
                 seen.clips.append(Clip(row, _strips(shown, made)))
     finally:
         pool.close()
-    if isinstance(shown.config, PretrainConfig):
+    if isinstance(shown.config, DistillRecipe):
         seen.notes.append(_mask(shown, shown.config, seen.clips))
     return seen
 
@@ -201,7 +202,7 @@ def _strips(shown: Shown, made: list[tuple[Sample, list[int]]]) -> list[Strip]:
 
 def _erased(shown: Shown, sample: Sample) -> Frames:
     """The clip with its rectangles of random erasing, which the device fills."""
-    if sample.erase is None or not isinstance(shown.config, FinetuneConfig):
+    if sample.erase is None or not isinstance(shown.config, ClassifyRecipe):
         return sample.video
     video = normalize(torch.from_numpy(sample.video.transpose(3, 0, 1, 2).copy())[None])
     boxes, seeds = torch.from_numpy(np.asarray(sample.erase))[None], torch.tensor([sample.seed])
@@ -209,7 +210,7 @@ def _erased(shown: Shown, sample: Sample) -> Frames:
     return ((filled * np.array(STD) + np.array(MEAN)) * 255).round().clip(0, 255).astype(np.uint8)
 
 
-def _mask(shown: Shown, config: PretrainConfig, clips: list[Clip]) -> str:
+def _mask(shown: Shown, config: DistillRecipe, clips: list[Clip]) -> str:
     """Gives every clip its mask; a sentence on where it comes from."""
     settings, (time_, height, width) = config.teacher, shown.grid
     teacher = None

@@ -10,12 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umt.assemble import classes
-from umt.assemble.data import train_loader, training_list, validation_loader
-from umt.config.cli import parse
-from umt.config.lists import sources
-from umt.config.plan import plan
-from umt.config.schema import Config, FinetuneConfig
 from umt.data import labels
 from umt.data.lists.annotations import VideoList, read_list
 from umt.data.lists.lines import SEPARATORS
@@ -23,13 +17,20 @@ from umt.data.loading.clips import TrainClips, ViewClips
 from umt.data.storage.urls import is_url
 from umt.engine.runtime import Runtime
 from umt.errors import AnnotationError, ConfigError, UserError
+from umt.run.command_line import parse
+from umt.run.plan import plan
+from umt.tasks.classify import classes
+from umt.tasks.classify import data as finetuning
+from umt.tasks.classify.recipe import ClassifyRecipe
+from umt.tasks.distill import data as pretraining
+from umt.tasks.video.sources import sources
 
 
 @dataclass(frozen=True)
 class Shown:
     """A list as a run reads it."""
 
-    config: Config
+    config: Any
     videos: VideoList
     train: TrainClips
     validation: ViewClips | None  # the same rows as validation would see them; None in pretraining
@@ -39,7 +40,7 @@ class Shown:
 
     @property
     def task(self) -> str:
-        return self.config.task
+        return str(self.config.command)
 
     @property
     def classes(self) -> int:
@@ -49,7 +50,7 @@ class Shown:
         most = int(self.videos.labels.max()) + 1
         if self.names is not None:
             return max(most, len(self.names))
-        return max(most, self.config.data.nb_classes) if isinstance(self.config, FinetuneConfig) else most
+        return max(most, self.config.data.nb_classes) if isinstance(self.config, ClassifyRecipe) else most
 
     def name(self, label: int) -> str:
         """How the page calls a class."""
@@ -66,19 +67,19 @@ def resolve(what: str, flags: Sequence[str], *, task: str | None = None) -> Show
     if what in ("pretrain", "finetune"):
         if task is not None:
             raise ConfigError(f"--as {task} is for a LIST; umt data show {what} says it already. Leave it out.")
-        config = parse(what, flags, files=False)
+        config: Any = parse(what, flags, files=False)
         if not config.data.data_path:
             raise AnnotationError("--data_path is missing. Give it as the run has it, or name a LIST instead.")
-        return _shown(config, training_list(config))
+        return _shown(config, _of(config).training_list(config))
     return _shown(*_list(what, list(flags), task))
 
 
-def _list(what: str, flags: list[str], task: str | None) -> tuple[Config, VideoList]:
+def _list(what: str, flags: list[str], task: str | None) -> tuple[Any, VideoList]:
     if not is_url(what) and not os.path.exists(what):
         raise AnnotationError(f"{what} does not exist. Name a list of videos, or pretrain or finetune and its flags.")
     if os.path.isdir(what):
         return _folder(what, flags, task)
-    config = parse(task or "finetune", flags, files=False)
+    config: Any = parse(task or "finetune", flags, files=False)
     given = {word.split("=")[0] for word in flags}
     stated = sources(config.data)[0].separator
     separators = [stated] if "--split" in given else [stated, *SEPARATORS]
@@ -90,21 +91,21 @@ def _list(what: str, flags: list[str], task: str | None) -> tuple[Config, VideoL
     few = [videos.file(row) for row in range(min(len(videos), 20))]
     if "--prefix" not in given and not any(is_url(file) or os.path.exists(file) for file in few):
         config, videos = _read(what, _with(config, data={"prefix": beside}), [sources(config.data)[0].separator])
-    if isinstance(config, FinetuneConfig):
+    if isinstance(config, ClassifyRecipe):
         number = config.data.nb_classes if "--nb_classes" in given else _classes(folder, int(videos.labels.max()) + 1)
         return _with(config, data={"data_path": folder, "nb_classes": number}), videos
     return _with(config, data={"data_path": what}), videos
 
 
-def _folder(what: str, flags: list[str], task: str | None) -> tuple[Config, VideoList]:
+def _folder(what: str, flags: list[str], task: str | None) -> tuple[Any, VideoList]:
     """A folder of lists, or of class folders."""
     if task == "pretrain":
         raise ConfigError(f"--as pretrain takes a list, and {what} is a folder. Name the list itself.")
     folders = not any((Path(what) / name).is_file() for name in ("train.csv", "train.parquet"))
     more = ["--data_path", what, *(["--data_set", "image_folder"] if folders else [])]
-    config = parse("finetune", [*flags, *more], files=False)
+    config: Any = parse("finetune", [*flags, *more], files=False)
     try:
-        return config, training_list(config)
+        return config, finetuning.training_list(config)
     except UserError:
         if not folders or any(word.startswith("--nb_classes") for word in flags):
             raise
@@ -114,7 +115,7 @@ def _folder(what: str, flags: list[str], task: str | None) -> tuple[Config, Vide
     return _with(config, data={"nb_classes": len(videos.class_names or ())}), videos
 
 
-def _read(what: str, config: Config, separators: Sequence[str]) -> tuple[Config, VideoList]:
+def _read(what: str, config: Any, separators: Sequence[str]) -> tuple[Any, VideoList]:
     """The list by the first separator that fits, and the run that has it for its --split."""
     first: AnnotationError | None = None
     for separator in separators:
@@ -125,7 +126,7 @@ def _read(what: str, config: Config, separators: Sequence[str]) -> tuple[Config,
                 prefix=sources(config.data)[0].prefix,
                 frame_folders=not config.data.use_decord,
                 labels_optional=True,
-                extension="" if isinstance(config, FinetuneConfig) else ".mp4",
+                extension="" if isinstance(config, ClassifyRecipe) else ".mp4",
             )
         except AnnotationError as error:
             first = first or error
@@ -141,20 +142,20 @@ def _classes(folder: str, labelled: int) -> int:
     return labelled
 
 
-def _shown(config: Config, videos: VideoList) -> Shown:
+def _shown(config: Any, videos: VideoList) -> Shown:
     # Batches play no part here, and a list may be smaller than one.
     config = _with(
         config,
         optim={"batch_size": 1, "update_freq": 1, "global_batch_size": None, "epochs": 1, "warmup_epochs": 0},
-        data={"num_workers": 0, "pin_mem": False},
+        loading={"num_workers": 0, "pin_mem": False},
     )
     run = Runtime()
-    made = plan(config, world_size=1, videos=len(videos))
-    train = train_loader(config, videos, run, made).clips
+    plan(config, world_size=1, videos=len(videos))
+    train = _of(config).train_loader(config, videos, run).clips
     assert isinstance(train, TrainClips)
     validation, names, source = None, None, ""
-    if isinstance(config, FinetuneConfig):
-        clips = validation_loader(config, videos, run).clips
+    if isinstance(config, ClassifyRecipe):
+        clips = finetuning.validation_loader(config, videos, run).clips
         assert isinstance(clips, ViewClips)
         validation = clips
         order = classes.listed(config, videos)
@@ -163,10 +164,14 @@ def _shown(config: Config, videos: VideoList) -> Shown:
         file = Path(sources(config.data)[0].path).parent / labels.LABELS_FILE
         if file.is_file():
             names, source = tuple(labels.read_names(file)), str(file)
-    return Shown(config, videos, train, validation, names, source, made.grid)
+    return Shown(config, videos, train, validation, names, source, config.grid)
 
 
-def _with(config: Config, **groups: dict[str, Any]) -> Config:
+def _of(config: Any) -> Any:
+    return finetuning if isinstance(config, ClassifyRecipe) else pretraining
+
+
+def _with(config: Any, **groups: dict[str, Any]) -> Any:
     """The same run with some flags changed."""
     changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in groups.items()}
     return dataclasses.replace(config, **changed)

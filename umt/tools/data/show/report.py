@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from umt import drawing
-from umt.config.schema import FinetuneConfig
 from umt.errors import OutputError
 from umt.pages import fill
+from umt.tasks.classify.recipe import ClassifyRecipe
 from umt.tools.data.show import figures
 from umt.tools.data.show.look import Clip, Seen
 from umt.tools.data.show.plan import Shown
@@ -94,12 +94,12 @@ def _flags(shown: Shown) -> list[tuple[str, str]]:
         ("num_sample", data.num_sample), ("sampling_rate", data.sampling_rate), ("decoder", data.decoder),
         ("seed", config.runtime.seed),
     ]  # fmt: skip
-    if isinstance(config, FinetuneConfig):
+    if isinstance(config, ClassifyRecipe):
         found += [
             (name, getattr(augment, name)) for name in ("aa", "crop_scale", "reprob", "remode", "mixup", "cutmix")
         ]
     else:
-        found += [("flip", augment.flip), ("color_jitter", augment.color_jitter)]  # type: ignore[union-attr]
+        found += [("flip", augment.flip), ("color_jitter", augment.color_jitter)]
         found += [("mask_type", config.teacher.mask_type), ("mask_ratio", config.teacher.mask_ratio)]
     return [
         (f"--{name}", " ".join(map(str, value)) if isinstance(value, tuple) else str(value)) for name, value in found
