@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from umt.assemble import data as assembled
+from umt.assemble.data import evaluation_list, train_loader, training_list
 
 from tests.end_to_end.conftest import Command, Data, with_flags
 from tests.end_to_end.test_resume import assert_kills_leave_no_trace, said, words_of
@@ -13,15 +15,13 @@ from tests.end_to_end.test_two_processes import torchrun
 from tests.same_batches import assert_same
 from tests.same_run import differences
 from tests.web import serving
-from umt.assemble import data as assembled
-from umt.assemble.data import evaluation_list, train_loader, training_list
-from umt.config.cli import parse
-from umt.config.plan import plan
-from umt.config.schema import FinetuneConfig
 from umt.data.loading.loaders import TestLoader, TrainLoader
 from umt.engine import checkpoints
 from umt.engine.runtime import Runtime
 from umt.errors import AnnotationError, ConfigError
+from umt.run.command_line import parse
+from umt.run.plan import plan
+from umt.tasks.classify.recipe import ClassifyRecipe
 from umt.tools.data.shard import shard
 
 
@@ -45,7 +45,7 @@ def training(flags: list[str], tmp_path: Path, *words: object) -> TrainLoader:
 
 def views_of(flags: list[str], tmp_path: Path, *words: object) -> TestLoader:
     config = parse("finetune", [*flags[1:], "--output_dir", str(tmp_path / "out"), *map(str, words)])
-    assert isinstance(config, FinetuneConfig)
+    assert isinstance(config, ClassifyRecipe)
     run = Runtime()
     return assembled.test_loader(config, evaluation_list(config, "test", run), run, frozenset())
 

@@ -15,8 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from umt.config.cli import parse
-from umt.config.deepspeed import deepspeed_json
 from umt.engine import runtime
 from umt.engine.ema import Ema
 from umt.engine.runtime import Runtime
@@ -24,6 +22,8 @@ from umt.engine.strategies.base import Strategy
 from umt.engine.strategies.deepspeed import DeepSpeed
 from umt.engine.strategies.replicated import Replicated
 from umt.optim.build import create_optimizer
+from umt.run.command_line import parse
+from umt.run.deepspeed import deepspeed_json
 
 STEPS, KEPT, ACCUMULATION, CLIP = 5, 3, 2, 0.05
 LR, BETAS, EPS = 0.02, (0.8, 0.9), 1e-6

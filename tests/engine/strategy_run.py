@@ -28,8 +28,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from umt import randomness
-from umt.config.deepspeed import deepspeed_json
-from umt.config.schema import build
 from umt.data.loading.batch import Batch
 from umt.data.loading.clips import Failure, Sample
 from umt.data.loading.loaders import TrainLoader
@@ -44,9 +42,10 @@ from umt.models import create_model
 from umt.models.freezing import freeze_blocks
 from umt.optim.build import create_optimizer
 from umt.optim.param_groups import param_groups
-from umt.tasks.base import Task
-from umt.tasks.classify import Classify
-from umt.tasks.distill import Distill
+from umt.run.deepspeed import deepspeed_json
+from umt.tasks.base import Task, recipe_class
+from umt.tasks.classify.task import Classify
+from umt.tasks.distill.task import Distill
 
 FRAMES, PIXELS, CLASSES = 2, 48, 3  # 3 classes: no two processes have the same share of the head
 FROZEN = 2  # of 4 blocks
@@ -114,7 +113,7 @@ def hold(
 
     flags = {"batch_size": MICRO_BATCH, "clip_grad": clip, "enable_deepspeed": True, "zero_stage": int(strategy[-1])}
     content = deepspeed_json(
-        build("finetune", flags),
+        recipe_class("finetune").from_values(flags),
         precision=place.precision,
         world_size=place.world.size,
         accumulation=accumulation,

@@ -21,7 +21,7 @@ from umt.evaluation.scores import ViewScores
 from umt.evaluation.validation import Validation, ValidationScores
 from umt.evaluation.view_results import ViewResults
 from umt.models import VisionTransformer
-from umt.tasks.classify import Classify
+from umt.tasks.classify.task import Classify
 
 VIDEOS, CLIPS, CROPS, CLASSES = 5, 2, 3, 6
 

@@ -19,7 +19,7 @@ from umt.errors import CheckpointError, ConfigError, VideoError
 from umt.evaluation.multiview import merge
 from umt.inference.class_names import class_names, how
 from umt.inference.recognizer import Recognizer, load
-from umt.tasks.classify import Classify
+from umt.tasks.classify.task import Classify
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from umt.errors import CheckpointError, ConfigError
 from umt.models import create_model, create_teacher, description
 from umt.models.timm_names import patch_size
 from umt.models.timm_teacher import TimmTeacher, load_timm
-from umt.tasks.distill import Distill
+from umt.tasks.distill.task import Distill
 
 timm = pytest.importorskip("timm")
 

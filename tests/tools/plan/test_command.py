@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from umt.config.cli import parse
 from umt.errors import ConfigError
+from umt.run.command_line import parse
 from umt.tools.plan.command import plan_command, resolve
 from umt.tools.plan.hardware import GPUS, find_gpu, recognise
 from umt.tools.plan.memory import STRATEGIES, Parts, parts

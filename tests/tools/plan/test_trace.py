@@ -11,9 +11,9 @@ import textwrap
 import pytest
 import torch
 
-from umt.config.cli import parse
-from umt.config.schema import Config
 from umt.models import create_model
+from umt.run.command_line import parse
+from umt.tasks.base import Recipe
 from umt.tools.plan.memory import GIB, parts
 from umt.tools.plan.trace import random_batch, recomputing, run_step, trace
 
@@ -26,7 +26,7 @@ PRETRAIN = (
 )
 
 
-def configured(flags: str, task: str = "finetune") -> Config:
+def configured(flags: str, task: str = "finetune") -> Recipe:
     return parse(task, flags.split(), files=False)
 
 
@@ -158,7 +158,7 @@ def test_a_process_grows_by_the_modelled_peak(blocks: int) -> None:
     flags = BASE.replace("--batch_size 1", "--batch_size 4")
     code = f"""
         import json
-        from umt.config.cli import parse
+        from umt.run.command_line import parse
         from umt.engine.runtime import Runtime
         from umt.assemble.tasks import build_task
         from umt.tools.plan.trace import make_optimizer, random_batch, recomputing

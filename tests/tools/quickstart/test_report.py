@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from tests.videos import render
-from umt.config.schema import build, flatten
 from umt.drawing import masked
 from umt.evaluation.scores import ViewScores
 from umt.models import create_model
+from umt.tasks.base import recipe_class
 from umt.tools.quickstart import report
 
 CLASSES = ("disc: stays up", "disc: sinks", "star: stays up", "star: sinks", "bar: stays up", "bar: sinks")
@@ -32,9 +32,9 @@ def _run(folder: Path, command: list[str], log: list[dict[str, object]]) -> None
     _lines(folder / "log.txt", log)
     words = zip(command[1::2], command[2::2], strict=True)
     values = {name[2:]: json.loads(word) if word[0].isdigit() else word for name, word in words}
-    config = build(command[0], values)
+    config = recipe_class(command[0]).from_values(values)
     (folder / "config.json").write_text(
-        json.dumps({"task": config.task, **flatten(config), "derived": {}, "weights": {}, "class_names": ["a"]})
+        json.dumps({"task": config.task, **config.values(), "derived": {}, "weights": {}, "class_names": ["a"]})
     )
     _lines(folder / "environment.jsonl", [{"command": ["python", "-m", "umt", *command]}])
 

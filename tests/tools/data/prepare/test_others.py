@@ -14,12 +14,12 @@ import pytest
 
 from tests.tools.data.prepare.conftest import Tree, kinetics_csv
 from tests.videos import played
-from umt.config.schema import FinetuneDataConfig
 from umt.data import labels
 from umt.data.lists.annotations import missing_files, read_list
 from umt.data.loading.clips import TrainClips, Videos, training_sampler
 from umt.data.transforms.pipelines import FinetuneTransform
 from umt.errors import AnnotationError, ConfigError
+from umt.tasks.classify.flags import FinetuneDataConfig
 from umt.tools.data.prepare import DATASETS, main, prepare
 
 

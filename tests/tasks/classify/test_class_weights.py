@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umt.errors import AnnotationError, ConfigError
-from umt.tasks.class_weights import class_weights, positive_weights, read_weights
+from umt.tasks.classify.class_weights import class_weights, positive_weights, read_weights
 
 KINDS = ["balanced", "sqrt", "effective"]
 counts_of = st.lists(st.integers(1, 5000), min_size=2, max_size=12)

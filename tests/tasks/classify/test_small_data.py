@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umt.config import small_data
-from umt.config.small_data import Task
 from umt.optim.schedule import scaled_lr
+from umt.tasks.classify import small_data
+from umt.tasks.classify.small_data import Task
 
 videos = st.integers(1, 2_000_000)
 

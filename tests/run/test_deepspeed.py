@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from umt.config import deepspeed
-from umt.config.cli import parse, render_dry_run
 from umt.errors import ConfigError
+from umt.run import deepspeed
+from umt.run.command_line import parse
+from umt.run.plan import render_dry_run
 
 
 def made(words: str = "", *, precision: str = "fp32", world: int = 4, task: str = "finetune") -> dict[str, Any]:

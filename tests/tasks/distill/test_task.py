@@ -14,7 +14,7 @@ from umt.errors import ConfigError
 from umt.models import create_model
 from umt.optim.build import apply_schedule, create_optimizer
 from umt.optim.param_groups import param_groups
-from umt.tasks.distill import Distill, alignment_loss
+from umt.tasks.distill.task import Distill, alignment_loss
 
 LOSSES = facts("losses")
 

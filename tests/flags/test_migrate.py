@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from umt.config.cli import parse
-from umt.config.legacy import LEGACY, REFUSED
-from umt.config.schema import CONFIGS, flatten
 from umt.errors import ConfigError
+from umt.flags.legacy import REFUSED
+from umt.run.command_line import parse
+from umt.tasks.base import recipe_class
 
 ROOT = Path(__file__).parents[2]
 ORIGINAL: dict[str, dict[str, Any]] = json.loads((ROOT / "tests/golden/original_flags/flags.json").read_text())
@@ -39,7 +39,7 @@ def test_every_flag_of_the_original_is_explained_and_no_other(task: str) -> None
 
 @both_tasks
 def test_every_flag_of_the_original_is_accepted(task: str) -> None:
-    defaults = flatten(CONFIGS[task]())
+    defaults = (recipe_class(task)()).values()
     for name, value in ORIGINAL[task].items():
         if name not in REFUSED:
             # Our own default where the original's contradicts the other defaults, such as 16 frames of 1 segment.
@@ -62,7 +62,7 @@ def test_the_flags_called_dead_are_those_that_warn(task: str) -> None:
 def test_defaults_are_the_originals_except_those_that_the_page_lists(task: str) -> None:
     said = re.findall(r"^\| `--(\w+)`(.*?) \|", section("Defaults that differ"), re.MULTILINE)
     listed = {name for name, where in said if task == "pretrain" or "(pretraining)" not in where}
-    defaults = flatten(CONFIGS[task]())
+    defaults = (recipe_class(task)()).values()
     shared = defaults.keys() & ORIGINAL[task].keys()
     assert {name for name in shared if defaults[name] != ORIGINAL[task][name]} == listed & shared
 
@@ -78,7 +78,7 @@ def test_a_script_of_the_original_runs_with_one_warning(caplog: pytest.LogCaptur
         --dist_url env://"""
     with caplog.at_level(logging.WARNING, logger="umt"):
         config = parse("finetune", [*script.split(), "--dry_run"])
-    assert flatten(config)["epochs"] == 35
+    assert config.values()["epochs"] == 35
     (record,) = caplog.records
     assert re.findall(r"--(\w+) \(", record.getMessage()) == ["dist_url", "color_jitter", "dist_eval"]
 

@@ -12,7 +12,7 @@ from umt.data.transforms.mixup import ClipMixup
 from umt.data.transforms.normalize import normalize
 from umt.errors import ConfigError
 from umt.models import create_model
-from umt.tasks.classify import Classify, classification_loss
+from umt.tasks.classify.task import Classify, classification_loss
 
 RECORD = facts("losses")["classifier_mean_4f64"]
 

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umt.config.cli import parse, render_dry_run
-from umt.config.plan import Plan, plan, world_size_from
 from umt.data.lists import parquet as parquet_list
 from umt.data.lists.lines import Row
 from umt.errors import ConfigError
+from umt.processes import announced_size
+from umt.run.command_line import parse
+from umt.run.plan import Plan, plan, render_dry_run
 
 
 def made(task: str, words: str = "", *, world_size: int = 1, videos: int | None = 10_000) -> Plan:
@@ -118,12 +119,12 @@ def test_a_changed_batch_is_said() -> None:
     ],
 )
 def test_the_environment_says_how_many_processes_there_are(environ: dict[str, str], size: int) -> None:
-    assert world_size_from(environ) == size
+    assert announced_size(environ) == size
 
 
 def test_a_senseless_number_of_processes_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^The environment variable GPUS \(many\) must be a whole number above 0\."):
-        world_size_from({"GPUS": "many"})
+        announced_size({"GPUS": "many"})
 
 
 def test_a_dry_run_prints_one_fact_a_line() -> None:

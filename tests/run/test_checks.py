@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from umt.config.cli import parse, render_dry_run
 from umt.errors import AnnotationError, CheckpointError, ConfigError, OutputError, UserError
+from umt.run.command_line import parse
+from umt.run.plan import render_dry_run
 
 
 @pytest.mark.parametrize(

@@ -11,21 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umt.config.cli import parse, parser
-from umt.config.flags import kinds, rule_of
-from umt.config.schema import CONFIGS, FinetuneConfig, PretrainConfig, build, flatten, groups
 from umt.errors import ConfigError
+from umt.flags.group import kinds, rule_of
+from umt.flags.parser import parser
+from umt.run.command_line import parse
+from umt.tasks.base import recipe_class
+from umt.tasks.classify.recipe import ClassifyRecipe
+from umt.tasks.distill.recipe import DistillRecipe
 
 
-def finetune(*argv: str) -> FinetuneConfig:
+def finetune(*argv: str) -> ClassifyRecipe:
     config = parse("finetune", argv, files=False)
-    assert isinstance(config, FinetuneConfig)
+    assert isinstance(config, ClassifyRecipe)
     return config
 
 
-def pretrain(*argv: str) -> PretrainConfig:
+def pretrain(*argv: str) -> DistillRecipe:
     config = parse("pretrain", argv, files=False)
-    assert isinstance(config, PretrainConfig)
+    assert isinstance(config, DistillRecipe)
     return config
 
 
@@ -109,7 +112,7 @@ def test_bad_input_ends_with_code_2_one_line_and_no_traceback() -> None:
 @pytest.mark.parametrize("task", CONFIGS)
 def test_every_flag_is_in_the_help_with_a_meaning(task: str) -> None:
     text = parser(task).format_help()
-    for group in groups(CONFIGS[task]).values():
+    for group in recipe_class(task).groups().values():
         assert f"\n{group.__doc__}:\n" in text
         for field in dataclasses.fields(group):
             assert f"  --{field.name} " in text
@@ -118,9 +121,9 @@ def test_every_flag_is_in_the_help_with_a_meaning(task: str) -> None:
 
 @pytest.mark.parametrize("task", CONFIGS)
 def test_every_default_keeps_its_own_rules_and_every_example_works(task: str) -> None:
-    config = CONFIGS[task]()
+    config = recipe_class(task)()
     assert parse(task, [], files=False) == config
-    for group in groups(CONFIGS[task]).values():
+    for group in recipe_class(task).groups().values():
         for field in dataclasses.fields(group):
             if rule_of(field).example is not None:
                 words = str(rule_of(field).example).split()
@@ -129,19 +132,19 @@ def test_every_default_keeps_its_own_rules_and_every_example_works(task: str) ->
 
 @pytest.mark.parametrize("task", CONFIGS)
 def test_flag_names_are_unique_and_flatten(task: str) -> None:
-    config = CONFIGS[task]()
-    assert build(task, flatten(config)) == config
-    names = [field.name for group in groups(CONFIGS[task]).values() for field in dataclasses.fields(group)]
+    config = recipe_class(task)()
+    assert recipe_class(task).from_values(config.values()) == config
+    names = [field.name for group in recipe_class(task).groups().values() for field in dataclasses.fields(group)]
     assert len(names) == len(set(names))
 
 
 def test_values_from_python_are_held_to_the_same_rules() -> None:
     with pytest.raises(ConfigError, match=r"^--mask_ratio \(1\.2\) must be below 1\."):
-        build("pretrain", {"mask_ratio": 1.2})
+        recipe_class("pretrain").from_values({"mask_ratio": 1.2})
     with pytest.raises(ConfigError, match=r"^--batch_size \(8\.0\) must be a whole number\."):
-        build("pretrain", {"batch_size": 8.0})
+        recipe_class("pretrain").from_values({"batch_size": 8.0})
     with pytest.raises(KeyError, match="batchsize"):
-        build("pretrain", {"batchsize": 8})
+        recipe_class("pretrain").from_values({"batchsize": 8})
 
 
 def _values(name: str, kind: Any, rule: Any) -> st.SearchStrategy[Any]:
@@ -160,7 +163,7 @@ def _values(name: str, kind: Any, rule: Any) -> st.SearchStrategy[Any]:
     return st.floats(low, high, exclude_min=rule.above is not None, exclude_max=rule.below is not None)
 
 
-_FIELDS = [(g, f) for task in CONFIGS for g in groups(CONFIGS[task]).values() for f in dataclasses.fields(g)]
+_FIELDS = [(g, f) for task in CONFIGS for g in recipe_class(task).groups().values() for f in dataclasses.fields(g)]
 
 
 @given(data=st.data(), chosen=st.sampled_from(_FIELDS))
@@ -174,10 +177,10 @@ def test_any_value_in_range_survives_the_command_line(data: st.DataObject, chose
     else:
         value = data.draw(one if kind.length is None else st.tuples(*[one] * kind.length))
     words = [str(v) for v in value] if isinstance(value, tuple) else [str(value)]
-    task = next(task for task in CONFIGS if group in groups(CONFIGS[task]).values())
+    task = next(task for task in CONFIGS if group in recipe_class(task).groups().values())
     given_words = vars(parser(task).parse_known_args([f"--{field.name}", *words])[0])[field.name]
     assert given_words == (words[0] if kind.base is bool else words)
-    from umt.config.flags import convert
+    from umt.flags.group import convert
 
     assert convert(field, kind, words) == value
     assert getattr(group(**{field.name: value}), field.name) == value

@@ -2,13 +2,13 @@
 
 import pytest
 
-from umt.config.recipe import changes, require_same
-from umt.config.schema import build, flatten
 from umt.errors import CheckpointError
+from umt.run.same_recipe import changes, require_same
+from umt.tasks.base import recipe_class
 
 
 def flags(task: str, **values: object) -> dict[str, object]:
-    return {"task": task, **flatten(build(task, values))}
+    return {"task": task, **(recipe_class(task).from_values(values)).values()}
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from umt.config.cli import parse, render_dry_run
-from umt.config.lists import Source, list_files, sources, training_files
-from umt.config.recipe import changes
-from umt.config.schema import Config, flatten
 from umt.errors import AnnotationError, ConfigError
+from umt.run.command_line import parse
+from umt.run.plan import render_dry_run
+from umt.run.same_recipe import changes
+from umt.tasks.base import Recipe
+from umt.tasks.classify.lists import list_files, training_files
+from umt.tasks.video.sources import Source, sources
 
 
-def pretrain(*words: str, files: bool = False) -> Config:
+def pretrain(*words: str, files: bool = False) -> Recipe:
     return parse("pretrain", ["--dry_run", *words], files=files)
 
 
-def finetune(*words: str) -> Config:
+def finetune(*words: str) -> Recipe:
     return parse("finetune", ["--dry_run", *words], files=False)
 
 
@@ -114,10 +116,10 @@ def test_a_label_outside_the_classes_is_found_in_every_list(tmp_path: Path) -> N
 
 
 def test_a_run_goes_on_with_another_cache_but_not_with_other_draws() -> None:
-    then = flatten(pretrain("--data_path", "a.csv", "b.csv"))
-    now = flatten(pretrain("--data_path", "/moved/a.csv", "/moved/b.csv", "--cache_dir", "/scratch"))
+    then = pretrain("--data_path", "a.csv", "b.csv").values()
+    now = pretrain("--data_path", "/moved/a.csv", "/moved/b.csv", "--cache_dir", "/scratch").values()
     assert changes("pretrain", then, now) == ([], [])
     for words in (["--data_weights", "2", "1"], ["--shard_shuffle", "2"]):
-        refused, _ = changes("pretrain", then, flatten(pretrain("--data_path", "a.csv", "b.csv", *words)))
+        refused, _ = changes("pretrain", then, pretrain("--data_path", "a.csv", "b.csv", *words).values())
         assert len(refused) == 1
         assert refused[0].startswith(words[0])

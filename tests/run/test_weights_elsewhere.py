@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from umt.config.checks import check_files
-from umt.config.schema import FinetuneConfig, build
 from umt.errors import AnnotationError, CheckpointError, ConfigError
+from umt.run.checks import check_files
+from umt.tasks.base import recipe_class
+from umt.tasks.classify.recipe import ClassifyRecipe
 
 ELSEWHERE = [
     "https://host/weights.pth",
@@ -18,12 +19,14 @@ ELSEWHERE = [
 ]
 
 
-def with_weights(finetune: str, folder: Path) -> FinetuneConfig:
+def with_weights(finetune: str, folder: Path) -> ClassifyRecipe:
     """A run on lists that are complete, so that the weights are what is left to complain of."""
     for split in ("train", "val", "test"):
         (folder / f"{split}.csv").write_text("a.mp4 0\nb.mp4 1\n")
-    made = build("finetune", {"finetune": finetune, "data_path": str(folder), "output_dir": str(folder / "out")})
-    assert isinstance(made, FinetuneConfig)
+    made = recipe_class("finetune").from_values(
+        {"finetune": finetune, "data_path": str(folder), "output_dir": str(folder / "out")}
+    )
+    assert isinstance(made, ClassifyRecipe)
     return made
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from umt.config import own
-from umt.config.cli import parse, render_dry_run
-from umt.config.schema import FinetuneConfig, flatten
 from umt.errors import AnnotationError, ConfigError
 from umt.models import create_model
+from umt.run.command_line import parse
+from umt.run.plan import render_dry_run
+from umt.tasks.classify import own_data as own
+from umt.tasks.classify.recipe import ClassifyRecipe
 
 
 @pytest.fixture
@@ -31,13 +32,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mine"
 
 
-def finetune(*words: str) -> FinetuneConfig:
+def finetune(*words: str) -> ClassifyRecipe:
     config = parse("finetune", ["--data_path", "mine", *words], files=False)
-    assert isinstance(config, FinetuneConfig)
+    assert isinstance(config, ClassifyRecipe)
     return config
 
 
-def chosen(config: FinetuneConfig) -> dict[str, Any]:
+def chosen(config: ClassifyRecipe) -> dict[str, Any]:
     return {choice.flag: choice.value for choice in config.chosen}
 
 
@@ -98,7 +99,7 @@ def test_a_dry_run_of_ones_own_data_says_the_command_that_gives_the_same_run(fol
     config = finetune()
     words = " ".join(f"--{choice.flag} {choice.shown}" for choice in config.chosen)
     again = parse("finetune", ["--data_path", "mine", *shlex.split(words)], files=False)
-    assert flatten(again) == flatten(config)
+    assert again.values() == config.values()
 
 
 def test_a_list_that_counts_from_1_is_told(folder: Path) -> None:
@@ -155,11 +156,11 @@ def test_several_gpus_share_the_same_step(folder: Path, monkeypatch: pytest.Monk
 # ---- a run that goes on
 
 
-def made(folder: Path, config: FinetuneConfig, **changes: Any) -> None:
+def made(folder: Path, config: ClassifyRecipe, **changes: Any) -> None:
     """What a run of `config` leaves."""
     output = Path(config.checkpoint.output_dir)
     output.mkdir(parents=True)
-    torch.save({"model": {}, "config": {"task": "finetune", **flatten(config), **changes}}, output / own.LATEST)
+    torch.save({"model": {}, "config": {"task": "finetune", **config.values(), **changes}}, output / own.LATEST)
 
 
 def test_a_run_that_goes_on_keeps_its_recipe_when_videos_come(folder: Path) -> None:
@@ -168,7 +169,7 @@ def test_a_run_that_goes_on_keeps_its_recipe_when_videos_come(folder: Path) -> N
     for i in range(300):
         (folder / "run" / f"more{i}.mp4").touch()
     again = finetune()
-    assert flatten(again) == flatten(first)
+    assert again.values() == first.values()
     assert next(c.why for c in again.chosen if c.flag == "epochs").startswith("as outputs/mine-vit_tiny_patch8_64/")
     assert finetune("--no_auto_resume").optim.epochs != first.optim.epochs
 
