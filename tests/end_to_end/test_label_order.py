@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from umt.assemble.classes import settle
-from umt.assemble.tasks import load_finetuned
 
 from tests.end_to_end.conftest import CLASSES, Data, with_flags
 from umt.__main__ import main
@@ -20,6 +18,8 @@ from umt.data.labels.label_order import Order
 from umt.models import create_model
 from umt.models.files.weights import read_head
 from umt.run.command_line import parse
+from umt.tasks.classify.build import load_finetuned
+from umt.tasks.classify.classes import settle
 from umt.tasks.classify.recipe import ClassifyRecipe
 
 NAMES = ["juggling", "cooking", "yoga", "zumba"]

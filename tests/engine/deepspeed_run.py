@@ -56,8 +56,10 @@ def hold(kind: str, place: Runtime) -> Strategy:
     if kind == "ddp":
         return Replicated(model, optimizer, runtime=place, clip_grad=CLIP)
     words = f"--enable_deepspeed --zero_stage {kind[-1]} --batch_size 2 --clip_grad {CLIP}".split()
+    recipe = parse("finetune", words, files=False)
     entries = deepspeed_json(
-        parse("finetune", words, files=False),
+        recipe.optim,
+        recipe.parallel,
         precision=place.precision,
         world_size=place.world.size,
         accumulation=ACCUMULATION,

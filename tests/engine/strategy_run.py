@@ -112,8 +112,10 @@ def hold(
     from umt.engine.strategies.deepspeed import DeepSpeed
 
     flags = {"batch_size": MICRO_BATCH, "clip_grad": clip, "enable_deepspeed": True, "zero_stage": int(strategy[-1])}
+    recipe = recipe_class("finetune").from_values(flags)
     content = deepspeed_json(
-        recipe_class("finetune").from_values(flags),
+        recipe.optim,
+        recipe.parallel,
         precision=place.precision,
         world_size=place.world.size,
         accumulation=accumulation,

@@ -39,7 +39,7 @@ def test_every_flag_of_the_original_is_explained_and_no_other(task: str) -> None
 
 @both_tasks
 def test_every_flag_of_the_original_is_accepted(task: str) -> None:
-    defaults = (recipe_class(task)()).values()
+    defaults = recipe_class(task)().values()
     for name, value in ORIGINAL[task].items():
         if name not in REFUSED:
             # Our own default where the original's contradicts the other defaults, such as 16 frames of 1 segment.
@@ -49,20 +49,20 @@ def test_every_flag_of_the_original_is_accepted(task: str) -> None:
                 words.append("none")
             elif value == "":
                 words.append("")
-            assert parse(task, [*words, "--dry_run"]).task == task
+            assert parse(task, [*words, "--dry_run"]).command == task
 
 
 @both_tasks
 def test_the_flags_called_dead_are_those_that_warn(task: str) -> None:
     dead = {name for name, meaning in explained(task).items() if meaning.startswith("dead")}
-    assert dead == set(LEGACY[task]) - {"local-rank"}
+    assert dead == set(recipe_class(task).legacy) - {"local-rank"}
 
 
 @both_tasks
 def test_defaults_are_the_originals_except_those_that_the_page_lists(task: str) -> None:
     said = re.findall(r"^\| `--(\w+)`(.*?) \|", section("Defaults that differ"), re.MULTILINE)
     listed = {name for name, where in said if task == "pretrain" or "(pretraining)" not in where}
-    defaults = (recipe_class(task)()).values()
+    defaults = recipe_class(task)().values()
     shared = defaults.keys() & ORIGINAL[task].keys()
     assert {name for name in shared if defaults[name] != ORIGINAL[task][name]} == listed & shared
 

@@ -15,7 +15,7 @@ from umt.errors import ConfigError
 from umt.flags.group import kinds, rule_of
 from umt.flags.parser import parser
 from umt.run.command_line import parse
-from umt.tasks.base import recipe_class
+from umt.tasks.base import TASKS, recipe_class
 from umt.tasks.classify.recipe import ClassifyRecipe
 from umt.tasks.distill.recipe import DistillRecipe
 
@@ -50,7 +50,7 @@ def test_use_cls_and_use_mean_pooling_are_one_switch() -> None:
 
 def test_pairs_of_the_original_turn_each_other_off() -> None:
     config = finetune("--no_auto_resume", "--no_save_ckpt", "--no_pin_mem")
-    assert (config.checkpoint.auto_resume, config.checkpoint.save_ckpt, config.data.pin_mem) == (False, False, False)
+    assert (config.checkpoint.auto_resume, config.checkpoint.save_ckpt, config.loading.pin_mem) == (False, False, False)
 
 
 def test_a_flag_takes_several_values() -> None:
@@ -109,9 +109,9 @@ def test_bad_input_ends_with_code_2_one_line_and_no_traceback() -> None:
     assert done.stderr == "umt: There is no flag --epoch. Did you mean --epochs or --warmup_epochs?\n"
 
 
-@pytest.mark.parametrize("task", CONFIGS)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_flag_is_in_the_help_with_a_meaning(task: str) -> None:
-    text = parser(task).format_help()
+    text = parser(recipe_class(task)).format_help()
     for group in recipe_class(task).groups().values():
         assert f"\n{group.__doc__}:\n" in text
         for field in dataclasses.fields(group):
@@ -119,7 +119,7 @@ def test_every_flag_is_in_the_help_with_a_meaning(task: str) -> None:
             assert rule_of(field).help
 
 
-@pytest.mark.parametrize("task", CONFIGS)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_default_keeps_its_own_rules_and_every_example_works(task: str) -> None:
     config = recipe_class(task)()
     assert parse(task, [], files=False) == config
@@ -130,7 +130,7 @@ def test_every_default_keeps_its_own_rules_and_every_example_works(task: str) ->
                 assert kinds(group)[field.name].length in (None, len(words))
 
 
-@pytest.mark.parametrize("task", CONFIGS)
+@pytest.mark.parametrize("task", TASKS)
 def test_flag_names_are_unique_and_flatten(task: str) -> None:
     config = recipe_class(task)()
     assert recipe_class(task).from_values(config.values()) == config
@@ -163,7 +163,7 @@ def _values(name: str, kind: Any, rule: Any) -> st.SearchStrategy[Any]:
     return st.floats(low, high, exclude_min=rule.above is not None, exclude_max=rule.below is not None)
 
 
-_FIELDS = [(g, f) for task in CONFIGS for g in recipe_class(task).groups().values() for f in dataclasses.fields(g)]
+_FIELDS = [(g, f) for task in TASKS for g in recipe_class(task).groups().values() for f in dataclasses.fields(g)]
 
 
 @given(data=st.data(), chosen=st.sampled_from(_FIELDS))
@@ -177,8 +177,8 @@ def test_any_value_in_range_survives_the_command_line(data: st.DataObject, chose
     else:
         value = data.draw(one if kind.length is None else st.tuples(*[one] * kind.length))
     words = [str(v) for v in value] if isinstance(value, tuple) else [str(value)]
-    task = next(task for task in CONFIGS if group in recipe_class(task).groups().values())
-    given_words = vars(parser(task).parse_known_args([f"--{field.name}", *words])[0])[field.name]
+    task = next(task for task in TASKS if group in recipe_class(task).groups().values())
+    given_words = vars(parser(recipe_class(task)).parse_known_args([f"--{field.name}", *words])[0])[field.name]
     assert given_words == (words[0] if kind.base is bool else words)
     from umt.flags.group import convert
 

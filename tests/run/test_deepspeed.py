@@ -20,7 +20,9 @@ from umt.run.plan import render_dry_run
 def made(words: str = "", *, precision: str = "fp32", world: int = 4, task: str = "finetune") -> dict[str, Any]:
     config = parse(task, ["--enable_deepspeed", *words.split()], files=False)
     accumulation = config.optim.update_freq
-    return deepspeed.deepspeed_json(config, precision=precision, world_size=world, accumulation=accumulation)
+    return deepspeed.deepspeed_json(
+        config.optim, config.parallel, precision=precision, world_size=world, accumulation=accumulation
+    )
 
 
 def refused(words: str, **options: Any) -> str:

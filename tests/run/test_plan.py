@@ -14,6 +14,7 @@ from umt.errors import ConfigError
 from umt.processes import announced_size
 from umt.run.command_line import parse
 from umt.run.plan import Plan, plan, render_dry_run
+from umt.tasks.distill.recipe import DistillRecipe
 
 
 def made(task: str, words: str = "", *, world_size: int = 1, videos: int | None = 10_000) -> Plan:
@@ -48,9 +49,10 @@ def test_steps_of_an_unknown_list_are_unknown() -> None:
 
 
 def test_visible_tokens_are_those_of_the_original() -> None:
-    run = made("pretrain", "--mask_ratio 0.8")
-    assert run.grid == (8, 14, 14)
-    assert run.visible == 40
+    recipe = parse("pretrain", ["--mask_ratio", "0.8"], files=False)
+    assert isinstance(recipe, DistillRecipe)
+    assert recipe.grid == (8, 14, 14)
+    assert recipe.visible == 40
 
 
 @settings(max_examples=40)

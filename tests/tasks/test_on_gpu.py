@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.tasks.test_distill import SMALL_NOISE, golden_task, tiny_batch, tiny_task
 
 from tests.models.original import facts, small_clip
+from tests.tasks.distill.test_task import SMALL_NOISE, golden_task, tiny_batch, tiny_task
 
 pytestmark = pytest.mark.gpu
 

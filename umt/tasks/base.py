@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from umt.errors import ConfigError
 from umt.flags.flag_groups import Choice, FlagGroups
+from umt.flags.loading import LoadingConfig
+from umt.flags.optim import OptimConfig
+from umt.flags.run import CheckpointConfig, ParallelConfig, RuntimeConfig
 from umt.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -24,9 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from umt.evaluation.results import Results, Summary
-    from umt.flags.loading import LoadingConfig
-    from umt.flags.optim import OptimConfig
-    from umt.flags.run import CheckpointConfig, ParallelConfig, RuntimeConfig
     from umt.processes import World
 
 # Command -> its recipe, and what `umt --help` says of it.

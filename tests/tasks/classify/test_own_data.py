@@ -39,7 +39,7 @@ def finetune(*words: str) -> ClassifyRecipe:
 
 
 def chosen(config: ClassifyRecipe) -> dict[str, Any]:
-    return {choice.flag: choice.value for choice in config.chosen}
+    return {choice.flag: choice.value for choice in config.choices}
 
 
 def save(path: Path, *, classes: int = 5, **config: Any) -> None:
@@ -64,7 +64,7 @@ def test_a_flag_that_is_given_wins_and_others_follow_it(folder: Path) -> None:
 
 @pytest.mark.parametrize("flag", [["--data_set", "image_folder"], ["--nb_classes", "3"], ["--recipe_gpus", "8"]])
 def test_whoever_says_data_set_classes_or_recipe_says_the_rest_too(flag: list[str], folder: Path) -> None:
-    assert finetune(*flag).chosen == ()
+    assert finetune(*flag).choices == ()
 
 
 def test_auto_asks_for_it_beside_other_flags(folder: Path) -> None:
@@ -97,14 +97,14 @@ def test_what_was_chosen_is_printed_with_why(folder: Path) -> None:
 
 def test_a_dry_run_of_ones_own_data_says_the_command_that_gives_the_same_run(folder: Path) -> None:
     config = finetune()
-    words = " ".join(f"--{choice.flag} {choice.shown}" for choice in config.chosen)
+    words = " ".join(f"--{choice.flag} {choice.shown}" for choice in config.choices)
     again = parse("finetune", ["--data_path", "mine", *shlex.split(words)], files=False)
     assert again.values() == config.values()
 
 
 def test_a_list_that_counts_from_1_is_told(folder: Path) -> None:
     (folder / "train.csv").write_text("".join(f"run/{i}.mp4,{1 + i % 2}\n" for i in range(8)))
-    why = {choice.flag: choice.why for choice in finetune().chosen}
+    why = {choice.flag: choice.why for choice in finetune().choices}
     assert why["nb_classes"] == (
         "counted; 1 of them have no training video: the list seems to count from 1, labels start at 0"
     )
@@ -170,7 +170,7 @@ def test_a_run_that_goes_on_keeps_its_recipe_when_videos_come(folder: Path) -> N
         (folder / "run" / f"more{i}.mp4").touch()
     again = finetune()
     assert again.values() == first.values()
-    assert next(c.why for c in again.chosen if c.flag == "epochs").startswith("as outputs/mine-vit_tiny_patch8_64/")
+    assert next(c.why for c in again.choices if c.flag == "epochs").startswith("as outputs/mine-vit_tiny_patch8_64/")
     assert finetune("--no_auto_resume").optim.epochs != first.optim.epochs
 
 
@@ -199,7 +199,7 @@ def test_a_checkpoint_that_is_named_says_recipe_and_folder(testing: list[str], f
     made(folder, first)
     again = finetune("--resume", f"elsewhere/run/{own.LATEST}", *testing)
     assert (again.checkpoint.output_dir, again.optim.epochs) == ("elsewhere/run", 7)
-    assert len({choice.flag for choice in again.chosen}) == len(again.chosen)
+    assert len({choice.flag for choice in again.choices}) == len(again.choices)
 
 
 # ---- flags of one's own classes held against each other

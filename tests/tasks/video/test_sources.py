@@ -10,7 +10,7 @@ from umt.errors import AnnotationError, ConfigError
 from umt.run.command_line import parse
 from umt.run.plan import render_dry_run
 from umt.run.same_recipe import changes
-from umt.tasks.base import Recipe
+from umt.tasks.base import Recipe, recipe_class
 from umt.tasks.classify.lists import list_files, training_files
 from umt.tasks.video.sources import Source, sources
 
@@ -61,7 +61,7 @@ def test_what_does_not_fit_the_lists_is_refused(words: list[str], sentence: str)
 
 def test_finetuning_trains_on_all_folders_and_tests_on_the_first() -> None:
     config = finetune("--data_path", "one", "two")
-    assert [path for path, _ in training_files(config)] == ["one/train.csv", "two/train.csv"]
+    assert training_files(config) == ["one/train.csv", "two/train.csv"]
     assert [path for path, _ in list_files(config)] == [
         "one/train.csv", "two/train.csv", "one/val.csv", "one/test.csv",
     ]  # fmt: skip
@@ -118,8 +118,8 @@ def test_a_label_outside_the_classes_is_found_in_every_list(tmp_path: Path) -> N
 def test_a_run_goes_on_with_another_cache_but_not_with_other_draws() -> None:
     then = pretrain("--data_path", "a.csv", "b.csv").values()
     now = pretrain("--data_path", "/moved/a.csv", "/moved/b.csv", "--cache_dir", "/scratch").values()
-    assert changes("pretrain", then, now) == ([], [])
+    assert changes(recipe_class("pretrain"), then, now) == ([], [])
     for words in (["--data_weights", "2", "1"], ["--shard_shuffle", "2"]):
-        refused, _ = changes("pretrain", then, pretrain("--data_path", "a.csv", "b.csv", *words).values())
+        refused, _ = changes(recipe_class("pretrain"), then, pretrain("--data_path", "a.csv", "b.csv", *words).values())
         assert len(refused) == 1
         assert refused[0].startswith(words[0])

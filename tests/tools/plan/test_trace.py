@@ -15,7 +15,7 @@ from umt.models import create_model
 from umt.run.command_line import parse
 from umt.tasks.base import Recipe
 from umt.tools.plan.memory import GIB, parts
-from umt.tools.plan.trace import random_batch, recomputing, run_step, trace
+from umt.tools.plan.trace import make_task, random_batch, recomputing, run_step, trace
 
 TINY = "--model vit_tiny_patch8_64 --input_size 64 --num_frames 4 --tubelet_size 1 --batch_size 2 --nb_classes 16"
 BASE = "--model vit_base_patch16_224 --num_frames 2 --tubelet_size 1 --batch_size 1"
@@ -45,8 +45,6 @@ def test_a_step_without_data_keeps_what_a_real_one_keeps(task: str, flags: str, 
 
 def test_what_autograd_keeps_is_counted_without_the_weights() -> None:
     config = configured(BASE + " --mixup 0 --cutmix 0")
-    from umt.assemble.tasks import make_task
-
     task = make_task(config)
     task.model.train()
     kept: dict[int, int] = {}
@@ -159,8 +157,7 @@ def test_a_process_grows_by_the_modelled_peak(blocks: int) -> None:
     code = f"""
         import json
         from umt.run.command_line import parse
-        from umt.engine.runtime import Runtime
-        from umt.assemble.tasks import build_task
+        from umt.tools.plan.trace import make_task
         from umt.tools.plan.trace import make_optimizer, random_batch, recomputing
         import torch
         torch.set_num_threads(1)
@@ -168,7 +165,7 @@ def test_a_process_grows_by_the_modelled_peak(blocks: int) -> None:
         def kib(what):
             return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(what))
         before = kib("VmRSS")
-        task = build_task(config, Runtime()); task.model.train()
+        task = make_task(config); task.model.train()
         optimizer = make_optimizer(config, task)
         batch = random_batch(config)
         for _ in range(2):

@@ -42,14 +42,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     student = create_model("pretrain_umt_tiny_patch8_48")
     content = {
         "model": student.state_dict(),
-        "config": {"task": "pretrain", **(recipe_class("pretrain").from_values(run)).values()},
+        "config": {"task": "pretrain", **recipe_class("pretrain").from_values(run).values()},
     }
     torch.save(content, folder / "student.pth")
     classifier = create_model("vit_tiny_patch8_48", num_classes=3, init_scale=1.0)
     run = {"model": "vit_tiny_patch8_48", "input_size": 48, "num_frames": 8, "nb_classes": 3, "data_path": "x"}
     config = {
         "task": "finetune",
-        **(recipe_class("finetune").from_values(run)).values(),
+        **recipe_class("finetune").from_values(run).values(),
         "class_names": ["<b>run", "sit", "lie"],
     }
     torch.save({"model": classifier.state_dict(), "config": config}, folder / "classifier.pth")

@@ -41,7 +41,7 @@ def build_parts(recipe: ClassifyRecipe, place: Place, start: Start | None) -> Pa
         return _to_test(recipe, place, start)
     evaluation = recipe.evaluation
     videos = training_list(recipe)
-    settled = classes.settle(recipe, videos, start)
+    settled = classes.settle(recipe, classes.listed(recipe, videos), start)
     weights = classes.loss_weights(recipe, videos, settled.names, start)
     task = make_task(recipe, weights=start is None, classes=settled, loss_weights=weights)
     task.to(place.device)
@@ -67,7 +67,7 @@ def build_parts(recipe: ClassifyRecipe, place: Place, start: Start | None) -> Pa
 
 def _to_test(recipe: ClassifyRecipe, place: Place, start: Start | None) -> Parts:
     videos = evaluation_list(recipe, "test", place)
-    settled = classes.settle(recipe, videos, start)
+    settled = classes.settle(recipe, classes.listed(recipe, videos), start)
     task = make_task(recipe, weights=False)
     if start is None:
         loaded = load_finetuned(recipe, task.model, settled)

@@ -39,12 +39,11 @@ def listed(recipe: ClassifyRecipe, videos: VideoList) -> Order:
     )
 
 
-def settle(recipe: ClassifyRecipe, videos: VideoList, start: Start | None) -> Settled:
-    """The classes of a run on `videos` that begins with `start`, or with the weights of --finetune.
+def settle(recipe: ClassifyRecipe, order: Order, start: Start | None = None) -> Settled:
+    """The classes of a run on lists of `order` that begins with `start`, or with the weights of --finetune.
 
     Raises CheckpointError where the weights number classes as the lists do not.
     """
-    order = listed(recipe, videos)
     settled = _with_head(recipe, order) if start is None else _with_checkpoint(start, order)
     if settled.warning:
         log.warning(settled.warning)

@@ -11,8 +11,8 @@ KIND = Kind(about="classification of clips", task="umt.tasks.classify.kind:task_
 
 
 def task_from_record(record: Mapping[str, Any]) -> Task:
-    """The task of a checkpoint's record, its classifier with new weights, or those of --finetune."""
+    """The task of a checkpoint's record, its classifier with new weights."""
     from umt.tasks.classify.build import make_task
     from umt.tasks.classify.recipe import ClassifyRecipe
 
-    return make_task(ClassifyRecipe.from_record(record), loss_weights=record.get("loss_weights"))
+    return make_task(ClassifyRecipe.from_record(record), weights=False, loss_weights=record.get("loss_weights"))
