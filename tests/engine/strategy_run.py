@@ -17,7 +17,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from umt import randomness
-from umt.data.loading.batch import Batch
-from umt.data.loading.clips import Failure, Sample
+from umt.data.loading.batch import Failure
+from umt.data.loading.clip_batch import ClipBatch, collate
+from umt.data.loading.clips import Sample
 from umt.data.loading.loaders import TrainLoader
 from umt.engine import runtime
 from umt.engine.logs import RunLog
@@ -59,6 +60,12 @@ class SyntheticClips:
     def __len__(self) -> int:
         return 64
 
+    def fetch_ahead(self, rows: Sequence[int]) -> None:
+        """Nothing is far away."""
+
+    def collate(self, samples: list[Sample], failures: list[Failure]) -> ClipBatch:
+        return collate(samples, failures)
+
     def read(self, epoch: int, row: int) -> tuple[list[Sample], list[Failure]]:
         rng = randomness.generator(0, epoch, row)
         label = row % CLASSES
@@ -82,7 +89,7 @@ class Data:
         self.rows: dict[int, list[int]] = {}
         self.folder, self.rank, self.accumulation = folder, world.rank, accumulation
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
         for micro, batch in enumerate(self.loader.batches(epoch, start), start):
             if micro == KEPT * self.accumulation != start and self.rank == 0:
                 shutil.copy(self.folder / "checkpoint-latest.pth", self.folder / "after3.pth")

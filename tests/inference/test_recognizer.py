@@ -11,7 +11,7 @@ import torch
 from tests.inference.tiny import DESCRIPTION, NAMES, checkpoint, tiny
 from tests.videos import played, render
 from umt.data.lists.annotations import VideoList
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.data.loading.clips import Videos, ViewClips, views_sampler
 from umt.data.loading.loaders import TestLoader
 from umt.data.transforms.pipelines import TestTransform
@@ -27,7 +27,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return render(tmp_path_factory.mktemp("videos") / "a.mp4", frames=40, width=96, height=72)
 
 
-def views_in_a_test(model: Recognizer, video: Path, clips: int, crops: int) -> Batch:
+def views_in_a_test(model: Recognizer, video: Path, clips: int, crops: int) -> ClipBatch:
     """What `umt test` makes of the video, by its own loader."""
     made = model.description
     rows = ViewClips(

@@ -8,6 +8,7 @@ group, so a plain `python` needs no launcher.
 from __future__ import annotations
 
 import datetime
+import inspect
 import logging
 import os
 import re
@@ -96,13 +97,15 @@ class Runtime:
         """`model` ready to train: DistributedDataParallel where there are several processes, itself otherwise."""
         if not dist.is_initialized():
             return model
-        # Buffers are fixed tables, equal everywhere; broadcasting them at every forward would also hang ranks whose
-        # validation has fewer batches.
+        # Each process keeps the buffers that its samples move (engine/buffers.py); exchanging them at every forward
+        # would also hang ranks whose validation has fewer batches. PyTorch 2.15 renamed the flag.
+        renamed = "forward_sync_buffers" in inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        apart: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
         return nn.parallel.DistributedDataParallel(
             model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            **apart,
         )
 
     def seed(self, value: int) -> None:

@@ -9,6 +9,7 @@ A kind of work is a folder with a `Recipe` (its flags, what they must satisfy, a
 from __future__ import annotations
 
 import importlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ class Task(ABC):
 
     def alone(self, batch: Any, index: int) -> Any:
         """Sample `index` as a batch whose training loss is that sample's, for the report on a step that failed."""
-        return batch[index : index + 1]
+        return next(iter(itertools.islice(batch.parts(1), index, None)))
 
     def batch_from(self, state: Mapping[str, Any]) -> Any:
         """The batch that gave `Batch.state_dict`."""

@@ -15,8 +15,8 @@ from umt.data.lists.holding_out import held_out
 from umt.data.lists.label_sets import LabelSets, joined
 from umt.data.lists.named import ListClasses, read_own, words_form
 from umt.data.lists.video_list import VideoList
+from umt.data.loading.clip_batch import collate
 from umt.data.loading.clips import Sample
-from umt.data.loading.loaders import collate
 from umt.data.loading.mixing import MixedList
 from umt.errors import AnnotationError, ConfigError
 

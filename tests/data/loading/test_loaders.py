@@ -15,7 +15,7 @@ import torch
 
 from umt.data.lists.annotations import VideoList, read_list
 from umt.data.loading import clips
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import EvalLoader, TestLoader, TrainLoader, Workers
 from umt.data.transforms.erasing import draw_erase_box
@@ -47,14 +47,14 @@ def views_of(folder: Path, *, lenient: bool = False, **options: object) -> TestL
     return TestLoader(made, **options)  # type: ignore[arg-type]
 
 
-def assert_same(one: Iterable[Batch], other: Iterable[Batch]) -> None:
+def assert_same(one: Iterable[ClipBatch], other: Iterable[ClipBatch]) -> None:
     for a, b in zip(one, other, strict=True):
-        for field in dataclasses.fields(Batch):
+        for field in dataclasses.fields(ClipBatch):
             left, right = getattr(a, field.name), getattr(b, field.name)
             assert torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right, field.name
 
 
-def two_epochs(folder: Path, workers: Workers) -> list[Batch]:
+def two_epochs(folder: Path, workers: Workers) -> list[ClipBatch]:
     loader = training(folder, workers=workers)
     try:
         return [*loader.batches(0), *loader.batches(1)]

@@ -7,7 +7,7 @@ import torch
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
 from tests.models.original import classifier_clip, facts, small_classifier
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.data.transforms.mixup import ClipMixup
 from umt.data.transforms.normalize import normalize
 from umt.errors import ConfigError
@@ -22,9 +22,9 @@ def tiny_task(**options: Any) -> Classify:
     return Classify(create_model("vit_tiny_patch8_64", num_classes=5, init_scale=1.0), **options)
 
 
-def tiny_batch(erase: torch.Tensor | None = None) -> Batch:
+def tiny_batch(erase: torch.Tensor | None = None) -> ClipBatch:
     number = torch.arange(4)
-    return Batch(
+    return ClipBatch(
         video=torch.randint(0, 256, (4, 3, 8, 64, 64), generator=torch.Generator().manual_seed(1), dtype=torch.uint8),
         label=number,
         row=number,
@@ -161,7 +161,7 @@ def test_a_hard_label_and_its_soft_target_weigh_the_same() -> None:
     )
 
 
-def multi_batch() -> Batch:
+def multi_batch() -> ClipBatch:
     batch = tiny_batch()
     batch.label = torch.tensor([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1]]).float()
     return batch
@@ -204,7 +204,7 @@ def test_the_first_loss_outlives_a_restart() -> None:
     assert again.first_loss == first
 
 
-def batch_of_other_clips() -> Batch:
+def batch_of_other_clips() -> ClipBatch:
     batch = tiny_batch()
     batch.video = 255 - batch.video
     return batch

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.models.original import arrays, clip, facts, filled, small_clip, small_student, small_teacher, small_visible
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.errors import ConfigError
 from umt.models import create_model
 from umt.optim.build import apply_schedule, create_optimizer
@@ -37,10 +37,10 @@ def tiny_task(seed: int = 0, **options: Any) -> Distill:
     return Distill(student, create_model("clip_tiny_patch8_64"), **options)
 
 
-def tiny_batch(clips: int = 2) -> Batch:
+def tiny_batch(clips: int = 2) -> ClipBatch:
     draw = torch.Generator().manual_seed(1)
     number = torch.arange(clips)
-    return Batch(
+    return ClipBatch(
         video=torch.randint(0, 256, (clips, 3, 8, 64, 64), generator=draw, dtype=torch.uint8),
         label=number,
         row=number,

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.data.transforms.erasing import MODES, erase
 from umt.data.transforms.normalize import normalize
 from umt.errors import ConfigError
-from umt.tasks.base import StepOutput, Task
+from umt.tasks.base import StepOutput
+from umt.tasks.video.task import ClipTask
 
 Mixup = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """(video (B, 3, T, H, W), label (B,) or (B, K), seed) -> mixed video and soft targets (B, K), smoothing included."""
@@ -54,7 +55,7 @@ def multi_label_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0, wei
         return F.binary_cross_entropy_with_logits(logits.float(), smooth, pos_weight=weights)
 
 
-class Classify(Task):
+class Classify(ClipTask):
     """Trains and evaluates `model`: video (B, 3, T, H, W) -> logits (B, K).
 
     Args:
@@ -95,7 +96,7 @@ class Classify(Task):
         super().to(device)
         self.class_weights = None if self.class_weights is None else self.class_weights.to(device)
 
-    def training_step(self, batch: Batch, seed: int) -> StepOutput:
+    def training_step(self, batch: ClipBatch, seed: int) -> StepOutput:
         """Normalise, erase, mix, classify. `acc1` (percent) is among the metrics where labels are hard."""
         video, target = normalize(batch.video), batch.label
         if batch.erase is not None:
@@ -112,9 +113,13 @@ class Classify(Task):
             metrics["acc1"] = 100 * (logits.detach().argmax(-1) == target).float().mean()
         return StepOutput(loss, metrics)
 
-    def evaluation_step(self, batch: Batch) -> Tensor:
+    def evaluation_step(self, batch: ClipBatch) -> Tensor:
         """Logits (B, K) float32 of each clip. Whoever calls it has put the model into evaluation mode."""
         return self.model(normalize(batch.video)).float()
+
+    def alone(self, batch: ClipBatch, index: int) -> ClipBatch:
+        """The clip twice, since mixup wants pairs: mixed with itself it is unchanged."""
+        return batch[index : index + 1].twice()
 
     @property
     def first_loss(self) -> float | None:

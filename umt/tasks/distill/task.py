@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.data.masking import visible_count, visible_tokens
 from umt.data.transforms.normalize import normalize
 from umt.errors import ConfigError
 from umt.models.student import Student
 from umt.models.teacher import Teacher, as_module
-from umt.tasks.base import StepOutput, Task
+from umt.tasks.base import StepOutput
+from umt.tasks.video.task import ClipTask
 
 LOSSES = ("l2", "mse", "smooth_l1")
 
@@ -38,7 +39,7 @@ def alignment_loss(prediction: Tensor, target: Tensor, kind: str = "l2") -> Tens
     raise ConfigError(f"--clip_loss_type ({kind}) is not a loss. Choose one of {', '.join(LOSSES)}.")
 
 
-class Distill(Task):
+class Distill(ClipTask):
     """Pretrains `student` against the frozen `teacher`.
 
     Args:
@@ -76,7 +77,7 @@ class Distill(Task):
         self.loss = loss
         self.loss_weight = loss_weight
 
-    def training_step(self, batch: Batch, seed: int) -> StepOutput:
+    def training_step(self, batch: ClipBatch, seed: int) -> StepOutput:
         """Loss of one micro-batch. `seed` is not used: what is random in a mask is the batch's noise."""
         return self.align(normalize(batch.video), batch.noise)
 

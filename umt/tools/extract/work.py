@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.data.loading.loaders import Work, Workers
 from umt.inference import feature_files
 from umt.inference.extraction import Extractor
@@ -249,7 +249,7 @@ def _row(clips: ClipParts, row: int, length: int, parts: list[dict[str, Tensor]]
     return Row(row, videos.path(row), int(videos.labels[row]), clips.sample(length).astype(np.int32), layers)
 
 
-def _unread(row: int, batch: Batch) -> Unread:
+def _unread(row: int, batch: ClipBatch) -> Unread:
     failure = batch.failures[0]
     log.warning("%s", failure["cause"])
     return Unread(row, str(failure["path"]), str(failure["cause"]))

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.engine.runtime import Runtime
 from umt.layers import attention
 from umt.optim.build import create_optimizer
@@ -193,7 +193,7 @@ def run_step(config: Any, *, precision: str, gpu: bool = False) -> Step:
     )
 
 
-def _count_flops(task: Task, batch: Batch, runtime: Runtime) -> tuple[int, int]:
+def _count_flops(task: Task, batch: ClipBatch, runtime: Runtime) -> tuple[int, int]:
     """FLOPs of the forward pass and of the whole micro-batch. A pass of its own: the counter keeps tensors alive."""
     counter = FlopCounterMode(display=False)
     with counter:
@@ -225,7 +225,7 @@ def make_optimizer(config: Any, task: Task) -> torch.optim.Optimizer:
     )
 
 
-def random_batch(config: Any, device: torch.device | str = "cpu") -> Batch:
+def random_batch(config: Any, device: torch.device | str = "cpu") -> ClipBatch:
     """A micro-batch of the run's shape: --batch_size x --num_sample clips of noise."""
     clips, size = config.optim.batch_size * config.data.num_sample, config.model.input_size
     key = torch.zeros(clips, dtype=torch.int64)
@@ -237,7 +237,7 @@ def random_batch(config: Any, device: torch.device | str = "cpu") -> Batch:
     label = key
     if isinstance(config, ClassifyRecipe) and config.data.multi_label:
         label = torch.zeros(clips, config.data.nb_classes)
-    return Batch(video=video, label=label.to(device), row=key, copy=key, clip=key, crop=key, seed=key, noise=noise)
+    return ClipBatch(video=video, label=label.to(device), row=key, copy=key, clip=key, crop=key, seed=key, noise=noise)
 
 
 def recomputing(config: Any, blocks: int) -> Any:
