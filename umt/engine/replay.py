@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.engine import checkpoints
 from umt.engine.runtime import Runtime
 from umt.errors import CheckpointError

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import torch
 
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.engine import checkpoints, runtime
 from umt.engine.ema import Ema
 from umt.engine.faults import Faults, NonFiniteError

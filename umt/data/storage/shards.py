@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.data.lists.video_list import VideoList
 from umt.data.storage import remote
 from umt.data.storage.urls import is_url, join
-from umt.data.video_list import VideoList
 from umt.errors import AnnotationError
 
 INDEX = "shards.idx"
