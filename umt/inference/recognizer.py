@@ -34,6 +34,7 @@ from umt.models.description import Description, Sampling
 from umt.models.pretrained import load_pretrained
 from umt.models.specs import image_shape
 
+__all__ = ["Recognizer", "load"]
 log = logging.getLogger(__name__)
 
 
