@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from umt.errors import ConfigError
+from umt.errors import ConfigError, install
 from umt.flags.optim import OptimConfig
 from umt.flags.run import ParallelConfig
 
@@ -174,7 +174,7 @@ def check_installed() -> None:
     if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
             "--enable_deepspeed needs DeepSpeed, which is not installed. "
-            "Install it with pip install 'umt[deepspeed]', or leave the flag out."
+            f"Install it with {install('deepspeed')}, or leave the flag out."
         )
 
 
