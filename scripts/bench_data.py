@@ -38,14 +38,14 @@ import numpy as np
 import torch
 from bench_decode import render
 
-from umt.data import clips
-from umt.data.annotations import VideoList
-from umt.data.clips import TrainClips, Videos, ViewClips
-from umt.data.loaders import collate
-from umt.data.memory import keep_freed_memory
-from umt.data.reader import ORDER, available, choose, open_video
+from umt.data.lists.annotations import VideoList
+from umt.data.loading import clips
+from umt.data.loading.clips import TrainClips, Videos, ViewClips
+from umt.data.loading.loaders import collate
+from umt.data.loading.memory import keep_freed_memory
 from umt.data.transforms.erasing import draw_erase_box
 from umt.data.transforms.pipelines import FinetuneTransform, PretrainTransform, TestTransform
+from umt.data.video.reader import ORDER, available, choose, open_video
 from umt.randomness import generator
 
 HEADINGS = (

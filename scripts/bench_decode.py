@@ -27,9 +27,10 @@ import av
 import cv2
 import numpy as np
 
-from umt.data import h264, sampling
-from umt.data.pyav_readers import PyAV
-from umt.data.reader import ORDER, available, open_video
+from umt.data import sampling
+from umt.data.video import h264
+from umt.data.video.pyav_readers import PyAV
+from umt.data.video.reader import ORDER, available, open_video
 from umt.randomness import generator
 
 LENGTH = 300

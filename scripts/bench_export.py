@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from umt.models import create_model
-from umt.models.hub import described
-from umt.weights.export.graphs import example, save_program, trace
-from umt.weights.export.graphs import save_onnx as write_onnx
+from umt.models.files.hub import described
+from umt.tools.export.graphs import example, save_program, trace
+from umt.tools.export.graphs import save_onnx as write_onnx
 
 Way = Callable[[Tensor], Tensor]
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from umt.data import parquet_list
-from umt.data.annotations import count_rows, read_list
-from umt.data.list_lines import Row
-from umt.datasets.check import main as check
+from umt.data.lists import parquet as parquet_list
+from umt.data.lists.annotations import count_rows, read_list
+from umt.data.lists.lines import Row
+from umt.tools.data.check import main as check
 
 CLASSES = 710
 

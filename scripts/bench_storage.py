@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from umt.data.annotations import VideoList, read_list
-from umt.data.clips import Videos
+from umt.data.lists.annotations import VideoList, read_list
+from umt.data.loading.clips import Videos
 from umt.data.sampling import sparse_val
 from umt.data.storage.cache import Cache
 from umt.data.storage.source import storage_of
-from umt.datasets.shard import shard
+from umt.tools.data.shard import shard
 
 ROUNDS = 7
 

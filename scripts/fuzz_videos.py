@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 from tests.damaged import DAMAGES, WHOLE, sources, variant
-from umt.data.reader import ORDER, available, choose, open_video
+from umt.data.video.reader import ORDER, available, choose, open_video
 from umt.errors import VideoError
 
 DECODED, NAMED = "decoded", "named"

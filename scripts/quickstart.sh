@@ -31,12 +31,12 @@ say() { printf '\n%s\n' "$*"; }
 
 if [[ ! -e $data/labels.txt ]]; then
     say "1/7  Rendering the moving shapes: 16 classes, what is seen x how it moves"
-    "$PYTHON" -m umt.quickstart.shapes --output "$data" --seed "$seed"
+    "$PYTHON" -m umt.tools.quickstart.shapes --output "$data" --seed "$seed"
 fi
 
 if [[ ! -e $output/teacher/teacher.pth ]]; then
     say "2/7  Training a tiny image teacher on single frames"
-    "$PYTHON" -m umt.quickstart.teacher --output "$output/teacher/teacher.pth" --seed "$seed"
+    "$PYTHON" -m umt.tools.quickstart.teacher --output "$output/teacher/teacher.pth" --seed "$seed"
 fi
 
 say "3/7  Pretraining a student: it sees a fifth of the tokens and predicts the teacher's features there"
@@ -75,5 +75,5 @@ if [[ ! -e $output/probe/results.json ]]; then
 fi
 
 say "7/7  The report"
-"$PYTHON" -m umt.quickstart.report --folder "$output"
+"$PYTHON" -m umt.tools.quickstart.report --folder "$output"
 echo "Done in $((SECONDS - started)) s."

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 
 
 def assert_same(one: Iterable[Batch], other: Iterable[Batch]) -> None:

@@ -23,15 +23,15 @@ from umt.errors import EXIT_PREEMPTED, ConfigError, PeerLostError, PreemptedErro
 
 # Command -> module, which has `main(argv) -> exit code` and is imported when it is asked for, and what it is for.
 _TOOLS = {
-    "data": ("umt.datasets.command", "data sets: prepare, transcode, check, shard, show"),
-    "weights": ("umt.weights.command", "weights of others: the visual tower of a CLIP as a teacher"),
-    "predict": ("umt.applications.predict.command", "what is in videos: classes of the whole, or of a sliding window"),
-    "extract": ("umt.applications.extract.command", "features of the videos of a list, with their recipe"),
-    "probe": ("umt.applications.probe", "kNN, linear and attentive probes on frozen features"),
-    "visualize": ("umt.applications.visualize.command", "what teacher and model look at, as pictures and a page"),
-    "ensemble": ("umt.results.ensemble", "one answer from several tests, with the gain per member"),
-    "verify": ("umt.results.verify", "test a checkpoint and hold it against its published number"),
-    "export": ("umt.weights.export.command", "weights for others: safetensors, ONNX, torch.export, original"),
+    "data": ("umt.tools.data.command", "data sets: prepare, transcode, check, shard, show"),
+    "weights": ("umt.tools.weights.command", "weights of others: the visual tower of a CLIP as a teacher"),
+    "predict": ("umt.tools.predict.command", "what is in videos: classes of the whole, or of a sliding window"),
+    "extract": ("umt.tools.extract.command", "features of the videos of a list, with their recipe"),
+    "probe": ("umt.tools.probe", "kNN, linear and attentive probes on frozen features"),
+    "visualize": ("umt.tools.visualize.command", "what teacher and model look at, as pictures and a page"),
+    "ensemble": ("umt.tools.ensemble.command", "one answer from several tests, with the gain per member"),
+    "verify": ("umt.tools.verify.command", "test a checkpoint and hold it against its published number"),
+    "export": ("umt.tools.export.command", "weights for others: safetensors, ONNX, torch.export, original"),
 }
 _COMMANDS = ("pretrain", "finetune", "test", "replay", "plan", "doctor", *_TOOLS)
 
@@ -63,14 +63,14 @@ def run(argv: Sequence[str]) -> None:
     elif command == "replay":
         _replay(rest)
     elif command == "plan":
-        from umt.sizing.command import plan_command
+        from umt.tools.plan.command import plan_command
 
         print(plan_command(rest))
     elif command in _TOOLS:
         if code := importlib.import_module(_TOOLS[command][0]).main(rest):
             raise SystemExit(code)
     elif command == "doctor":
-        from umt.doctor import examine
+        from umt.tools.doctor import examine
 
         text, healthy = examine(rest)
         print(text)
@@ -91,7 +91,7 @@ def run(argv: Sequence[str]) -> None:
                 try:
                     execute(config, preemption)
                 except (RuntimeError, MemoryError) as error:
-                    from umt.sizing.out_of_memory import explain, is_out_of_memory
+                    from umt.tools.plan.out_of_memory import explain, is_out_of_memory
 
                     if not is_out_of_memory(error):
                         raise

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from umt.config.cli import parse, render_dry_run
 from umt.config.plan import Plan, plan, world_size_from
-from umt.data import parquet_list
-from umt.data.list_lines import Row
+from umt.data.lists import parquet as parquet_list
+from umt.data.lists.lines import Row
 from umt.errors import ConfigError
 
 

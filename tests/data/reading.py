@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umt.data.reader import open_video
+from umt.data.video.reader import open_video
 
 
 def read(path: Path, decoder: str, seed: int) -> tuple[list[int], np.ndarray]:

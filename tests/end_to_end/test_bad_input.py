@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.data.test_pool import hanging
+from tests.data.loading.test_pool import hanging
 from tests.end_to_end.conftest import Command, Data, environment, with_flags
 from umt.__main__ import main
 from umt.models import create_model

@@ -18,9 +18,9 @@ from umt.assemble.tasks import load_finetuned
 from umt.config.cli import parse
 from umt.config.schema import FinetuneConfig
 from umt.data import labels
-from umt.data.label_order import Order
+from umt.data.labels.label_order import Order
 from umt.models import create_model
-from umt.models.weights import read_head
+from umt.models.files.weights import read_head
 
 NAMES = ["juggling", "cooking", "yoga", "zumba"]
 TINY = {"image_size": 64, "num_frames": 8, "tubelet_size": 1}

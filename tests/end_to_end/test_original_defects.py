@@ -22,9 +22,9 @@ from tests.videos import picture, render
 from umt.__main__ import main
 from umt.config.cli import parse
 from umt.config.plan import plan
-from umt.data.annotations import read_list
-from umt.data.clips import TrainClips, Videos, ViewClips, training_sampler, validation_sampler
-from umt.data.loaders import TrainLoader
+from umt.data.lists.annotations import read_list
+from umt.data.loading.clips import TrainClips, Videos, ViewClips, training_sampler, validation_sampler
+from umt.data.loading.loaders import TrainLoader
 from umt.data.transforms.pipelines import EvalTransform, PretrainTransform
 from umt.errors import VideoError
 from umt.evaluation.scores import ViewScores

@@ -48,7 +48,7 @@ def test_an_hour_of_video_is_gone_through_in_the_memory_of_a_minute(tmp_path: Pa
     for name, seconds in (("minute", 60), ("hour", 3600)):
         video = render(tmp_path / f"{name}.mp4", frames=seconds * 5, fps=5, width=64, height=48, gop=50)
         code = (
-            "import resource, sys; from umt.applications.predict.command import main; "
+            "import resource, sys; from umt.tools.predict.command import main; "
             f"main([{str(video)!r}, '--checkpoint', {str(weights)!r}, '--device', 'cpu', '--precision', 'fp32', "
             f"'--window', '4', '--json', {str(tmp_path / name)!r}]); "
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

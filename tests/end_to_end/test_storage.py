@@ -18,11 +18,11 @@ from umt.assemble.data import evaluation_list, train_loader, training_list
 from umt.config.cli import parse
 from umt.config.plan import plan
 from umt.config.schema import FinetuneConfig
-from umt.data.loaders import TestLoader, TrainLoader
-from umt.datasets.shard import shard
+from umt.data.loading.loaders import TestLoader, TrainLoader
 from umt.engine import checkpoints
 from umt.engine.runtime import Runtime
 from umt.errors import AnnotationError, ConfigError
+from umt.tools.data.shard import shard
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,9 @@ from torch.optim import Optimizer
 from umt import randomness
 from umt.config.deepspeed import deepspeed_json
 from umt.config.schema import build
-from umt.data.batch import Batch
-from umt.data.clips import Failure, Sample
-from umt.data.loaders import TrainLoader
+from umt.data.loading.batch import Batch
+from umt.data.loading.clips import Failure, Sample
+from umt.data.loading.loaders import TrainLoader
 from umt.engine import runtime
 from umt.engine.logs import RunLog
 from umt.engine.runtime import Runtime

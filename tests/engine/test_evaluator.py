@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.engine.tiny_evaluation import CLASSES, CLIPS, CROPS, VIDEOS, empty_scores, score_all, task, views
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.data.transforms.normalize import normalize
 from umt.engine.evaluator import SCORES_FILE, run_test, validate, weights_digest
 from umt.errors import UserError

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.engine import tiny_run
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.engine import checkpoints, replay
 from umt.engine.ema import Ema
 from umt.engine.runtime import Runtime

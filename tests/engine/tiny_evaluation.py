@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.engine.evaluator import TestResult, run_test, validate, weights_digest
 from umt.errors import UserError
 from umt.evaluation.scores import ViewScores

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from umt import randomness
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.engine import checkpoints, runtime
 from umt.engine.ema import Ema
 from umt.engine.logs import RunLog, setup_console

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.inference.tiny import DESCRIPTION, tiny
 from tests.videos import played, render
-from umt.data.annotations import VideoList
-from umt.data.clips import Videos
+from umt.data.lists.annotations import VideoList
+from umt.data.loading.clips import Videos
 from umt.data.transforms.pipelines import TestTransform
 from umt.errors import ConfigError
 from umt.inference.extraction import Extractor, usual_layer

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.videos import played, render
-from umt.data.mp4 import plain_index
-from umt.data.reader import open_video
+from umt.data.video.mp4 import plain_index
+from umt.data.video.reader import open_video
 from umt.errors import ConfigError
 from umt.inference.views import Views
 from umt.inference.windows import each, frame_times, spans, windows

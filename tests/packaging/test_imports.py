@@ -21,20 +21,20 @@ HEAVY = [
 ]
 WITHOUT_TORCH = [
     "umt.__main__",
-    "umt.applications.extract.command",
-    "umt.applications.predict.command",
+    "umt.tools.extract.command",
+    "umt.tools.predict.command",
     "umt.config",
     "umt.config.cli",
     "umt.config.schema",
     "umt.data.catalog",
-    "umt.datasets.command",
-    "umt.datasets.prepare",
+    "umt.tools.data.command",
+    "umt.tools.data.prepare",
     "umt.errors",
     "umt.models.specs",
     "umt.optim.schedule",
-    "umt.results.ensemble",
-    "umt.results.verify",
-    "umt.weights.export.command",
+    "umt.tools.ensemble.command",
+    "umt.tools.verify.command",
+    "umt.tools.export.command",
 ]
 
 

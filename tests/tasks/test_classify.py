@@ -7,7 +7,7 @@ import torch
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
 from tests.models.original import classifier_clip, facts, small_classifier
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.data.transforms.mixup import ClipMixup
 from umt.data.transforms.normalize import normalize
 from umt.errors import ConfigError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.models.original import arrays, clip, facts, filled, small_clip, small_student, small_teacher, small_visible
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.errors import ConfigError
 from umt.models import create_model
 from umt.optim.build import apply_schedule, create_optimizer

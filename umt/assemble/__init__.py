@@ -21,9 +21,9 @@ from umt.assemble.weights import at_hand, started_from
 from umt.config import recipe
 from umt.config.plan import RANDOM_START, Plan, describe, plan
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
-from umt.data.balance import balance_of
-from umt.data.label_order import Order, Settled
-from umt.data.loaders import TrainLoader
+from umt.data.labels.label_order import Order, Settled
+from umt.data.lists.balance import balance_of
+from umt.data.loading.loaders import TrainLoader
 from umt.engine import checkpoints, logs, record, replay, runtime
 from umt.engine import preemption as preemption_of
 from umt.engine.preemption import Preemption

@@ -10,14 +10,15 @@ from typing import Any
 from umt.config.lists import sources
 from umt.config.recipe_flags import CLASS_WEIGHTS
 from umt.config.schema import FinetuneConfig
-from umt.data import label_order, labels
-from umt.data.balance import balance_of
-from umt.data.label_order import Order, Settled
-from umt.data.mixing import MixedList
-from umt.data.video_list import VideoList
+from umt.data import labels
+from umt.data.labels import label_order
+from umt.data.labels.label_order import Order, Settled
+from umt.data.lists.balance import balance_of
+from umt.data.lists.video_list import VideoList
+from umt.data.loading.mixing import MixedList
 from umt.engine import checkpoints
 from umt.engine.runtime import Runtime
-from umt.models.weights import read_head
+from umt.models.files.weights import read_head
 from umt.tasks.class_weights import class_weights, positive_weights, read_weights
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ import numpy as np
 
 from umt.config.schema import FinetuneConfig
 from umt.data import catalog
-from umt.data.balance import Balance, balance_of
-from umt.data.video_list import VideoList
+from umt.data.lists.balance import Balance, balance_of
+from umt.data.lists.video_list import VideoList
 from umt.engine import checkpoints
 from umt.engine.evaluator import SCORES_FILE, TestResult
 from umt.engine.progress import Progress

@@ -7,13 +7,13 @@ import functools
 
 from umt.config.lists import sources
 from umt.config.schema import Config, DataConfig
-from umt.data.clips import Videos
-from umt.data.epoch_order import ByShard, EpochOrder, Mixed, Shuffled
-from umt.data.mixing import MixedList, MixedVideos, mixed
+from umt.data.lists.video_list import VideoList
+from umt.data.loading.clips import Videos
+from umt.data.loading.epoch_order import ByShard, EpochOrder, Mixed, Shuffled
+from umt.data.loading.mixing import MixedList, MixedVideos, mixed
 from umt.data.storage.cache import Cache
 from umt.data.storage.source import Storage, storage_of
 from umt.data.storage.urls import is_url
-from umt.data.video_list import VideoList
 from umt.engine.runtime import Runtime
 from umt.errors import ConfigError
 

@@ -11,12 +11,12 @@ import torch
 from umt import randomness
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig, build, flatten
 from umt.data import catalog
-from umt.data.label_order import Settled
+from umt.data.labels.label_order import Settled
 from umt.data.transforms.mixup import ClipMixup
 from umt.engine.runtime import Runtime
 from umt.models import LoadReport, create_model, create_teacher, load_weights
+from umt.models.files.weights import read_head
 from umt.models.freezing import freeze_blocks
-from umt.models.weights import read_head
 from umt.tasks.base import Task
 from umt.tasks.classify import Classify
 from umt.tasks.distill import Distill

@@ -16,8 +16,8 @@ from umt.assemble import classes
 from umt.assemble.data import evaluation_list, test_loader, validation_loader
 from umt.assemble.tasks import load_finetuned
 from umt.config.schema import FinetuneConfig
-from umt.data.annotations import VideoList
-from umt.data.label_order import Order, Settled
+from umt.data.labels.label_order import Order, Settled
+from umt.data.lists.annotations import VideoList
 from umt.engine import checkpoints, evaluator, logs, runtime
 from umt.engine.runtime import Runtime
 from umt.engine.watch import VALIDATION, Watch

@@ -20,7 +20,8 @@ from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfi
 from umt.data import catalog
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, CheckpointError, ConfigError, OutputError
-from umt.models import fetch, published, timm_names
+from umt.models import timm_names
+from umt.models.files import fetch, published
 from umt.models.specs import SPECS, ModelSpec
 from umt.optim.schedule import warmup_length
 
@@ -347,8 +348,8 @@ def _check_path(config: Config, given: str) -> None:
 def _check_lines(config: Config) -> None:
     """Reads the lists before torch is imported, and before a launcher starts processes that would all say the same."""
     from umt.config.reading import read_split  # here, because numpy comes with it
-    from umt.data import label_order
-    from umt.data.annotations import read_list
+    from umt.data.labels import label_order
+    from umt.data.lists.annotations import read_list
 
     data = config.data
     if isinstance(config, PretrainConfig):
@@ -370,7 +371,7 @@ def _check_lines(config: Config) -> None:
 def _check_classes(config: FinetuneConfig) -> None:
     """One's own videos: that every class has one to learn from."""
     from umt.config.reading import read_split  # here, because numpy comes with them
-    from umt.data.own_folder import require_readable
+    from umt.data.lists.own_folder import require_readable
 
     require_readable(read_split(config, "train", lists.sources(config.data)[0]), config.data.decoder)
 

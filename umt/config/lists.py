@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 
 from umt.config.schema import Config, DataConfig, FinetuneConfig, PretrainConfig
-from umt.data.split_files import SPLITS, SplitFile, split_file
+from umt.data.lists.split_files import SPLITS, SplitFile, split_file
 from umt.data.storage.urls import is_url, join
 from umt.errors import ConfigError
 

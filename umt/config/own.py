@@ -17,7 +17,7 @@ from umt.config import small_data
 from umt.config.schema import Choice
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, ConfigError
-from umt.models.peek import Start, peek
+from umt.models.files.peek import Start, peek
 from umt.models.specs import SPECS
 
 AUTO = "auto"
@@ -77,7 +77,7 @@ class _Choices:
 
 def complete(values: Mapping[str, Any], *, world_size: int = 1) -> tuple[dict[str, Any], tuple[Choice, ...]]:
     """`values` with everything that was chosen beside them, and these choices. Raises AnnotationError, ConfigError."""
-    from umt.data.own_folder import Columns, Found, look  # here, because numpy comes with it
+    from umt.data.lists.own_folder import Columns, Found, look  # here, because numpy comes with it
 
     given = {name: value for name, value in values.items() if (name, value) != ("data_set", AUTO)}
     choices = _Choices(given, [])

@@ -18,11 +18,11 @@ from umt.config.lists import list_files, sources, training_files
 from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfig
 from umt.cores import usable_cores
 from umt.data import catalog
-from umt.data.label_order import agreed, of_list
+from umt.data.labels.label_order import agreed, of_list
 from umt.data.storage.urls import is_url
 from umt.errors import ConfigError
 from umt.models import timm_names
-from umt.models.fetch import is_remote
+from umt.models.files.fetch import is_remote
 from umt.optim.schedule import clips_per_step, scaled_lr, steps_per_epoch, warmup_length
 
 
@@ -151,12 +151,14 @@ def training_videos(config: Config) -> tuple[int | None, str]:
         read = [read_split(config, "train", source) for source in sources(config.data)]
         return sum(map(len, read)), read[0].note.rstrip(".") or f"counted in {' and '.join(given)}"
     if folders and given[0] and all(map(os.path.isdir, given)):
-        from umt.data.annotations import read_folders  # here, because numpy comes with it and takes half a dry run
+        from umt.data.lists.annotations import (
+            read_folders,  # here, because numpy comes with it and takes half a dry run
+        )
 
         return sum(len(read_folders(path, split="train")) for path in given), f"counted in {' and '.join(given)}"
     files = [path for path, _ in training_files(config)]
     if given[0] and all(map(os.path.isfile, files)):
-        from umt.data.annotations import count_rows
+        from umt.data.lists.annotations import count_rows
 
         return sum(map(count_rows, files)), f"counted in {' and '.join(files)}"
     lacking = next((path for path in files if not os.path.isfile(path)), files[0])
@@ -193,7 +195,7 @@ def _balance(config: Config) -> list[str]:
     if not isinstance(config, FinetuneConfig) or not config.chosen:
         return []
     from umt.config.reading import read_split  # here, because numpy comes with it
-    from umt.data.balance import balance_of
+    from umt.data.lists.balance import balance_of
 
     return [
         f"  {line}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from umt.config.lists import Source, split_of
 from umt.config.schema import FinetuneConfig
-from umt.data import catalog, named_lists
-from umt.data.annotations import read_folders, read_list
-from umt.data.few_shots import few
-from umt.data.named_lists import ListClasses
+from umt.data import catalog
+from umt.data.lists import named as named_lists
+from umt.data.lists.annotations import read_folders, read_list
+from umt.data.lists.few_shots import few
+from umt.data.lists.named import ListClasses
+from umt.data.lists.video_list import VideoList
 from umt.data.storage.urls import is_url
-from umt.data.video_list import VideoList
 from umt.errors import ConfigError
 
 

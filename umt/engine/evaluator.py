@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.engine.runtime import broadcast_object, gather_objects, rank, unwrap, world_size
 from umt.errors import PreemptedError, UserError
 from umt.evaluation.metrics import top_k

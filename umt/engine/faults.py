@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.engine import replay, runtime
 from umt.engine.logs import RunLog
 from umt.engine.progress import Progress, TrainerOptions

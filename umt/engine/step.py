@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from umt import randomness
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.engine import runtime
 from umt.engine.ema import Ema
 from umt.engine.runtime import Runtime

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.data import guard
-from umt.data.clips import Failure, Sample, Videos
-from umt.data.decoders import Frames
+from umt.data.loading.clips import Failure, Sample, Videos
+from umt.data.video import guard
+from umt.data.video.decoders import Frames
 from umt.errors import VideoError
 
 _MOST_BYTES = 32 << 20  # of the views of a part
@@ -38,7 +38,7 @@ class Sliding:
 
 @dataclass(frozen=True)
 class ClipParts:
-    """Views of a row, of at most `most` clips (0: all) at a time: part `epoch` of them, for `umt.data.loaders`.
+    """Views of a row, of at most `most` clips (0: all) at a time: part `epoch` of them, for `umt.data.loading.loaders`.
 
     Every sample's `seed` is L, by which its reader knows the clips and how many parts there are.
     """

@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from umt.data.annotations import read_list
-from umt.data.class_folders import IMAGE_ENDINGS, VIDEO_ENDINGS
-from umt.data.label_sets import BETWEEN
-from umt.data.list_lines import SEPARATORS, separator_of
-from umt.data.named_lists import classes_of, read_own, rows_of, words_form
+from umt.data.lists.annotations import read_list
+from umt.data.lists.class_folders import IMAGE_ENDINGS, VIDEO_ENDINGS
+from umt.data.lists.label_sets import BETWEEN
+from umt.data.lists.lines import SEPARATORS, separator_of
+from umt.data.lists.named import classes_of, read_own, rows_of, words_form
+from umt.data.lists.video_list import VideoList
 from umt.data.storage.urls import is_url
-from umt.data.video_list import VideoList
 from umt.errors import AnnotationError, ConfigError
 
 LIST_ENDINGS = (".csv", ".txt", ".tsv", ".list", ".lst", ".parquet")

@@ -7,7 +7,7 @@ from typing import Any
 
 from umt.errors import ConfigError
 from umt.models.description import Description
-from umt.models.fetch import fetch, sha256_of
+from umt.models.files.fetch import fetch, sha256_of
 from umt.models.loading import load_weights
 from umt.models.pretrained import Pretrained
 from umt.models.registry import create_model

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.data.clips import Videos, ViewClips, views_sampler
-from umt.data.decoders import Frames, VideoReader
+from umt.data.lists.video_list import VideoList
+from umt.data.loading.clips import Videos, ViewClips, views_sampler
 from umt.data.transforms.pipelines import TestTransform
-from umt.data.video_list import VideoList
-from umt.data.video_reader import Reader
+from umt.data.video.decoders import Frames, VideoReader
+from umt.data.video.video_reader import Reader
 from umt.errors import ConfigError, VideoError
 
 Source = str | os.PathLike[str] | Frames

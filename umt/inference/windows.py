@@ -14,13 +14,13 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.data.clips import views_sampler
-from umt.data.decoders import Frames, VideoReader
-from umt.data.probe import probe
-from umt.data.pyav_readers import Direct, PyAV
-from umt.data.reader import open_folder, open_video
+from umt.data.lists.video_list import VideoList
+from umt.data.loading.clips import views_sampler
 from umt.data.storage.source import PLAIN_FILES
-from umt.data.video_list import VideoList
+from umt.data.video.decoders import Frames, VideoReader
+from umt.data.video.probe import probe
+from umt.data.video.pyav_readers import Direct, PyAV
+from umt.data.video.reader import open_folder, open_video
 from umt.errors import ConfigError
 from umt.inference.views import InMemory, Source, Views
 

@@ -31,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 
 from umt.errors import CheckpointError, ConfigError
 from umt.models.description import IMAGENET_MEAN, IMAGENET_STD
-from umt.models.hub_access import asking_the_hub
+from umt.models.files.hub_access import asking_the_hub
 from umt.models.specs import image_shape, return_indices
 from umt.models.timm_names import TIMM
 from umt.models.video_input import resize_frames
@@ -232,8 +232,8 @@ def _reason(error: Exception) -> str:
 def _load_file(model: nn.Module, name: str, weights: str) -> str:
     """Loads a file by timm's own filter for this model, which also resamples positions; every weight must be in it."""
     from umt.models.adapters import strip_wrappers
-    from umt.models.checkpoint_file import read_state_dict
-    from umt.models.fetch import fetch
+    from umt.models.files.checkpoint_file import read_state_dict
+    from umt.models.files.fetch import fetch
 
     state = strip_wrappers(read_state_dict(fetch(weights), model_key="model|module|state_dict"))
     read = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 
 
 @dataclass

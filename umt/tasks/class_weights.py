@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.data.list_lines import SEPARATORS, whole_number
+from umt.data.lists.lines import SEPARATORS, whole_number
 from umt.errors import AnnotationError, ConfigError
 
 _BETA = 0.999

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umt.data.batch import Batch
+from umt.data.loading.batch import Batch
 from umt.data.masking import visible_count, visible_tokens
 from umt.data.transforms.normalize import normalize
 from umt.errors import ConfigError

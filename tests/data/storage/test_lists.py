@@ -7,9 +7,16 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from umt.data import parquet_list
-from umt.data.annotations import VideoList, count_rows, missing_files, read_list, require_files, require_some_files
-from umt.data.list_lines import Row
+from umt.data.lists import parquet as parquet_list
+from umt.data.lists.annotations import (
+    VideoList,
+    count_rows,
+    missing_files,
+    read_list,
+    require_files,
+    require_some_files,
+)
+from umt.data.lists.lines import Row
 from umt.data.storage.source import Storage
 from umt.errors import AnnotationError, VideoError
 

@@ -14,14 +14,14 @@ from PIL import Image
 from tests.same_batches import assert_same
 from tests.videos import played
 from tests.web import serving
-from umt.data import clips
-from umt.data.annotations import VideoList, read_list
-from umt.data.clips import TrainClips, Videos
-from umt.data.loaders import TrainLoader, Workers
-from umt.data.reader import available
+from umt.data.lists.annotations import VideoList, read_list
+from umt.data.loading import clips
+from umt.data.loading.clips import TrainClips, Videos
+from umt.data.loading.loaders import TrainLoader, Workers
 from umt.data.storage.cache import Cache
 from umt.data.storage.source import Storage
 from umt.data.transforms.pipelines import PretrainTransform
+from umt.data.video.reader import available
 from umt.errors import VideoError
 
 

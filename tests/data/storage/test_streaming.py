@@ -10,15 +10,15 @@ import pytest
 
 from tests.same_batches import assert_same
 from tests.web import Web, serving
-from umt.data import clips
-from umt.data.annotations import read_list
-from umt.data.clips import TrainClips, Videos
-from umt.data.epoch_order import ByShard
-from umt.data.loaders import TrainLoader, Workers
+from umt.data.lists.annotations import read_list
+from umt.data.loading import clips
+from umt.data.loading.clips import TrainClips, Videos
+from umt.data.loading.epoch_order import ByShard
+from umt.data.loading.loaders import TrainLoader, Workers
 from umt.data.storage.cache import Cache
 from umt.data.storage.source import storage_of
 from umt.data.transforms.pipelines import PretrainTransform
-from umt.datasets.shard import shard
+from umt.tools.data.shard import shard
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from torch import Tensor
 from umt.errors import CheckpointError, UserError
 from umt.models import VisionTransformer, load_weights
 from umt.models.description import Description
+from umt.models.files.model_card import model_card
 from umt.models.layouts import huggingface
-from umt.models.model_card import model_card
 from umt.models.pretrained import load_pretrained
 
 NAMES = dict(enumerate(["yoga", "zumba", "archery", "bowling", "juggling", "cooking", "golf"]))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umt.data.storage import remote
-from umt.data.video_reader import Frames, Reader
+from umt.data.video.video_reader import Frames, Reader
 from umt.errors import VideoError
 
 _AT_ONCE = 8

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.data.decoders import Frames, VideoReader
+from umt.data.video.decoders import Frames, VideoReader
 from umt.errors import VideoError
 
 _CHUNK = 1 << 24

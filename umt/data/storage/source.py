@@ -8,18 +8,18 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from umt.data import guard
-from umt.data.annotations import Files
-from umt.data.decoders import VideoReader
-from umt.data.probe import unreadable
-from umt.data.reader import open_folder
+from umt.data.lists.annotations import Files
+from umt.data.lists.video_list import VideoList
 from umt.data.storage import remote
 from umt.data.storage.cache import Cache
 from umt.data.storage.frames import RemoteFrames
 from umt.data.storage.lending import Lent, path_of_bytes, path_of_part, renamed
 from umt.data.storage.shards import Member, Shards, open_shards
 from umt.data.storage.urls import is_url
-from umt.data.video_list import VideoList
+from umt.data.video import guard
+from umt.data.video.decoders import VideoReader
+from umt.data.video.probe import unreadable
+from umt.data.video.reader import open_folder
 from umt.errors import VideoError
 
 

@@ -1,1 +1,0 @@
-"""Tools that use trained weights on videos: `umt predict`, `extract`, `probe`, `visualize`."""

@@ -1,0 +1,1 @@
+"""Lists of videos in every form that people write them in, as rows."""

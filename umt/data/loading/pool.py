@@ -1,0 +1,363 @@
+"""Processes that make the items of a plan ahead, in its order, and outlive a reader that hangs or crashes.
+
+torch's DataLoader ends with its first dead worker and waits for a hanging one for ever. Here a worker that has been
+reading one file for too long is killed, or found dead; its file is refused from then on (`umt.data.video.guard`), and
+another worker makes the same items anew. So no item is lost, and what comes of it is the same wherever and whenever it
+happens.
+
+A thread of the parent hands out the work, collects what comes back and looks after the workers; the consumer only takes
+finished items.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import multiprocessing.connection
+import multiprocessing.util
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import torch
+import torch.multiprocessing
+
+from umt.data.video import guard
+from umt.data.video.guard import Board
+
+log = logging.getLogger(__name__)
+
+TICK = 1.0  # seconds between two looks at what the workers read
+ORPHAN = 5.0  # seconds between a worker's looks at whether its parent lives
+CRASHES = 2  # of one file until it is refused: one may have been the machine's fault
+SMALL = 1 << 16  # bytes of a tensor that travels by value
+DEATHS = 3  # of workers that were reading nothing, until the run stops
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """An exception in a worker, as text: the exception itself may not survive pickling."""
+
+    text: str
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    board: Board
+    told: int = 0  # refused files that it knows of
+    doing: set[tuple[int, int]] = field(default_factory=set)  # (plan, number) handed out and not come back
+    written: int = -1  # the state of its board at the last look
+    looked: float = 0.0
+    stuck: float = 0.0  # seconds that the board has been seen unchanged
+
+
+def _work(make: Callable[[Any], Any], start: Callable[[], None], pipe: Connection, board: Board) -> None:
+    parent = os.getppid()  # under "forkserver" not the pool's process, but one that ends with it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
+    start()
+    guard.attach(board)
+    try:
+        while True:
+            while not pipe.poll(ORPHAN):
+                if os.getppid() != parent:
+                    return
+            message = pipe.recv()
+            if message is None:
+                return
+            turn, number, work, refused = message
+            guard.refuse(refused)
+            try:
+                item = make(work)
+            except Exception:  # noqa: BLE001 - whatever it is, the consumer raises it
+                item = _Raised(traceback.format_exc())
+            guard.end()
+            _send(pipe, (turn, number, item))
+            del item  # or its memory would be held while the next one is made
+    except (EOFError, ConnectionError):
+        return
+
+
+class _Pickler(ForkingPickler):
+    """Large tensors travel as shared memory, each by a connection of its own; small ones are quicker by value."""
+
+    def reducer_override(self, thing: Any) -> Any:
+        if type(thing) is torch.Tensor and thing.nbytes < SMALL and not thing.is_shared():
+            return torch.from_numpy, (thing.numpy(),)
+        return NotImplemented
+
+
+def empty_to_send(shape: tuple[int, ...]) -> torch.Tensor:
+    """uint8 of that shape; in a worker it lies where the parent will see it, so that nothing is copied on the way."""
+    if not guard.is_watched() or math.prod(shape) < SMALL:
+        return torch.empty(shape, dtype=torch.uint8)
+    shared = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate function does
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
+
+
+def _send(pipe: Connection, message: Any) -> None:
+    buffer = io.BytesIO()
+    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
+    pipe.send_bytes(buffer.getbuffer())
+
+
+class _Crew:
+    """The workers and the thread that serves them. Everything here but `_lock`'s users runs in that thread."""
+
+    def __init__(
+        self,
+        make: Callable[[Any], Any],
+        *,
+        workers: int,
+        prefetch: int,
+        start_method: str | None,
+        timeout: float,
+        start: Callable[[], None],
+        receive: Callable[[Any], Any],
+    ) -> None:
+        self._make, self._start, self._receive, self._timeout = make, start, receive, timeout
+        self._context: Any = torch.multiprocessing.get_context(start_method)
+        self._ahead = workers * prefetch
+        self._prefetch = prefetch
+        self._refused: list[tuple[str, str]] = []
+        self._crashes: Counter[str] = Counter()
+        self._deaths = 0
+        self._lock = threading.Condition()
+        self._turn = 0  # counts the plans; what belongs to an earlier one is dropped
+        self._plan: Sequence[Any] = ()
+        self._todo: list[int] = []  # numbers to hand out before those from `_fresh` on: their workers were lost
+        self._fresh = self._taken = 0
+        self._ready: dict[int, Any] = {}
+        self._ended = self._closing = False
+        self._failure: str | None = None
+        self._bell, self._ring = multiprocessing.Pipe(duplex=False)
+        self._workers = [self._hire() for _ in range(workers)]
+        self._thread = threading.Thread(target=self._serve, name="loader", daemon=True)
+        self._thread.start()
+
+    # ---- the consumer's side
+
+    def begin(self, plan: Sequence[Any]) -> int:
+        with self._lock:
+            self._turn += 1
+            self._plan, self._todo, self._fresh, self._taken = plan, [], 0, 0
+            self._ready.clear()
+        self._wake()
+        return self._turn
+
+    def take(self, turn: int, number: int) -> Any:
+        with self._lock:
+            while number not in self._ready:
+                if self._failure is not None or self._ended or turn != self._turn:
+                    raise RuntimeError(self._failure or "no more batches: others were asked for, or the run has ended")
+                self._lock.wait()
+            item = self._ready.pop(number)
+            self._taken = number + 1
+        self._wake()
+        if isinstance(item, _Raised):
+            raise RuntimeError(f"a process that loads data stopped by an error of its own:\n{item.text}")
+        return item
+
+    def close(self) -> None:
+        self._closing = True
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            _end(worker)
+        self._bell.close()
+        self._ring.close()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            self._ring.send_bytes(b"")
+
+    # ---- the thread
+
+    def _serve(self) -> None:
+        try:
+            while not self._closing:
+                self._hand_out()
+                busy = any(worker.doing for worker in self._workers)
+                tick = min(TICK, self._timeout / 4) if busy and self._timeout else None
+                places: list[Any] = [self._bell]
+                for worker in self._workers:
+                    places += [worker.pipe, worker.process.sentinel]
+                ready = set(multiprocessing.connection.wait(places, tick))
+                while self._bell.poll():
+                    self._bell.recv_bytes()
+                for worker in list(self._workers):
+                    if worker.pipe in ready:
+                        self._collect(worker)
+                    elif worker.process.sentinel in ready:
+                        self._crashed(worker)
+                    elif tick is not None and self._is_stuck(worker, 2 * tick):
+                        self._hangs(worker)
+        finally:
+            with self._lock:
+                self._ended = True
+                self._lock.notify_all()
+
+    def _hand_out(self) -> None:
+        """Gives work to whoever has least of it, but never further ahead of the consumer than `_ahead`."""
+        with self._lock:
+            while True:
+                worker = min(self._workers, key=lambda w: len(w.doing))
+                if len(worker.doing) >= self._prefetch:
+                    return
+                if self._todo:
+                    number = self._todo.pop(0)
+                elif self._fresh < min(self._taken + self._ahead, len(self._plan)):
+                    number, self._fresh = self._fresh, self._fresh + 1
+                else:
+                    return
+                worker.doing.add((self._turn, number))
+                message = (self._turn, number, self._plan[number], dict(self._refused[worker.told :]))
+                worker.told = len(self._refused)
+                try:
+                    worker.pipe.send(message)
+                except OSError:  # it is dead, which its sentinel tells: then this is handed out again
+                    return
+
+    def _collect(self, worker: _Worker) -> None:
+        try:
+            turn, number, item = worker.pipe.recv()
+        except (EOFError, OSError):  # it died, perhaps while handing over
+            self._crashed(worker)
+            return
+        worker.doing.discard((turn, number))
+        try:
+            item = self._receive(item)
+        except RuntimeError:
+            item = _Raised(traceback.format_exc())
+        with self._lock:
+            if turn == self._turn:
+                self._ready[number] = item
+                self._lock.notify_all()
+
+    def _is_stuck(self, worker: _Worker, most: float) -> bool:
+        """Only time in which this thread was looking counts: a job that is suspended as a whole does not hang."""
+        now = time.monotonic()
+        passed, worker.looked = now - worker.looked, now
+        written, name = worker.board.read()
+        if written != worker.written or not name:
+            worker.written, worker.stuck = written, 0.0
+            return False
+        worker.stuck += min(passed, most)
+        return worker.stuck >= self._timeout
+
+    def _hangs(self, worker: _Worker) -> None:
+        _, name = worker.board.read()
+        self._refuse(name, f"reading it took longer than --decode_timeout {self._timeout:g} seconds")
+        self._replace(worker)
+
+    def _crashed(self, worker: _Worker) -> None:
+        worker.process.join(timeout=5)
+        code, (_, name) = worker.process.exitcode, worker.board.read()
+        how = f"exit code {code}"
+        if code is not None and code < 0:
+            how = signal.Signals(-code).name + (", as for lack of memory" if code == -signal.SIGKILL else "")
+        if name:
+            self._crashes[name] += 1
+            log.warning("the process that was reading %s has died (%s) and is replaced", name, how)
+            if self._crashes[name] >= CRASHES:
+                self._refuse(name, f"each process that read it died: {how}")
+        else:
+            self._deaths += 1
+            if self._deaths >= DEATHS:
+                hint = " Is /dev/shm full? (docker run --shm-size)" if code == -signal.SIGBUS else ""
+                with self._lock:
+                    self._failure = f"processes that load data keep dying ({how}).{hint}"
+                    self._lock.notify_all()
+        self._replace(worker)
+
+    def _refuse(self, name: str, cause: str) -> None:
+        if name not in dict(self._refused):
+            self._refused.append((name, cause))
+            log.warning("%s counts as unreadable: %s", name, cause)
+
+    def _replace(self, worker: _Worker) -> None:
+        _end(worker)
+        with self._lock:
+            self._todo = sorted({*self._todo, *(number for turn, number in worker.doing if turn == self._turn)})
+        self._workers[self._workers.index(worker)] = self._hire()
+
+    def _hire(self) -> _Worker:
+        here, there = self._context.Pipe()
+        board = Board(self._context)
+        arguments = (self._make, self._start, there, board)
+        process = self._context.Process(target=_work, args=arguments, name="loader", daemon=True)
+        process.start()
+        there.close()
+        return _Worker(process, here, board, looked=time.monotonic())
+
+
+def _end(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.process.join(timeout=1)  # one that waits for a dead file server cannot even be killed: it is left behind
+    worker.pipe.close()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+class Pool:
+    """`workers` processes that apply `make` to the entries of a plan.
+
+    Args:
+        make: work -> item, in a worker. It calls `guard.begin` with the name of each file that it reads.
+        workers: processes, at least 1.
+        prefetch: items that are made ahead, for each worker.
+        start_method: "fork", "spawn", "forkserver"; None: the platform's.
+        timeout: seconds that reading one file may take; 0: any time.
+        start: called in each worker before its first item.
+        receive: called with each item in a thread of this process, e.g. to pin its memory.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Any], Any],
+        *,
+        workers: int,
+        prefetch: int = 2,
+        start_method: str | None = None,
+        timeout: float = 0.0,
+        start: Callable[[], None] = _nothing,
+        receive: Callable[[Any], Any] = _as_it_is,
+    ) -> None:
+        self._crew = _Crew(
+            make,
+            workers=workers,
+            prefetch=prefetch,
+            start_method=start_method,
+            timeout=timeout,
+            start=start,
+            receive=receive,
+        )
+        # At exit it must go before multiprocessing ends its processes, whose deaths would be taken for crashes.
+        self.close: Callable[[], None] = multiprocessing.util.Finalize(self, self._crew.close, exitpriority=100)
+
+    def run(self, plan: Sequence[Any]) -> Iterator[Any]:
+        """The items of `plan` in its order. A later call ends an earlier one. RuntimeError for what `make` raises."""
+        turn = self._crew.begin(plan)
+        for number in range(len(plan)):
+            yield self._crew.take(turn, number)

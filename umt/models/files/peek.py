@@ -1,0 +1,207 @@
+"""What a file of weights is, by names and shapes alone. No torch: a dry run on a login node looks at checkpoints too.
+
+The pickle inside torch's zip files is read by an unpickler that knows tensors as their shapes and everything else but
+plain containers as nothing: it imports no class and calls none, so a hostile file does nothing here.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import json
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from umt.errors import CheckpointError
+from umt.models.files import published
+from umt.models.files.fetch import path_here
+from umt.models.files.pickles import memo_is_sound
+from umt.models.specs import SPECS
+
+_LONGEST = 100 << 20  # bytes of a description: the names of a million tensors
+_BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What weights to start from tell of the run that takes them up. None: they do not tell."""
+
+    source: str
+    model: str | None = None  # a classifier of this library that they fit
+    num_frames: int | None = None
+    tubelet_size: int | None = None
+    input_size: int | None = None
+    head: int = 0  # classes of their head; 0: they have none
+    names: tuple[str, ...] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)  # of a training checkpoint of this library
+
+
+def peek(source: str) -> Start:
+    """What `source` is: a row of the published zoo, or a file or exported folder of this machine. Never raises."""
+    name = source.split("#sha256=")[0]
+    row = published.find(Path(name).name)
+    known = Start(source)
+    if row is not None:
+        known = Start(source, _classifier(row.model), row.num_frames, 1, row.input_size, row.num_classes)
+    try:
+        path = path_here(source) or Path(name).expanduser()
+        if name and path.is_dir():  # "" would be the folder that a command is started in
+            return _folder(source, path)
+        file = path if path.is_file() else path.with_name(f"{path.name}.pth")
+        if file.is_file():
+            found = _of(source, *_content(file))
+            # Shapes say neither frames nor pixels; its name in the zoo does.
+            return replace(
+                found,
+                num_frames=found.num_frames or known.num_frames,
+                input_size=found.input_size or known.input_size,
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error, zipfile.BadZipFile):
+        pass  # what is wrong with it is said, in a sentence, where it is loaded
+    except (pickle.UnpicklingError, EOFError, MemoryError, RecursionError, ImportError, CheckpointError):
+        pass
+    return known
+
+
+def _classifier(model: str | None) -> str | None:
+    """The classifier that a student or classifier is, or becomes."""
+    if model is None or model not in SPECS:
+        return None
+    name = model.removeprefix("pretrain_umt_")
+    name = name if name == model else f"vit_{name}"
+    return name if name in SPECS and SPECS[name].kind == "classifier" else None
+
+
+def _folder(source: str, path: Path) -> Start:
+    """An exported folder, the folder of a run, or one of transformers; each has a config.json of its own."""
+    told = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if "hidden_size" in told:
+        return _of_transformers(source, told)
+    if "task" in told:
+        head = told.get("nb_classes", 0) if told["task"] == "finetune" else 0
+        names, sizes = told.get("class_names"), {**told, "image_size": told.get("input_size")}
+    else:
+        names, sizes = told.get("labels"), told.get("arguments", {})
+        head = sizes.get("num_classes", len(names or ()))
+    size = sizes.get("image_size")
+    return Start(
+        source,
+        _classifier(told.get("model")),
+        sizes.get("num_frames"),
+        sizes.get("tubelet_size"),
+        size if isinstance(size, int) else None,
+        int(head),
+        tuple(names) if names else None,
+        told if "task" in told else {},
+    )
+
+
+def _of_transformers(source: str, told: Mapping[str, Any]) -> Start:
+    classifies = any("VideoClassification" in name for name in told.get("architectures", ()))
+    return Start(
+        source,
+        _of_sizes(told["hidden_size"], told["num_hidden_layers"], told["patch_size"]),
+        told.get("num_frames"),
+        told.get("tubelet_size"),
+        told.get("image_size"),
+        len(told.get("id2label", ())) if classifies else 0,
+    )
+
+
+def _of_sizes(width: int, depth: int, patch: int) -> str | None:
+    """The first classifier of these sizes."""
+    wanted = ("classifier", width, depth, patch)
+    return next((name for name, s in SPECS.items() if (s.kind, s.width, s.depth, s.patch_size) == wanted), None)
+
+
+def _content(path: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, ...]]]:
+    """(config of a training checkpoint, shapes by name) of a file of weights."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _LONGEST:
+                raise ValueError("no safetensors file")
+            entries = json.loads(file.read(length))
+        return {}, {name: tuple(entry["shape"]) for name, entry in entries.items() if name != "__metadata__"}
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        if archive.getinfo(name).file_size > _LONGEST:
+            raise ValueError("too long")
+        pickled = archive.read(name)
+    if not memo_is_sound(pickled):
+        raise ValueError("an impossible place in its memo")
+    content = _Shapes(io.BytesIO(pickled)).load()
+    config = content.get("config")
+    state = next((content[key] for key in ("model", "module") if isinstance(content.get(key), dict)), content)
+    shapes = {str(key): value.shape for key, value in state.items() if isinstance(value, _Shape)}
+    return config if isinstance(config, dict) else {}, shapes
+
+
+def _of(source: str, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Start:
+    patches = [name for name, shape in shapes.items() if name.endswith("patch_embed.proj.weight") and len(shape) == 5]
+    model = _classifier(config.get("model"))
+    tubelet: int | None = None
+    if patches:
+        width, _, tubelet, patch, _ = shapes[min(patches, key=len)]
+        depth = 1 + max((int(match[1]) for name in shapes if (match := _BLOCK.search(name))), default=-1)
+        model = model or _of_sizes(width, depth, patch)
+    heads = [name for name in shapes if name.split(".")[-2:] == ["head", "weight"] and "decoder" not in name]
+    heads = [name for name in heads if len(shapes[name]) == 2]
+    names = config.get("class_names")
+    return Start(
+        source,
+        model,
+        config.get("num_frames"),
+        config.get("tubelet_size", tubelet),
+        config.get("input_size"),
+        shapes[min(heads, key=len)][0] if heads else 0,
+        tuple(map(str, names)) if isinstance(names, list) else None,
+        config,
+    )
+
+
+# ---- a pickle without its classes
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A tensor."""
+
+    shape: tuple[int, ...]
+
+
+class _Nothing:
+    """Whatever else a pickle holds."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+def _tensor(_storage: Any, _offset: Any, size: Any, *_: Any) -> _Shape:
+    return _Shape(tuple(int(n) for n in size))
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+_KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+}
+
+
+class _Shapes(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return _KNOWN.get((module, name), _Nothing)
+
+    def persistent_load(self, _: Any) -> Any:
+        return None

@@ -1,1 +1,0 @@
-"""Tools on what tests have left: `umt ensemble`, `umt verify`."""

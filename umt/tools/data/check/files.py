@@ -1,0 +1,263 @@
+"""What there is on the disk: found side by side by threads, hashed by threads, decoded by processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from umt.data.storage.shards import Member, Shards, open_shards
+from umt.data.storage.urls import is_url
+from umt.tools.data.check.across import Files, Place, twins
+from umt.tools.data.check.cache import Cache, Stamp
+from umt.tools.data.check.crew import Task, look_at
+from umt.tools.data.check.findings import Finding
+from umt.tools.data.check.looking import Facts
+
+Bar = Callable[[int, str], Callable[[], None]]  # (total, what) -> a step of it
+_THREADS = 16  # network disks answer slowly, but many at once
+_AT_ONCE = 64  # files that a thread takes in one go
+_CHUNK = 1 << 20
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+@dataclass
+class Seen:
+    """A file or folder on the disk: `problem` is a kind of finding, "" if it can be opened."""
+
+    problem: str = ""
+    cause: str = ""
+    stamp: Stamp | None = None
+    identity: tuple[int, int] = (0, 0)  # device and number: the same for links to one file
+    images: int = 0  # in a folder
+    member: Member | None = None  # of a tar shard
+
+
+def on_disk(files: Files, bar: Bar) -> list[Seen]:
+    """Every file of `files`, found or not. Raises AnnotationError for a damaged index of shards."""
+    step = bar(len(files.names), "finding")
+    frames = files.frames.tolist()
+    shards = {id(one): open_shards(one.videos) for one in files.lists}
+
+    def find(file: int) -> Seen:
+        if not any(shards.values()):
+            return _find(files.names[file], frames[file])
+        place = files.places(file)[0]
+        held = shards.get(id(place.list))
+        return _find(files.names[file], frames[file]) if held is None else _in_shards(held, place)
+
+    return list(_side_by_side(find, range(len(frames)), step))
+
+
+def _in_shards(shards: Shards, place: Place) -> Seen:
+    member = shards.member(place.row)
+    if member is None:
+        return Seen("missing", f"not in the shards of {shards.folder}")
+    stamp = Stamp(f"{member.digest} in shards", member.size, 0)  # the same content is the same file, wherever it is
+    return Seen("" if member.size else "empty", stamp=stamp, member=member)
+
+
+def _side_by_side(work: Callable[[A], T], over: Sequence[A], step: Callable[[], None]) -> Iterator[T]:
+    def some(start: int) -> list[T]:
+        return [work(one) for one in over[start : start + _AT_ONCE]]
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for answers in pool.map(some, range(0, len(over), _AT_ONCE)):
+            for answer in answers:
+                step()
+                yield answer
+
+
+def _find(name: str, frames: int) -> Seen:
+    if is_url(name):
+        return _elsewhere(name, frames)
+    try:
+        found = os.stat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return Seen("missing", _too_many_columns(name))
+    except (OSError, ValueError) as error:
+        return Seen("unreadable", getattr(error, "strerror", None) or str(error))
+    folder = stat.S_ISDIR(found.st_mode)
+    seen = Seen(
+        stamp=Stamp(os.path.abspath(name), found.st_size, found.st_mtime_ns), identity=(found.st_dev, found.st_ino)
+    )
+    if folder != (frames >= 0):
+        seen.problem, seen.cause = "wrong_type", "a folder" if folder else "a file"
+    elif folder:
+        # Its size says nothing; how many images are to be looked at does.
+        seen.stamp = Stamp(os.path.abspath(name), frames, found.st_mtime_ns)
+        _count(name, frames, seen)
+    elif found.st_size == 0:
+        seen.problem = "empty"
+    elif not stat.S_ISREG(found.st_mode):
+        seen.problem, seen.cause = "wrong_type", "neither a file nor a folder"
+    elif not os.access(name, os.R_OK):
+        seen.problem, seen.cause = "unreadable", "Permission denied"
+    return seen
+
+
+def _too_many_columns(name: str) -> str:
+    """A hint, where a list of frame folders is read as one of videos, or has a column that nobody asked for."""
+    for separator in ",; |\t":
+        path, _, number = name.rpartition(separator)
+        if number.strip().isdecimal() and os.path.exists(path):
+            return "the folder before the number is there: --use_decord False?" if os.path.isdir(path) else (
+                "the file before the number is there: is there a column too many?"
+            )  # fmt: skip
+    return ""
+
+
+def _elsewhere(url: str, frames: int) -> Seen:
+    if frames >= 0:
+        return Seen("remote")
+    from umt.data.storage import remote
+
+    try:
+        found = remote.stat(url)
+    except remote.MissingError as error:
+        return Seen("missing", str(error))
+    except remote.RemoteError as error:
+        return Seen("unreadable", str(error))
+    # Where a store tells of no change, the size must do.
+    return Seen("" if found.size else "empty", stamp=Stamp(url, found.size, zlib.crc32(found.tag.encode())))
+
+
+def _count(name: str, frames: int, seen: Seen) -> None:
+    try:
+        names = {entry for entry in os.listdir(name) if entry.lower().endswith((".jpg", ".jpeg", ".png"))}
+    except OSError as error:
+        seen.problem, seen.cause = "unreadable", error.strerror or str(error)
+        return
+    seen.images = len(names)
+    lacking = [number for number in range(1, frames + 1) if f"img_{number:05}.jpg" not in names]
+    if not names:
+        seen.problem, seen.cause = "empty", "no image in it"
+    elif lacking:
+        seen.problem = "frames_missing"
+        seen.cause = f"{frames} listed, {len(names)} images; no img_{lacking[0]:05}.jpg"
+
+
+def of_disk(files: Files, seen: Sequence[Seen]) -> Iterator[Finding]:
+    """Findings about what was found, or not."""
+    by_identity: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for file, one in enumerate(seen):
+        if one.problem:
+            yield from (place.finding(one.problem, one.cause) for place in files.places(file))
+            continue
+        if one.identity[1]:  # some network disks number nothing
+            by_identity[one.identity].append(file)
+        if 0 < files.frames[file] < one.images:
+            cause = f"{files.frames[file]} listed, {one.images} images"
+            yield from (place.finding("frame_count", cause) for place in files.places(file))
+    yield from twins(files, [group for group in by_identity.values() if len(group) > 1], "a link to the file of")
+
+
+def same_content(files: Files, seen: Sequence[Seen], cache: Cache, bar: Bar) -> Iterator[Finding]:
+    """Files with the same bytes. Only those of one size are read."""
+    by_size: dict[int, list[int]] = defaultdict(list)
+    identities = set()
+    for file, one in enumerate(seen):
+        if not one.problem and one.stamp is not None and one.identity not in identities and not one.images:
+            if one.identity[1]:
+                identities.add(one.identity)
+            by_size[one.stamp.size].append(file)
+    alike = [file for group in by_size.values() if len(group) > 1 for file in group]
+    known = {file: _known_hash(seen[file], cache) for file in alike}
+    wanted = [file for file, digest in known.items() if digest is None]
+    step = bar(len(wanted), "hashing")
+    for file, digest in zip(wanted, _side_by_side(lambda f: _hash(files.names[f]), wanted, step), strict=True):
+        stamp = seen[file].stamp
+        if digest is not None and stamp is not None:
+            known[file] = digest
+            cache.keep(stamp, digest)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for file, digest in known.items():
+        if digest is not None:
+            groups[digest].append(file)
+    yield from twins(files, [group for group in groups.values() if len(group) > 1], "the content of")
+
+
+def _known_hash(seen: Seen, cache: Cache) -> str | None:
+    if seen.member is not None:
+        return seen.member.digest
+    return None if seen.stamp is None else cache.hash(seen.stamp)
+
+
+def _hash(name: str) -> str | None:
+    digest = hashlib.blake2b(digest_size=20)
+    try:
+        for block in _blocks(name):
+            digest.update(block)
+    except OSError:  # told by whoever decodes it
+        return None
+    return digest.hexdigest()
+
+
+def _blocks(name: str) -> Iterator[bytes]:
+    if is_url(name):
+        from umt.data.storage import remote
+
+        try:
+            yield remote.read(name)
+        except remote.RemoteError as error:
+            raise OSError(str(error)) from None
+        return
+    with open(name, "rb") as file:
+        while block := file.read(_CHUNK):
+            yield block
+
+
+def decoded(
+    files: Files, seen: Sequence[Seen], cache: Cache, bar: Bar, *, workers: int, limit: float, decoder: str
+) -> tuple[dict[int, Facts], int]:
+    """Facts of every file that can be opened, by its number; and how many were known from an earlier check."""
+    facts: dict[int, Facts] = {}
+    tasks = []
+    for file, one in enumerate(seen):
+        if one.problem or one.stamp is None:
+            continue
+        # A folder's time tells when a file was added or removed, not whether one was written anew.
+        known = cache.facts(one.stamp)
+        if known is not None:
+            facts[file] = known
+        else:
+            part = None if one.member is None else (one.member.url, one.member.start, one.member.size)
+            tasks.append(Task(file, files.names[file], int(files.frames[file]), part))
+    before = len(facts)
+    step = bar(len(tasks), "decoding")
+    for task, found in look_at(tasks, workers=max(1, min(workers, len(tasks))), limit=limit, decoder=decoder):
+        step()
+        facts[task.file] = found
+        stamp = seen[task.file].stamp
+        if stamp is not None and found.problem not in ("hangs", "crashes"):  # these may be the machine's fault
+            cache.keep(stamp, found)
+    cache.flush()
+    return facts, before
+
+
+def of_facts(files: Files, facts: dict[int, Facts], clip: int) -> Iterator[Finding]:
+    """Findings about what decoding gave; `clip`: frames that one clip spans."""
+    for file in sorted(facts):
+        for kind, detail in _judge(facts[file], clip):
+            yield from (place.finding(kind, detail) for place in files.places(file))
+
+
+def _judge(facts: Facts, clip: int) -> Iterator[tuple[str, str]]:
+    if facts.problem:
+        yield facts.problem, facts.cause
+        return
+    if facts.damaged:
+        yield "damaged", f"{facts.damaged} told by the decoder, first: {facts.damage}"
+    if facts.announced and facts.announced != facts.frames:
+        yield "frame_count", f"{facts.announced} announced, {facts.frames} decoded"
+    if facts.frames < clip:
+        yield "short", f"{facts.frames} frames, a clip spans {clip}"
+    if facts.width % 2 or facts.height % 2:
+        yield "odd_size", f"{facts.width} x {facts.height}"

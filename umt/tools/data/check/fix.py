@@ -1,0 +1,85 @@
+"""Writes cleaned lists beside those that were checked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from umt.data.labels import LABELS_FILE
+from umt.data.lists import parquet as parquet_list
+from umt.data.lists.lines import SEPARATORS, Form, Row
+from umt.errors import OutputError
+from umt.tools.data.check.findings import KINDS, OF_FILES, WARNING, Finding
+from umt.tools.data.check.lists import Checked
+
+
+def target(source: str, folder: str | None) -> Path:
+    """Where the cleaned list of `source` goes: `fixed/` in the folder that was checked, else name.fixed.ending."""
+    path = Path(source)
+    return Path(folder) / "fixed" / path.name if folder else path.with_name(f"{path.stem}.fixed{path.suffix}")
+
+
+def fix(
+    lists: Sequence[Checked], findings: Iterable[Finding], folder: str | None, *, frame_folders: bool, split: str | None
+) -> list[dict[str, Any]]:
+    """Writes the lists without the rows that findings drop; says of each where, how many rows, and what was left out.
+
+    Separator is `split`, else that of the list. What --max_failures allows for stays. Raises OutputError where a folder
+    cannot be written.
+    """
+    dropped: dict[str, dict[int, str]] = {}
+    order = list(KINDS)
+    for finding in sorted(findings, key=lambda f: order.index(f.kind)):
+        allowed = finding.kind in OF_FILES and finding.weight == WARNING
+        if KINDS[finding.kind].drops and finding.line and not allowed:
+            dropped.setdefault(finding.source, {}).setdefault(finding.line, finding.kind)
+    named = Path(folder or "", LABELS_FILE)
+    made = []
+    for one in lists:
+        form = Form(split or (one.form.separator if one.form else ","), frame_folders)
+        made.append(_write(one, dropped.get(one.source, {}), target(one.source, folder), form))
+    if folder and named.is_file() and any(one["fixed"] for one in made):  # without it the order of classes is unknown
+        shutil.copy(named, Path(folder, "fixed", LABELS_FILE))
+    return made
+
+
+def _write(one: Checked, dropped: dict[int, str], file: Path, form: Form) -> dict[str, Any]:
+    videos, left_out = one.videos, Counter(dropped.values())
+    is_parquet = parquet_list.is_parquet(one.source)
+    kept, lines = [], []
+    for row, number in enumerate(one.numbers):
+        if number not in dropped:
+            kept.append(Row(videos.path(row), int(videos.num_frames[row]), int(videos.labels[row])))
+            lines.append("" if is_parquet else form.line(kept[-1]))
+    said = {
+        "source": one.source,
+        "fixed": str(file) if kept else None,
+        "rows": len(kept),
+        "separator": None if is_parquet else form.separator,
+        "left_out": {kind: left_out[kind] for kind in KINDS if left_out[kind]},
+    }
+    if kept:
+        try:
+            file.parent.mkdir(exist_ok=True)
+            part = file.with_name(f".{file.stem}.part{file.suffix}")
+            if is_parquet:
+                parquet_list.write(os.fspath(part), kept, frame_folders=form.frame_folders)
+            else:
+                part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+            part.replace(file)
+        except OSError as error:
+            raise OutputError(f"--fix cannot write {file}: {error.strerror}. Copy the list to where it can.") from None
+    return said
+
+
+def tell(fixed: dict[str, Any]) -> str:
+    """One list in a few lines."""
+    out = [f"{number:>9}  {KINDS[kind].what}" for kind, number in fixed["left_out"].items()] or ["           nothing"]
+    if not fixed["fixed"]:
+        return "\n".join([f"{fixed['source']}: no row is left, so nothing is written. Left out:", *out])
+    split = f", --split {SEPARATORS.get(fixed['separator'], fixed['separator'])}" if fixed["separator"] else ""
+    return "\n".join([f"Written: {fixed['fixed']}, {fixed['rows']} rows{split}. Left out:", *out])

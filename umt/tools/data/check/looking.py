@@ -1,0 +1,169 @@
+"""Looks at one file, in a process that may hang or die of it (`umt.tools.data.check.crew`)."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from umt.data.storage.urls import is_url
+from umt.errors import VideoError
+
+# What FFmpeg says of a file that is shorter than its container promises.
+_ENDS_EARLY = re.compile("ended prematurely|partial file", re.IGNORECASE)
+
+
+@dataclass
+class Facts:
+    """What was seen of a file. `problem` is a kind of finding, "" if it can be read; `cause` says more."""
+
+    problem: str = ""
+    cause: str = ""
+    frames: int = 0  # that a full decode gives
+    announced: int = 0  # by the container; 0: it does not say
+    width: int = 0
+    height: int = 0
+    rate: float = 0.0  # frames a second
+    codec: str = ""
+    damaged: int = 0  # errors that the decoder reported and concealed
+    damage: str = ""  # the first of them
+    seconds: float = 0.0  # that it took
+
+
+def look(path: str, decoder: str = "auto", frames: int = -1, part: Sequence[Any] | None = None) -> Facts:
+    """Decodes all of `path`: a video by PyAV, and three frames of it as runs do; or a folder of `frames` images.
+
+    `part`: the shard, place and size of a video that is in one.
+    """
+    start = time.perf_counter()
+    if part is not None or is_url(path):
+        facts = _elsewhere(path, decoder, part)
+    else:
+        facts = _video(path, decoder) if frames < 0 else _folder(path, frames)
+    facts.seconds = round(time.perf_counter() - start, 3)
+    return facts
+
+
+def _elsewhere(name: str, decoder: str, part: Sequence[Any] | None) -> Facts:
+    from umt.data.storage import remote
+    from umt.data.storage.lending import path_of_bytes, path_of_part
+
+    try:
+        if part is None or is_url(part[0]):
+            lent = path_of_bytes(remote.read(*(part or (name,))))
+        else:
+            lent = path_of_part(*part)
+        with lent as path:
+            facts = _video(path, decoder)
+            facts.cause = facts.cause.replace(path, name)
+            return facts
+    except remote.RemoteError as error:
+        return Facts("unreadable", str(error))
+    except OSError as error:
+        return Facts("unreadable", error.strerror or str(error))
+
+
+def _folder(path: str, listed: int) -> Facts:
+    from umt.data.video.reader import open_folder
+
+    facts = Facts(codec="images")
+    try:
+        with open_folder(path, listed or None, "img_{:05}.jpg" if listed else None) as video:
+            facts.announced = len(video)
+            for number in range(len(video)):
+                height, width = video.frames([number]).shape[1:3]
+                if facts.frames and (width, height) != (facts.width, facts.height):
+                    raise VideoError(
+                        f"frame {number} is {width} x {height}, those before {facts.width} x {facts.height}."
+                    )
+                facts.frames, facts.width, facts.height = number + 1, width, height
+    except VideoError as error:
+        facts.problem, facts.cause = "undecodable", _cause(path, error)
+    return facts
+
+
+def _video(path: str, decoder: str) -> Facts:
+    from umt.data.video.probe import probe
+    from umt.data.video.reader import open_video
+
+    facts = Facts()
+    try:
+        known = probe(path)
+        _decode(path, facts)
+        if not facts.frames:
+            raise VideoError("no frame of it can be decoded")
+        if known.timed and facts.frames != len(known.times):
+            facts.announced = len(known.times)
+        # All that was announced is there: then it is rubbish behind the end that is cut off.
+        lacking = not facts.announced or facts.frames < facts.announced
+        if lacking and (_ENDS_EARLY.search(facts.damage) or (facts.announced and _ends_early(path))):
+            facts.problem, facts.cause = "truncated", f"the file ends early, after {facts.frames} frames"
+            return facts
+        with open_video(path, decoder) as video:
+            last = len(video) - 1
+            video.frames([0, last // 2, last])
+            if len(video) != facts.frames:
+                facts.announced = len(video)
+    except VideoError as error:
+        cause = _cause(path, error)
+        facts.problem, facts.cause = "truncated" if "truncated" in str(error) else "undecodable", cause
+        if _ends_early(path):
+            facts.problem, facts.cause = "truncated", f"its container goes on where the file ends ({cause})"
+    return facts
+
+
+def _decode(path: str, facts: Facts) -> None:
+    import av
+
+    with av.logging.Capture(local=True) as said, av.open(path) as container:
+        stream: Any = container.streams.video[0]
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        facts.codec, facts.rate = stream.codec_context.name, round(float(stream.average_rate or 0), 3)
+        hidden = False
+        try:
+            for packet in container.demux(stream):
+                hidden = hidden or packet.is_discard
+                for frame in packet.decode():
+                    if facts.frames and (frame.width, frame.height) != (facts.width, facts.height):
+                        raise VideoError(f"its frames change size, after {facts.frames}")
+                    facts.width, facts.height = frame.width, frame.height
+                    facts.frames += 1
+        except (av.FFmpegError, EOFError) as error:
+            raise VideoError(
+                f"decoding fails after {facts.frames} frames: {getattr(error, 'strerror', None) or error}"
+            ) from None
+        facts.announced = 0 if hidden else stream.frames
+    wrong = [text.strip() for level, _, text in said if level <= av.logging.ERROR]
+    early = [text for text in wrong if _ENDS_EARLY.search(text)]
+    facts.damaged, facts.damage = len(wrong), (early or wrong)[0][:200] if wrong else ""
+
+
+def _cause(path: str, error: VideoError) -> str:
+    """The cause alone: who reads it knows the file."""
+    text = str(error).replace(f"{path}: cannot be read as a video (", "").replace(f"{path}: ", "")
+    return text.removesuffix(").").removeprefix("truncated: ").strip()[:300]
+
+
+def _ends_early(path: str) -> bool:
+    """Whether an MP4 has a box that goes on where the file has ended, or ends before its index."""
+    size = os.path.getsize(path)
+    kinds: set[bytes] = set()
+    with open(path, "rb") as file:
+        while (start := file.tell()) + 8 <= size:
+            length, kind = struct.unpack(">I4s", file.read(8))
+            if not kinds and kind not in (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide"):
+                return False
+            kinds.add(kind)
+            if length == 1:
+                length = int.from_bytes(file.read(8), "big")
+            if length and (length < 8 or start + length > size):
+                return start + length > size
+            if length == 0:
+                break
+            file.seek(start + length)
+    return b"mdat" in kinds and b"moov" not in kinds

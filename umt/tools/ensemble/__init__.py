@@ -1,0 +1,1 @@
+"""`umt ensemble`: one answer from several tests of the same videos."""

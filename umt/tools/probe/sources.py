@@ -1,0 +1,284 @@
+"""Where features come from: models and videos, of which they are made in one pass, or folders of `umt extract`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import umt
+from umt import devices
+from umt.data.lists.video_list import VideoList
+from umt.errors import AnnotationError, ConfigError
+from umt.inference import feature_files, features
+from umt.inference.recognizer import Recognizer
+from umt.layers.block import NORM_EPS
+from umt.models import create_model
+from umt.models.description import Description
+from umt.models.specs import Grid, find_spec
+from umt.randomness import key
+from umt.tools.probe.features import (
+    HERE,
+    Frozen,
+    Store,
+    Views,
+    Want,
+    encoder_of,
+    extract,
+    recipe,
+    token_grid,
+)
+from umt.tools.probe.lists import Lists, find, settled
+from umt.tools.recognizer_flags import workers_for
+
+NONE = "none"
+RANDOM = "random weights"
+
+
+@dataclass
+class Found:
+    """What there is to probe. `recipes`: name of each model, and what decides its features; `stores(folder)` has the
+    features themselves, kept below `folder`, and adds to `lists.notes` what a person should know."""
+
+    lists: Lists
+    views: dict[str, Views]
+    recipes: list[tuple[str, dict[str, Any]]]
+    stores: Callable[[Path], list[Store]]
+
+
+# ---- models and videos
+
+
+def from_videos(words: argparse.Namespace) -> Found:
+    """Raises UserError."""
+    lists = find(
+        words.data_path, train=words.train_list, val=words.val_list, test=words.test_list, prefix=words.prefix,
+        split=words.split,
+    )  # fmt: skip
+    models = _models(words)
+    views = {"train": Views(words.train_clips), "test": Views(words.test_clips, words.test_crops)}
+    if "val" in lists.videos:
+        views["val"] = Views()
+    want = _want(words, models, lists, views)
+    whole = encoder_of(models[0][1]).grid
+    if want.tokens is not None and want.tokens != whole:
+        lists.notes.append(
+            f"Tokens were pooled from {_times(whole)} to {_times(want.tokens)} (--token_grid, --max_gb)."
+        )
+    recipes = [(name, recipe(model, want, views, lists.videos)) for name, model in models]
+
+    def stores(folder: Path) -> list[Store]:
+        rows = {name: len(videos) for name, videos in lists.videos.items()}
+        tokens = 0 if want.tokens is None else want.tokens[0] * want.tokens[1] * want.tokens[2]
+        made = [
+            Store(folder, about, rows, encoder_of(model).num_features, tokens)
+            for (_, model), (_, about) in zip(models, recipes, strict=True)
+        ]
+        frozen = [(Frozen(model, want), store) for (_, model), store in zip(models, made, strict=True)]
+        on_gpu = models[0][1].device.type == "cuda"
+        for split, videos in lists.videos.items():
+            causes = extract(
+                frozen, split, videos, views[split], workers=workers_for(words, len(videos), on_gpu),
+                batch_size=words.batch_size, strict=split != "train" and not words.count_unreadable_as_wrong,
+            )  # fmt: skip
+            if causes:
+                fate = "left out of the training" if split == "train" else "counted as wrong"
+                lists.notes.append(f"{len(causes)} {split} videos cannot be read and are {fate}, first: {causes[0]}")
+        return made
+
+    return Found(lists, views, recipes, stores)
+
+
+def _models(words: argparse.Namespace) -> list[tuple[str, Recognizer]]:
+    """Name and model for each --checkpoint, those without weights of the architecture of the first that has some."""
+    asked = {"model": words.model, "num_frames": words.num_frames, "input_size": words.input_size,
+             "tubelet_size": words.tubelet_size}  # fmt: skip
+    asked = {name: value for name, value in asked.items() if value is not None}
+    found: dict[int, Recognizer] = {}
+    for place, source in enumerate(words.checkpoint):
+        if source != NONE:
+            one = umt.load(source, device=words.device, precision=words.precision, **asked)
+            found[place] = _sampled(one, words.sampling)
+    like = next(iter(found.values()), None)
+    for place, source in enumerate(words.checkpoint):
+        if source == NONE:
+            found[place] = _random(words, asked, like)
+    models = [found[place] for place in range(len(words.checkpoint))]
+    first = models[0]
+    for source, one in zip(words.checkpoint, models, strict=True):
+        for what, value in _taken(one).items():
+            other = _taken(first)[what]
+            if value != other:
+                raise ConfigError(
+                    f"{source} takes other clips than {words.checkpoint[0]}: {what} {value}, not {other}. Give all of "
+                    "them the same --num_frames, --input_size and --sampling, or probe them one by one."
+                )
+    return list(zip(_names(words.checkpoint), models, strict=True))
+
+
+def _taken(model: Recognizer) -> dict[str, Any]:
+    """What of its clips decides whether another model can share them."""
+    views = model.views
+    return {
+        "num_frames": views.num_frames,
+        "input_size": views.input_size,
+        "short_side_size": views.short_side_size,
+        "sampling": views.sampling,
+        "sampling_rate": views.sampling_rate if views.sampling == "dense" else None,
+        "tokens": _times(encoder_of(model).grid),
+    }
+
+
+def _names(sources: Sequence[str]) -> list[str]:
+    """Short names that differ: of paths as many last parts as that takes."""
+    length = 1
+    while length < 8:
+        names = [RANDOM if s == NONE else "/".join(str(s).rstrip("/").split("/")[-length:]) for s in sources]
+        if len(set(names)) == len(names):
+            break
+        length += 1
+    return names
+
+
+def _random(words: argparse.Namespace, asked: dict[str, Any], like: Recognizer | None) -> Recognizer:
+    if like is not None:
+        about = like.description
+        arguments = dict(about.arguments)
+    elif words.model:
+        spec = find_spec(words.model)
+        frames, size = words.num_frames or spec.num_frames or 8, words.input_size or spec.image_size
+        arguments = {"image_size": size, "num_frames": frames}
+        arguments |= {"tubelet_size": words.tubelet_size} if words.tubelet_size else {}
+        about = Description(words.model, arguments, short_side_size=size)
+    else:
+        raise ConfigError("--checkpoint none wants --model NAME, or a checkpoint beside it for its architecture.")
+    torch.manual_seed(key(words.seed, "weights"))
+    built = create_model(about.model, **{k: v for k, v in arguments.items() if k != "num_classes"})
+    device = devices.choose_device(words.device)
+    precision = devices.choose_precision(words.precision, device)
+    return _sampled(Recognizer(built, about, device=device, precision=precision), words.sampling)
+
+
+def _sampled(model: Recognizer, sampling: str | None) -> Recognizer:
+    if sampling is not None:
+        model.views = dataclasses.replace(model.views, sampling=sampling)
+        model.description = dataclasses.replace(model.description, sampling=sampling)  # type: ignore[arg-type]
+    return model
+
+
+def _want(
+    words: argparse.Namespace, models: list[tuple[str, Recognizer]], lists: Lists, views: dict[str, Views]
+) -> Want:
+    model = encoder_of(models[0][1])
+    if not -model.num_layers <= words.layer < model.num_layers:
+        raise ConfigError(f"--layer ({words.layer}): the model has blocks 0..{model.num_layers - 1}.")
+    if "attentive" not in words.probes:
+        return Want(words.layer)
+    grid_: Grid = model.grid
+    if words.token_grid:
+        asked = tuple(words.token_grid)
+        if any(a > g for a, g in zip(asked, grid_, strict=True)):
+            raise ConfigError(f"--token_grid ({_times(asked)}) is finer than the model's {_times(grid_)}.")
+        return Want(words.layer, (asked[0], asked[1], asked[2]))
+    clips = sum(len(videos) * views[name].count for name, videos in lists.videos.items()) * len(models)
+    return Want(words.layer, token_grid(grid_, clips, model.num_features, words.max_gb * 1e9))
+
+
+def _times(grid: Sequence[int]) -> str:
+    return "x".join(map(str, grid))
+
+
+# ---- folders of umt extract
+
+
+def from_features(words: argparse.Namespace) -> Found:
+    """--features DIR: what `umt extract` wrote into DIR/train, DIR/test and, if there is one, DIR/val.
+
+    Raises ConfigError for features of different recipes, and FeaturesError for those that are missing or damaged.
+    """
+    folders = {name: words.features / name for name in ("train", "val", "test") if (words.features / name).is_dir()}
+    for name in ("train", "test"):
+        if name not in folders:
+            raise ConfigError(
+                f"--features ({words.features}) has no folder {name}. Run umt extract {name}.csv --output "
+                f"{words.features / name}, for train, test and, if there is one, val."
+            )
+    recipes = {name: features.recipe(folder) for name, folder in folders.items()}
+    first = recipes["train"]
+    for name, one in recipes.items():
+        for part in ("weights_digest", "layers", "pool"):
+            if one.get(part) != first.get(part):
+                raise ConfigError(
+                    f"{folders[name]} is of another {part.replace('_digest', '')} than {folders['train']}. "
+                    "Extract all of them from one checkpoint with the same --layer and --pool."
+                )
+        if one["frames"]["clips"] is None:
+            raise ConfigError(f"{folders[name]} has sliding windows, of which no two videos have as many. Use --clips.")
+    if first["pool"] not in ("none", "spatial") and "attentive" in words.probes:
+        raise ConfigError(
+            f"--features ({words.features}) has one feature a clip, and an attentive probe wants tokens. Give --probes "
+            "knn linear, or extract with --pool none."
+        )
+    notes: list[str] = []
+    videos, places = {}, {}
+    for name, folder in folders.items():
+        videos[name], places[name] = _rows(name, folder, recipes[name], notes)
+    lists = settled(videos, None, notes)
+    views = {name: Views(one["frames"]["clips"], one["frames"]["crops"]) for name, one in recipes.items()}
+    about = {"views": {name: [one.clips, one.crops] for name, one in views.items()},
+             "weights": first["weights_digest"], "extract": recipes}  # fmt: skip
+
+    def stores(folder: Path) -> list[Store]:
+        return [_copied(folder, folders, about, places)]
+
+    return Found(lists, views, [(Path(str(first["checkpoint"])).name, about)], stores)
+
+
+def _rows(name: str, folder: Path, about: dict[str, Any], notes: list[str]) -> tuple[VideoList, dict[int, int]]:
+    """The list that the features are of, and row of that list -> place among those that are there."""
+    found = sorted((one.row, one.path, one.label) for path in feature_files.files(folder, about["format"])
+                   for one in feature_files.read(path, []))  # fmt: skip
+    missing = about["rows"]["count"] - len(found)
+    if missing and name != "train":
+        raise AnnotationError(
+            f"{folder} lacks {missing} of {about['rows']['count']} videos. Mend them (failures.jsonl names those that "
+            "cannot be read), and run the same umt extract again."
+        )
+    if missing:
+        notes.append(f"{missing} training videos have no features and are left out.")
+    labels = [label for _, _, label in found]
+    if min(labels, default=-1) < 0:
+        raise AnnotationError(f"{folder}: some videos have no label, and a probe needs all of them.")
+    if about["list"].get("multi_label"):
+        raise AnnotationError(f"{folder} has several labels a video, and a probe tells one class from others.")
+    made = VideoList(str(folder), [path for _, path, _ in found], labels, class_names=about["list"].get("classes"))
+    return made, {row: place for place, (row, _, _) in enumerate(found)}
+
+
+def _copied(folder: Path, folders: dict[str, Path], about: dict[str, Any], places: dict[str, dict[int, int]]) -> Store:
+    """The features in one array a list, in half precision, tokens and pooled ones of unit variance."""
+    _, _, example = next(features.read(folders["train"]))
+    tokens = example.shape[1] if example.ndim == 3 else 0
+    store = Store(folder, about, {name: len(rows) for name, rows in places.items()}, example.shape[-1], tokens)
+    for name, source in folders.items():
+        if not len(store.missing(name)):
+            continue
+        for row, _, array in features.read(source):
+            values = torch.from_numpy(array.copy()).float()
+            if tokens:
+                store.put(name, places[name][row], _unit(values.mean(1)), _unit(values))
+            else:
+                store.put(name, places[name][row], values, None)
+        store.mark(name, list(places[name].values()), HERE)
+    return store
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)

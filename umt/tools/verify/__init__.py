@@ -1,0 +1,1 @@
+"""`umt verify`: tests a checkpoint and compares it with its published number."""

@@ -1,0 +1,133 @@
+"""Everything about some videos into one folder: a PNG and a GIF of each, looks.json, and a page that stands alone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from umt import drawing
+from umt.errors import ConfigError, OutputError, VideoError
+from umt.inference.recognizer import Recognizer
+from umt.inference.sources import find_videos
+from umt.models import Student, VisionTransformer
+from umt.models.files.weights import open_weights
+from umt.pages import fill
+from umt.tools.visualize import figures
+from umt.tools.visualize.look import Look, Viewer
+from umt.tools.visualize.teacher import Guide, guide
+
+PAGE, NUMBERS = "index.html", "looks.json"
+
+
+def visualize(words: Namespace, command: Sequence[str], model: Recognizer) -> str:
+    """Looks at the videos and writes the folder; returns what the console says. Raises UserError."""
+    if not isinstance(model.model, Student | VisionTransformer):
+        raise ConfigError(f"{words.checkpoint} is a {type(model.model).__name__}: only video models have these maps.")
+    videos = find_videos(words.videos)
+    paths = [videos.file(row) for row in range(min(len(videos), words.limit))]
+    told = guide(words, model, open_weights(words.checkpoint, lazily=True).settings)
+    if isinstance(model.model, Student) or not model.num_classes:
+        told.missing.append("No maps of classes: the checkpoint has no head.")
+    if len(videos) > len(paths):
+        told.missing.append(f"{len(paths)} of {len(videos)} videos are shown (--limit).")
+    viewer = Viewer(model, told, seed=words.seed, topk=words.topk, residual=words.residual)
+    cards: list[dict[str, Any]] = []
+    names: set[str] = set()
+    for path in tqdm(paths, desc="videos", unit="video", disable=None, leave=False):
+        try:
+            look = viewer.look(path)
+        except VideoError as error:
+            told.missing.append(f"Not shown: {error}")
+            continue
+        name = _name(path, names)
+        cards.append(_card(look, name, words))
+    if not cards:
+        raise VideoError(f"none of {len(paths)} videos could be read. {told.missing[-1].removeprefix('Not shown: ')}")
+    _write(words.output / NUMBERS, json.dumps([card["numbers"] for card in cards], indent=1).encode() + b"\n")
+    _write(words.output / PAGE, page(words, command, model, told, cards).encode())
+    return "\n".join([*(_line(card) for card in cards), *told.missing, f"Page: {words.output / PAGE}"])
+
+
+def _name(path: str, taken: set[str]) -> str:
+    """A name for the files of a video that no other video has."""
+    stem = Path(path.rstrip("/")).stem or "video"
+    stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def _card(look: Look, name: str, words: Namespace) -> dict[str, Any]:
+    moving = figures.gif(look)
+    _write(words.output / f"{name}.png", figures.sheet(look, words.frames))
+    _write(words.output / f"{name}.gif", moving)
+    return {
+        "name": name,
+        "path": look.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+        "gif": drawing.data_uri(moving, "gif"),
+        "strips": [
+            {"title": title, "note": note, "src": figures.webp(picture)}
+            for title, note, picture in figures.strips(look, words.frames)
+        ],
+        "cosines": drawing.data_uri(figures.cosines(look)) if look.cosines else "",
+        "answers": look.answers,
+        "numbers": {
+            "video": look.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+            "frames": look.numbers,
+            "cosines": [{"blocks": b, "others_hidden": v, "none_hidden": a} for b, v, a in look.cosines],
+            "answers": [{"class": c, "probability": p} for c, p in look.answers],
+            "maps": {one.key: {"title": one.title, "note": one.note} for one in look.maps},
+        },
+    }
+
+
+def _line(card: dict[str, Any]) -> str:
+    """What the console says of a video."""
+    said = [f"{name} {100 * odds:.1f} %" for name, odds in card["answers"][:1]]
+    cosines = card["numbers"]["cosines"]
+    said += [f"cosine {cosines[-1]['others_hidden']:.3f} at visible tokens of the last block"] if cosines else []
+    return f"{card['path']}: " + ", ".join(said or ["done"])
+
+
+def page(words: Namespace, command: Sequence[str], model: Recognizer, told: Guide, cards: list[dict[str, Any]]) -> str:
+    """The page as HTML, which needs no other file."""
+    about = model.description
+    grid = "x".join(map(str, model.model.grid))  # type: ignore[arg-type]
+    facts = [
+        ("checkpoint", str(words.checkpoint)),
+        ("model", about.model),
+        ("clip", f"{about.num_frames} frames of {about.input_size} pixels, {grid} tokens"),
+        ("classes", str(model.num_classes or "none")),
+        ("teacher", told.name or "none"),
+        (
+            "mask",
+            f"{told.mask_type}, {100 * told.mask_ratio:g} % hidden, seed {words.seed}" if told.mask_type else "none",
+        ),
+    ]
+    return fill(
+        Path(__file__).with_name("page.html"),
+        title=Path(str(words.checkpoint)).name,
+        facts=facts,
+        missing=told.missing,
+        cards=cards,
+        student=isinstance(model.model, Student),
+        residual=words.residual,
+        command=shlex.join(command).encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file. OutputError if that is impossible."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise OutputError(f"--output: {path} cannot be written ({error.strerror}). Choose another folder.") from error

@@ -1,0 +1,1 @@
+"""`umt weights`: weights of others as teachers."""

@@ -1,1 +1,0 @@
-"""Tools that bring weights in and out: `umt weights`, `umt export`."""
