@@ -130,7 +130,7 @@ def test_a_hub_that_does_not_answer_is_an_error_of_the_url() -> None:
 
 
 def test_an_unknown_kind_of_url_is_refused() -> None:
-    with pytest.raises(ConfigError, match="petrel:// is no kind of URL that fsspec knows"):
+    with pytest.raises(ConfigError, match="petrel:// is not a kind of URL that fsspec knows"):
         remote.read("petrel://bucket/key")
 
 
@@ -170,7 +170,7 @@ def test_a_web_server_that_knows_no_ranges_is_read_in_part(web: tuple[str, type[
 
 
 def test_bytes_that_are_not_there_are_an_error(web: tuple[str, type[Web]]) -> None:
-    with pytest.raises(RemoteError, match="6 bytes came where 10 were asked for, after 4 attempts"):
+    with pytest.raises(RemoteError, match="6 bytes came instead of 10, after 4 attempts"):
         remote.read(f"{web[0]}/v.bin", 250, 10)
 
 

@@ -94,7 +94,7 @@ def test_key_frames_that_lean_on_earlier_frames_are_not_taken_for_beginnings(tmp
     options = {"preset": "fast", "x264-params": "keyint=8:intra-refresh=1:bframes=0"}
     path, index, truth = plain(tmp_path, frames=40, options=options)
     assert len(index.keys) > 1
-    assert probe(str(path)).quirks == ("key frames that are none",)
+    assert probe(str(path)).quirks == ("false key frames",)
     with open_video(path, decoder) as video:
         for number in (30, 3, 17):
             np.testing.assert_array_equal(video.frames([number])[0], truth[number])
