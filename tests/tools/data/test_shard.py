@@ -277,7 +277,7 @@ def test_a_shard_that_is_not_whole_is_refused_before_a_run(folder: Path, tmp_pat
     with pytest.raises(AnnotationError, match=r"train-000001\.tar has \d+ bytes, but shards\.idx next to it says \d+"):
         videos(out, out)
     tar.unlink()
-    with pytest.raises(AnnotationError, match=r"train-000001\.tar is not there, but shards\.idx beside it names it"):
+    with pytest.raises(AnnotationError, match=r"train-000001\.tar is not there, but shards\.idx next to it names it"):
         videos(out, out)
 
 
