@@ -121,10 +121,10 @@ def test_a_video_that_is_added_to_a_class_folder_is_seen(tmp_path: Path) -> None
 def test_two_references_to_one_list_share_its_memory(tmp_path: Path) -> None:
     file = written(tmp_path / "l.csv", "a.mp4 0\nb.mp4 1\n")
     (tmp_path / "link.csv").symlink_to(file)
-    one, other = read_list(file, prefix="/one"), read_list(tmp_path / "link.csv", prefix="/other", num_classes=2)
-    assert (one.file(1), other.file(1)) == ("/one/b.mp4", "/other/b.mp4")
-    assert np.shares_memory(one.labels, other.labels)
-    assert np.shares_memory(one.num_frames, other.num_frames)
+    first, second = read_list(file, prefix="/one"), read_list(tmp_path / "link.csv", prefix="/other", num_classes=2)
+    assert (first.file(1), second.file(1)) == ("/one/b.mp4", "/other/b.mp4")
+    assert np.shares_memory(first.labels, second.labels)
+    assert np.shares_memory(first.num_frames, second.num_frames)
 
 
 def test_shared_labels_cannot_be_changed_by_one_of_the_lists(tmp_path: Path) -> None:

@@ -52,12 +52,12 @@ def test_sparse_frames_are_those_of_a_full_decode(x264: dict[str, object], start
         if start:  # a stream copy that begins anywhere
             path = cut(path, Path(folder) / "b.mp4", start)
         truth = played(path)
-        wanted = data.draw(st.lists(st.integers(0, len(truth) - 1), min_size=1, max_size=8))
+        indices = data.draw(st.lists(st.integers(0, len(truth) - 1), min_size=1, max_size=8))
         with open_video(path, "pyav") as video, PyAV(str(path)) as seeking:
             assert len(video) == len(truth)
-            np.testing.assert_array_equal(video.frames(wanted), truth[wanted])
-            np.testing.assert_array_equal(seeking.frames(wanted), truth[wanted])
-            np.testing.assert_array_equal(video.frames(wanted[:1]), truth[wanted[:1]])
+            np.testing.assert_array_equal(video.frames(indices), truth[indices])
+            np.testing.assert_array_equal(seeking.frames(indices), truth[indices])
+            np.testing.assert_array_equal(video.frames(indices[:1]), truth[indices[:1]])
 
 
 def plain(folder: Path, **settings: object) -> tuple[Path, Index, np.ndarray]:
