@@ -1,9 +1,9 @@
 """Processes that make the items of a plan ahead, in its order, and outlive a reader that hangs or crashes.
 
-torch's DataLoader ends with its first dead worker and waits for a hanging one for ever. Here a worker that has been
-reading one file for too long is killed, or found dead; its file is refused from then on (`umt.data.video.guard`), and
-another worker makes the same items anew. So no item is lost, and what comes of it is the same wherever and whenever it
-happens.
+torch's DataLoader ends with its first dead worker and waits indefinitely for a hanging one. Here a worker that reads
+one file for too long is killed, and one that has died is noticed; its file is refused from then on
+(`umt.data.video.guard`), and another worker makes the same items again. So no item is lost, and the result is the same
+wherever and whenever it happens.
 
 A thread of the parent hands out the work, collects what comes back and looks after the workers; the consumer only takes
 finished items.
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two looks at what the workers read
 ORPHAN = 5.0  # seconds between a worker's looks at whether its parent lives
-CRASHES = 2  # of one file until it is refused: one may have been the machine's fault
+CRASHES = 2  # of one file until it is refused: a single one may be the machine's fault
 SMALL = 1 << 16  # bytes of a tensor that travels by value
 DEATHS = 3  # of workers that were reading nothing, until the run stops
 
@@ -57,7 +57,7 @@ class _Worker:
     process: Any
     pipe: Connection
     board: Board
-    told: int = 0  # refused files that it knows of
+    refusals: int = 0  # how many of the refused files it knows
     doing: set[tuple[int, int]] = field(default_factory=set)  # (plan, number) handed out and not come back
     written: int = -1  # the state of its board at the last look
     looked: float = 0.0
@@ -65,7 +65,7 @@ class _Worker:
 
 
 def _work(make: Callable[[Any], Any], start: Callable[[], None], pipe: Connection, board: Board) -> None:
-    parent = os.getppid()  # under "forkserver" not the pool's process, but one that ends with it
+    parent = os.getppid()  # under "forkserver" not the pool's process, but it ends with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     start()
     guard.attach(board)
@@ -85,13 +85,13 @@ def _work(make: Callable[[Any], Any], start: Callable[[], None], pipe: Connectio
                 item = _Raised(traceback.format_exc())
             guard.end()
             _send(pipe, (turn, number, item))
-            del item  # or its memory would be held while the next one is made
+            del item  # or its memory would be kept while the next item is made
     except (EOFError, ConnectionError):
         return
 
 
 class _Pickler(ForkingPickler):
-    """Large tensors travel as shared memory, each by a connection of its own; small ones are quicker by value."""
+    """Large tensors travel as shared memory, each by its own connection; small ones are quicker by value."""
 
     def reducer_override(self, thing: Any) -> Any:
         if type(thing) is torch.Tensor and thing.nbytes < SMALL and not thing.is_shared():
@@ -100,7 +100,7 @@ class _Pickler(ForkingPickler):
 
 
 def empty_to_send(shape: tuple[int, ...]) -> torch.Tensor:
-    """uint8 of that shape; in a worker it lies where the parent will see it, so that nothing is copied on the way."""
+    """uint8 of that shape; in a worker it is in memory shared with the parent, so that sending it copies nothing."""
     if not guard.is_watched() or math.prod(shape) < SMALL:
         return torch.empty(shape, dtype=torch.uint8)
     shared = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate function does
@@ -135,7 +135,7 @@ class _Crew:
         self._crashes: Counter[str] = Counter()
         self._deaths = 0
         self._lock = threading.Condition()
-        self._turn = 0  # counts the plans; what belongs to an earlier one is dropped
+        self._turn = 0  # counts the plans; items of an earlier plan are dropped
         self._plan: Sequence[Any] = ()
         self._todo: list[int] = []  # numbers to hand out before those from `_fresh` on: their workers were lost
         self._fresh = self._taken = 0
@@ -167,7 +167,7 @@ class _Crew:
             self._taken = number + 1
         self._wake()
         if isinstance(item, _Raised):
-            raise RuntimeError(f"a process that loads data stopped by an error of its own:\n{item.text}")
+            raise RuntimeError(f"a process that loads data stopped with an error:\n{item.text}")
         return item
 
     def close(self) -> None:
@@ -213,7 +213,7 @@ class _Crew:
                 self._lock.notify_all()
 
     def _hand_out(self) -> None:
-        """Gives work to whoever has least of it, but never further ahead of the consumer than `_ahead`."""
+        """Gives work to the worker that has least of it, but never further ahead of the consumer than `_ahead`."""
         with self._lock:
             while True:
                 worker = min(self._workers, key=lambda w: len(w.doing))
@@ -226,8 +226,8 @@ class _Crew:
                 else:
                     return
                 worker.doing.add((self._turn, number))
-                message = (self._turn, number, self._plan[number], dict(self._refused[worker.told :]))
-                worker.told = len(self._refused)
+                message = (self._turn, number, self._plan[number], dict(self._refused[worker.refusals :]))
+                worker.refusals = len(self._refused)
                 try:
                     worker.pipe.send(message)
                 except OSError:  # it is dead, which its sentinel tells: then this is handed out again
@@ -250,7 +250,7 @@ class _Crew:
                 self._lock.notify_all()
 
     def _is_stuck(self, worker: _Worker, most: float) -> bool:
-        """Only time in which this thread was looking counts: a job that is suspended as a whole does not hang."""
+        """Only time in which this thread was running counts: a job that is suspended as a whole does not hang."""
         now = time.monotonic()
         passed, worker.looked = now - worker.looked, now
         written, name = worker.board.read()
@@ -308,7 +308,7 @@ class _Crew:
 
 def _end(worker: _Worker) -> None:
     worker.process.kill()
-    worker.process.join(timeout=1)  # one that waits for a dead file server cannot even be killed: it is left behind
+    worker.process.join(timeout=1)  # waiting for a dead file server it cannot even be killed: it is left behind
     worker.pipe.close()
 
 
@@ -328,7 +328,7 @@ class Pool:
         workers: processes, at least 1.
         prefetch: items that are made ahead, for each worker.
         start_method: "fork", "spawn", "forkserver"; None: the platform's.
-        timeout: seconds that reading one file may take; 0: any time.
+        timeout: seconds that reading one file may take; 0: any number.
         start: called in each worker before its first item.
         receive: called with each item in a thread of this process, e.g. to pin its memory.
     """

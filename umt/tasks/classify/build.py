@@ -114,7 +114,7 @@ def _test(recipe: ClassifyRecipe, videos: VideoList, place: Place, names: Sequen
         return ViewResults(
             ViewScores(
                 rows=range(len(videos)),
-                labels=videos.labels if videos.sets is None else videos.sets.matrix(),
+                labels=videos.targets(),
                 paths=[videos.path(row) for row in range(len(videos))],
                 clips=clips,
                 crops=crops,

@@ -7,11 +7,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from umt.data import catalog
-from umt.data.lists.annotations import require_files, require_some_files
 from umt.data.lists.video_list import VideoList
-from umt.data.loading.clips import TrainClips, ViewClips, training_sampler, validation_sampler, views_sampler
+from umt.data.loading.clips import TrainClips, ViewClips
 from umt.data.loading.loaders import EvalLoader, TestLoader, TrainLoader
 from umt.data.loading.mixing import MixedList
+from umt.data.sampling import training_sampler, validation_sampler, views_sampler
+from umt.data.storage.presence import require_files, require_some_files
 from umt.data.transforms.erasing import draw_erase_box
 from umt.data.transforms.pipelines import EvalTransform, FinetuneTransform, TestTransform
 from umt.tasks.base import Place
@@ -30,7 +31,7 @@ def training_list(recipe: ClassifyRecipe) -> VideoList:
     parts = []
     for source in sources(recipe.data):
         parts.append(_split(recipe, "train", source))
-        require_some_files(parts[-1], files=storage(parts[-1]))
+        require_some_files(parts[-1], storage(parts[-1]))
     return parts[0] if len(parts) == 1 else MixedList(parts)
 
 

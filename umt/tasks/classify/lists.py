@@ -15,7 +15,8 @@ from umt.errors import ConfigError
 from umt.tasks.video.sources import Source, sources
 
 if TYPE_CHECKING:
-    from umt.data.lists.named import Form, ListClasses
+    from umt.data.lists.lines import Form
+    from umt.data.lists.reading import ListClasses
     from umt.data.lists.video_list import VideoList
     from umt.tasks.classify.recipe import ClassifyRecipe
 
@@ -56,9 +57,9 @@ def training_files(recipe: ClassifyRecipe) -> list[str]:
 
 def read_split(recipe: ClassifyRecipe, split: str, source: Source) -> VideoList:
     """The rows that serve as train, val or test of the folder `source`. Raises AnnotationError, ConfigError."""
-    from umt.data.lists import named
-    from umt.data.lists.annotations import read_folders, read_list
-    from umt.data.lists.few_shots import few
+    from umt.data.lists.class_folders import read_folders
+    from umt.data.lists.reading import read_list, read_named, words_form
+    from umt.data.lists.subsets import few_shots, part_of
 
     data, classes = recipe.data, recipe.data.nb_classes
     if catalog.get(data.data_set).lists == "folders":
@@ -66,10 +67,10 @@ def read_split(recipe: ClassifyRecipe, split: str, source: Source) -> VideoList:
     else:
         file = split_of(recipe, source.path, split)
         if data.data_set == "video_list" or data.multi_label:
-            form = named.words_form(source.separator, frame_folders=not data.use_decord, multi_label=data.multi_label)
+            form = words_form(source.separator, frame_folders=not data.use_decord, multi_label=data.multi_label)
             known = _classes(recipe, source, form)
-            videos = named.read_own(file.path, known, form, prefix=source.prefix, multi_label=data.multi_label)
-            videos = named.part_of(videos, file)
+            videos = read_named(file.path, known, form, prefix=source.prefix, multi_label=data.multi_label)
+            videos = part_of(videos, file)
         else:
             videos = read_list(
                 file.path,
@@ -79,18 +80,18 @@ def read_split(recipe: ClassifyRecipe, split: str, source: Source) -> VideoList:
                 frame_folders=not data.use_decord,
             )
     if split == "train" and data.shots is not None:
-        videos = few(videos, data.shots, recipe.runtime.seed)
+        videos = few_shots(videos, data.shots, recipe.runtime.seed)
     return videos
 
 
 def _classes(recipe: ClassifyRecipe, source: Source, form: Form) -> ListClasses:
     """The classes of one's own lists; their number is held against --nb_classes."""
-    from umt.data.lists.named import ListClasses, classes_of
+    from umt.data.lists.reading import ListClasses, classes_of
 
     data = recipe.data
     if data.data_set != "video_list":
         names = catalog.get(data.data_set).class_names(data.nb_classes)
-        return ListClasses(None if names is None else tuple(names), data.nb_classes, f"--data_set {data.data_set}")
+        return ListClasses(names, data.nb_classes, f"--data_set {data.data_set}")
     if is_url(source.path) and data.multi_label:  # the labels are not looked through twice over a network
         return ListClasses(None, data.nb_classes, "--nb_classes")
     classes = classes_of(split_of(recipe, source.path, "train").path, form, multi_label=data.multi_label)

@@ -116,7 +116,7 @@ class ClassifyRecipe(Recipe):
                 rows = [lists.read_split(self, "train", source) for source in sources(data)]
                 return sum(map(len, rows)), rows[0].note.rstrip(".") or f"counted in {' and '.join(given)}"
             if catalog.get(data.data_set).lists == "folders":
-                from umt.data.lists.annotations import read_folders  # numpy takes half of a dry run
+                from umt.data.lists.class_folders import read_folders  # numpy takes half of a dry run
 
                 return sum(
                     len(read_folders(path, split="train")) for path in given

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from umt import randomness
-from umt.data.lists.annotations import read_list, require_some_files
+from umt.data.lists.reading import read_list
 from umt.data.lists.video_list import VideoList
-from umt.data.loading.clips import TrainClips, training_sampler
+from umt.data.loading.clips import TrainClips
 from umt.data.loading.loaders import TrainLoader
 from umt.data.loading.mixing import MixedList
+from umt.data.sampling import training_sampler
+from umt.data.storage.presence import require_some_files
 from umt.data.transforms.pipelines import PretrainTransform
 from umt.models import create_model, create_teacher
 from umt.optim.param_groups import param_groups
@@ -54,7 +56,7 @@ def training_list(recipe: DistillRecipe) -> VideoList:
                 extension=".mp4",
             )
         )
-        require_some_files(parts[-1], files=storage(parts[-1]))
+        require_some_files(parts[-1], storage(parts[-1]))
     return parts[0] if len(parts) == 1 else MixedList(parts)
 
 

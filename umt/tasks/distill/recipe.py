@@ -100,7 +100,7 @@ class DistillRecipe(Recipe):
 
     def check_files(self) -> None:
         """The list, line by line, and that there is a teacher."""
-        from umt.data.lists.annotations import read_list  # here, because numpy comes with it
+        from umt.data.lists.reading import read_list  # here, because numpy comes with it
 
         if not self.data.data_path:
             raise AnnotationError("--data_path is missing. Give the list file.")

@@ -82,7 +82,7 @@ def check_prefixes(data: DataConfig) -> None:
 def counted(files: Sequence[str], data_set: str, classes: int | None = None) -> tuple[int | None, str]:
     """Rows of the training lists `files`, counted where they are here, else the official number; and its origin."""
     if files[0] and all(map(os.path.isfile, files)):
-        from umt.data.lists.annotations import count_rows
+        from umt.data.lists.reading import count_rows
 
         return sum(map(count_rows, files)), f"counted in {' and '.join(files)}"
     lacking = next((path for path in files if not os.path.isfile(path)), files[0])

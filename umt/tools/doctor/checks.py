@@ -119,7 +119,7 @@ def readers() -> Iterator[Finding]:
                 reader.choose(name)
                 shape = reader.DECODERS[name](str(clip)).frames([0, 7]).shape
             except UserError as error:
-                remedy = str(error).split("It wants: ")[-1] if "It wants" in str(error) else ""
+                remedy = str(error).split("It needs: ")[-1] if "It needs" in str(error) else ""
                 detail = "does not work here" if remedy else str(error)
                 yield Finding(needed, name, lacking, detail, remedy)
             else:

@@ -115,7 +115,7 @@ def _check(words: Any) -> None:
 
 def _listed(path: str, split: str | None) -> Listed:
     videos = _rows("--list", path, split)
-    if videos.class_names is not None or videos.sets is not None:
+    if videos.class_names is not None or videos.multi_label:
         raise ConfigError(
             f"--list ({path}) names its classes, or has several a video. Give a list with numbers, `path,3`."
         )
