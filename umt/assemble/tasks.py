@@ -16,7 +16,7 @@ from umt.data.transforms.mixup import ClipMixup
 from umt.engine.runtime import Runtime
 from umt.models import LoadReport, create_model, create_teacher, load_weights
 from umt.models.files.weights import read_head
-from umt.models.freezing import freeze_blocks
+from umt.models.vit.freezing import freeze_blocks
 from umt.tasks.base import Task
 from umt.tasks.classify import Classify
 from umt.tasks.distill import Distill

@@ -20,9 +20,9 @@ from umt.config.schema import Config, FinetuneConfig, OptimConfig, PretrainConfi
 from umt.data import catalog
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, CheckpointError, ConfigError, OutputError
-from umt.models import timm_names
 from umt.models.files import fetch, published
 from umt.models.specs import SPECS, ModelSpec
+from umt.models.teachers import timm_names
 from umt.optim.schedule import warmup_length
 
 log = logging.getLogger("umt")

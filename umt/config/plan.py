@@ -21,8 +21,8 @@ from umt.data import catalog
 from umt.data.labels.label_order import agreed, of_list
 from umt.data.storage.urls import is_url
 from umt.errors import ConfigError
-from umt.models import timm_names
 from umt.models.files.fetch import is_remote
+from umt.models.teachers import timm_names
 from umt.optim.schedule import clips_per_step, scaled_lr, steps_per_epoch, warmup_length
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from umt.errors import ConfigError
 from umt.inference.recognizer import Recognizer
-from umt.models.clip_teacher import ClipTeacher
 from umt.models.specs import Grid
-from umt.models.student import Student
-from umt.models.vit import VisionTransformer
+from umt.models.teachers.clip import ClipTeacher
+from umt.models.vit.classifier import VisionTransformer
+from umt.models.vit.student import Student
 from umt.spelling import did_you_mean
 
 POOLS = ("mean", "spatial", "none", "first")

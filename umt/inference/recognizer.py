@@ -29,8 +29,8 @@ from umt.inference.class_names import class_names, how, numbered
 from umt.inference.teachers import is_teacher, load_teacher
 from umt.inference.views import Source, Views
 from umt.inference.windows import Window, windows
-from umt.models.description import Description, Sampling
-from umt.models.pretrained import load_pretrained
+from umt.models.files.description import Description, Sampling
+from umt.models.files.pretrained import load_pretrained
 from umt.models.specs import image_shape
 
 log = logging.getLogger(__name__)

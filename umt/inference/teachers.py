@@ -6,10 +6,10 @@ import os
 from typing import Any
 
 from umt.errors import ConfigError
-from umt.models.description import Description
+from umt.models.files.description import Description
 from umt.models.files.fetch import fetch, sha256_of
-from umt.models.loading import load_weights
-from umt.models.pretrained import Pretrained
+from umt.models.files.loading import load_weights
+from umt.models.files.pretrained import Pretrained
 from umt.models.registry import create_model
 from umt.models.specs import SPECS
 

@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from umt.errors import ConfigError
-from umt.models.clip_teacher import ClipTeacher
 from umt.models.specs import SPECS, ModelSpec, find_spec
-from umt.models.student import Student
-from umt.models.vit import VisionTransformer
+from umt.models.teachers.clip import ClipTeacher
+from umt.models.vit.classifier import VisionTransformer
+from umt.models.vit.student import Student
 from umt.spelling import did_you_mean
 
 CLASSES: dict[str, type[nn.Module]] = {"student": Student, "classifier": VisionTransformer, "teacher": ClipTeacher}

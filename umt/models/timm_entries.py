@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from umt.errors import ConfigError
-from umt.models.description import IMAGENET_MEAN, IMAGENET_STD
-from umt.models.loading import load_weights
+from umt.models.files.description import IMAGENET_MEAN, IMAGENET_STD
+from umt.models.files.loading import load_weights
 from umt.models.registry import create_model
 from umt.models.specs import SPECS
 

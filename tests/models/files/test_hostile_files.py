@@ -13,8 +13,8 @@ import torch
 
 from umt.errors import CheckpointError
 from umt.models import create_model, load_weights
+from umt.models.files.pretrained import load_pretrained
 from umt.models.files.weights import read_head
-from umt.models.pretrained import load_pretrained
 
 
 class Hostile:

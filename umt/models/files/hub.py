@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, dtype, nn
 
 from umt.errors import CheckpointError, ConfigError
-from umt.models.description import Description
+from umt.models.files.description import Description
 from umt.models.files.model_card import TAGS, model_card
 from umt.models.specs import SPECS, ModelSpec, find_spec
 
@@ -165,7 +165,7 @@ def upload_folder(folder: Path, repository: str, *, private: bool | None = None)
 
 
 def _loaded(source: str, **wanted: Any) -> nn.Module:
-    from umt.models.pretrained import load_pretrained
+    from umt.models.files.pretrained import load_pretrained
 
     loaded = load_pretrained(source, **wanted)
     if isinstance(loaded.model, HubModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from umt.models.description import Description
+from umt.models.files.description import Description
 from umt.models.specs import find_spec, image_shape
 
 TAGS = ("model_hub_mixin", "pytorch_model_hub_mixin", "unmasked-teacher", "video", "vision-transformer")

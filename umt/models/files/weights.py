@@ -19,12 +19,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from umt.errors import CheckpointError
-from umt.models import adapters
-from umt.models.description import Description
 from umt.models.files import published
 from umt.models.files.checkpoint_file import read_content, state_of
+from umt.models.files.description import Description
 from umt.models.files.fetch import fetch
-from umt.models.layouts import huggingface
+from umt.models.layouts import adapters, huggingface
 
 CONFIG = "config.json"
 _PREPROCESSOR = "preprocessor_config.json"
@@ -150,7 +149,7 @@ def _read_beside(opened: Weights) -> None:
         opened.settings = {"num_frames": own.get("num_frames", 16), "input_size": own["img_size"]}
         opened.preprocessor = _json(folder / _PREPROCESSOR)
     elif str(config.get("model_type")).startswith("clip"):
-        return  # a teacher's: clip_layouts.py
+        return  # a teacher's: layouts/clip.py
     elif config.get("model_type") and not any(name.endswith("patch_embed.proj.weight") for name in opened.state):
         raise CheckpointError(
             f"{opened.source} is a {config['model_type']} of Hugging Face, which is another architecture. "

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from umt.errors import CheckpointError
-from umt.models.adapters import StateDict, take_prefix
+from umt.models.layouts.adapters import StateDict, take_prefix
 
 OPENAI = "OpenAI's"
 # Within a block, and outside of the blocks.

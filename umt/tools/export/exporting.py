@@ -16,12 +16,12 @@ from umt import __version__
 from umt.errors import CheckpointError, ConfigError
 from umt.inference.class_names import class_names
 from umt.models import Student, VisionTransformer
-from umt.models.description import Description
 from umt.models.files.checkpoint_file import read_content
+from umt.models.files.description import Description
 from umt.models.files.fetch import fetch, sha256_of
 from umt.models.files.hub import CARD, HubModel, cast_state, described, upload_folder, write_config, write_weights
 from umt.models.files.model_card import model_card
-from umt.models.pretrained import load_pretrained
+from umt.models.files.pretrained import load_pretrained
 from umt.tools.export.command import Request
 from umt.tools.export.graphs import TRACED, WithPreprocessing, compare, example, save_onnx, save_program, trace
 from umt.tools.export.new_folder import check_target, new_folder

@@ -250,7 +250,7 @@ def _of_checkpoint(model: str, *, fetching: bool) -> Told:
 
 
 def _of_description(file: Path) -> Told | None:
-    from umt.models.description import Description
+    from umt.models.files.description import Description
 
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -18,8 +18,8 @@ from umt.models.specs import SPECS
 from umt.writing import whole
 
 if TYPE_CHECKING:
-    from umt.models.clip_teacher import ClipTeacher
     from umt.models.layouts.clip import VisualTower
+    from umt.models.teachers.clip import ClipTeacher
     from umt.tools.weights.clip_compare import Comparison
     from umt.tools.weights.clip_source import Source
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from umt.models.adapters import StateDict
-from umt.models.clip_teacher import ClipTeacher
+from umt.models.layouts.adapters import StateDict
 from umt.models.layouts.clip import OPENAI, VisualTower
+from umt.models.teachers.clip import ClipTeacher
 from umt.tools.weights.clip_source import Source
 
 FRAMES = 2

@@ -11,11 +11,11 @@ from typing import TypeVar
 from torch import Tensor
 
 from umt.errors import CheckpointError, ConfigError
-from umt.models.adapters import strip_wrappers
 from umt.models.files.checkpoint_file import read_state_dict, weights_files
 from umt.models.files.fetch import fetch, sha256_of
 from umt.models.files.torchscript_file import is_torchscript, read_torchscript
 from umt.models.layouts import clip as clip_layouts
+from umt.models.layouts.adapters import strip_wrappers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -214,7 +214,7 @@ def _mask(shown: Shown, config: PretrainConfig, clips: list[Clip]) -> str:
     settings, (time_, height, width) = config.teacher, shown.grid
     teacher = None
     if settings.mask_type == "attention" and settings.clip_teacher_weights:  # nothing is downloaded for a look
-        from umt.models.teacher import as_module, create_teacher
+        from umt.models.teachers.base import as_module, create_teacher
 
         teacher, _ = create_teacher(
             settings.clip_teacher,

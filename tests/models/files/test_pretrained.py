@@ -18,10 +18,10 @@ from umt.data import catalog, labels
 from umt.errors import CheckpointError, ConfigError
 from umt.layers.pos_embed import position_table
 from umt.models import Student, VisionTransformer, create_model, load_weights
-from umt.models.description import Description
+from umt.models.files.description import Description
+from umt.models.files.pretrained import SAMPLING, _build, load_pretrained
 from umt.models.files.weights import Weights
 from umt.models.layouts.architecture import architecture_of
-from umt.models.pretrained import SAMPLING, _build, load_pretrained
 
 NAMES = ("yoga", "zumba", "archery")
 TINY: dict[str, Any] = {"image_size": 32, "num_frames": 4, "depth": 1, "position_grid": (8, 8, 8)}

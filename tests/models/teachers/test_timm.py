@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from umt.data.transforms import normalize
 from umt.errors import CheckpointError, ConfigError
-from umt.models import create_model, create_teacher, description
-from umt.models.timm_names import patch_size
-from umt.models.timm_teacher import TimmTeacher, load_timm
+from umt.models import create_model, create_teacher
+from umt.models.files import description
+from umt.models.teachers.timm import TimmTeacher, load_timm
+from umt.models.teachers.timm_names import patch_size
 from umt.tasks.distill import Distill
 
 timm = pytest.importorskip("timm")

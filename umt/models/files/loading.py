@@ -16,15 +16,14 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from umt.errors import CheckpointError
-from umt.models import adapters
-from umt.models.clip_teacher import ClipTeacher
 from umt.models.files.weights import Weights, open_weights
+from umt.models.layouts import adapters, huggingface
 from umt.models.layouts import clip as clip_layouts
-from umt.models.layouts import huggingface
 from umt.models.layouts.foreign import no_architecture, refuse_foreign
 from umt.models.specs import Grid
-from umt.models.student import Student
-from umt.models.vit import VisionTransformer
+from umt.models.teachers.clip import ClipTeacher
+from umt.models.vit.classifier import VisionTransformer
+from umt.models.vit.student import Student
 
 # Parts of pretraining checkpoints that a classifier has no use for.
 _PRETRAINING_ONLY = ("clip_decoder.", "decoder.", "encoder_to_decoder.", "mask_token", "clip_mask_token")

@@ -16,16 +16,15 @@ from typing import Any
 from torch import nn
 
 from umt.errors import CheckpointError
-from umt.models import adapters
-from umt.models.description import IMAGENET_MEAN, IMAGENET_STD, Description, Sampling
+from umt.models.files.description import IMAGENET_MEAN, IMAGENET_STD, Description, Sampling
 from umt.models.files.fetch import sha256_of
+from umt.models.files.loading import LoadReport, load_state
 from umt.models.files.weights import Weights, open_weights
-from umt.models.layouts import huggingface
+from umt.models.layouts import adapters, huggingface
 from umt.models.layouts.architecture import Architecture, architecture_of
-from umt.models.loading import LoadReport, load_state
 from umt.models.registry import create_model
 from umt.models.specs import SPECS, Grid, default_position_grid, find_spec
-from umt.models.vit import VisionTransformer
+from umt.models.vit.classifier import VisionTransformer
 
 # How a run's --data_set is sampled (umt/data/catalog.py; a test holds them together); others: sparsely.
 SAMPLING: dict[str, Sampling] = {"SSV2": "ssv2", "Kinetics": "dense", "UCF101": "dense", "HMDB51": "dense"}

@@ -1,6 +1,6 @@
 """Any vision transformer of timm's as the frozen image teacher: DINOv2, DINOv3, SigLIP 2, EVA-02, a plain ViT.
 
-Paper of the method: https://arxiv.org/abs/2303.16058. What differs from CLIP's tower (clip_teacher.py):
+Paper of the method: https://arxiv.org/abs/2303.16058. What differs from CLIP's tower (clip.py):
 
 - Targets are the tokens after the model's final norm, as wide as the model; there is no projection.
 - Frames come normalised for ImageNet, as the student has them, and are brought to the statistics that the model was
@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from umt.errors import CheckpointError, ConfigError
-from umt.models.description import IMAGENET_MEAN, IMAGENET_STD
+from umt.models.files.description import IMAGENET_MEAN, IMAGENET_STD
 from umt.models.files.hub_access import asking_the_hub
 from umt.models.specs import image_shape, return_indices
-from umt.models.timm_names import TIMM
+from umt.models.teachers.timm_names import TIMM
 from umt.models.video_input import resize_frames
 from umt.spelling import did_you_mean
 
@@ -231,9 +231,9 @@ def _reason(error: Exception) -> str:
 
 def _load_file(model: nn.Module, name: str, weights: str) -> str:
     """Loads a file by timm's own filter for this model, which also resamples positions; every weight must be in it."""
-    from umt.models.adapters import strip_wrappers
     from umt.models.files.checkpoint_file import read_state_dict
     from umt.models.files.fetch import fetch
+    from umt.models.layouts.adapters import strip_wrappers
 
     state = strip_wrappers(read_state_dict(fetch(weights), model_key="model|module|state_dict"))
     read = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)

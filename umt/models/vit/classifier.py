@@ -18,9 +18,9 @@ from umt.layers.block import NORM_EPS, make_blocks, run_block
 from umt.layers.patch_embed import PatchEmbed
 from umt.layers.pos_embed import position_table
 from umt.models.files.hub import HubModel
-from umt.models.intermediates import Layout, arranged, block_indices, check_layout, feature_info
 from umt.models.specs import Grid, as_grid, check_transformer, default_position_grid, image_shape, token_grid
 from umt.models.video_input import check_video
+from umt.models.vit.intermediates import Layout, arranged, block_indices, check_layout, feature_info
 
 
 class VisionTransformer(HubModel):
