@@ -22,9 +22,9 @@ from umt.models.files.fetch import fetch, sha256_of
 from umt.models.files.hub import CARD, HubModel, cast_state, described, upload_folder, write_config, write_weights
 from umt.models.files.model_card import model_card
 from umt.models.files.pretrained import load_pretrained
-from umt.tools.export.command import Request
 from umt.tools.export.graphs import TRACED, WithPreprocessing, compare, example, save_onnx, save_program, trace
 from umt.tools.export.new_folder import check_target, new_folder
+from umt.tools.export.request import Request
 
 REPORT = "export.json"
 Written = tuple[Path, dict[str, Any]]
