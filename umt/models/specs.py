@@ -1,19 +1,43 @@
 """Sizes of the models by name, and the arithmetic of tokens. No torch: a recipe is checked in a fraction of a second.
 
-A model is one entry of `SPECS`. Grids are (T', H', W') in tokens, images (H, W) in pixels.
+A model is one entry of `SPECS`, its kind one of `FAMILIES`. Grids are (T', H', W') in tokens, images (H, W) in pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from umt.errors import ConfigError
 from umt.spelling import did_you_mean
 
 Grid = tuple[int, int, int]
+
+
+class Family(NamedTuple):
+    """Models of one class: `module:class`, imported when a model is made; its keywords -> fields of `ModelSpec`."""
+
+    model: str
+    arguments: Mapping[str, str]
+
+
+_SIZES = ("image_size", "patch_size", "width", "depth", "heads", "tubelet_size")
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in (*_SIZES, *names)}
+
+
+FAMILIES: dict[str, Family] = {
+    "student": Family(
+        "umt.models.vit.student:Student",
+        {**_same("num_frames", "return_layers", "position_grid"), "teacher_width": "output_dim"},
+    ),
+    "classifier": Family("umt.models.vit.classifier:VisionTransformer", _same("num_frames", "position_grid")),
+    "teacher": Family("umt.models.teachers.clip:ClipTeacher", _same("output_dim", "return_layers")),
+}
 
 
 @dataclass(frozen=True)
@@ -37,17 +61,9 @@ class ModelSpec:
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of the model's class."""
-        names = ["image_size", "patch_size", "width", "depth", "heads", "tubelet_size"]
-        names += {
-            "student": ["num_frames", "return_layers", "position_grid"],
-            "classifier": ["num_frames", "position_grid"],
-            "teacher": ["output_dim", "return_layers"],
-        }[self.kind]
-        arguments = {name: getattr(self, name) for name in names}
+        arguments = {keyword: getattr(self, name) for keyword, name in FAMILIES[self.kind].arguments.items()}
         if self.mlp_ratio != 4.0:
             arguments["mlp_ratio"] = self.mlp_ratio
-        if self.kind == "student":
-            arguments["teacher_width"] = self.output_dim
         return arguments
 
 

@@ -22,9 +22,8 @@ from umt.models.files.loading import LoadReport, load_state
 from umt.models.files.weights import Weights, open_weights
 from umt.models.layouts import adapters, huggingface
 from umt.models.layouts.architecture import Architecture, architecture_of
-from umt.models.registry import create_model
+from umt.models.registry import class_of, create_model
 from umt.models.specs import SPECS, Grid, default_position_grid, find_spec
-from umt.models.vit.classifier import VisionTransformer
 
 # How a run's --data_set is sampled (umt/data/catalog.py; a test holds them together); others: sparsely.
 SAMPLING: dict[str, Sampling] = {"SSV2": "ssv2", "Kinetics": "dense", "UCF101": "dense", "HMDB51": "dense"}
@@ -195,7 +194,7 @@ def _of_huggingface(
     own = {**settings, "num_classes": seen.num_classes}
     if not seen.num_classes and seen.pretrained:
         own["use_mean_pooling"] = True
-    known = {k: v.default for k, v in inspect.signature(VisionTransformer).parameters.items()}
+    known = {k: v.default for k, v in inspect.signature(class_of("classifier")).parameters.items()}
     known |= find_spec(entry).arguments()
     arguments = {name: value for name, value in own.items() if known[name] != value}
     told = ("image_size", "num_frames", "tubelet_size", "num_classes")

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from umt.errors import ConfigError
 from umt.layers.attention import ClipAttention
 from umt.layers.patch_embed import patchify
+from umt.models.layouts import adapters
+from umt.models.layouts import clip as layouts
+from umt.models.layouts.plan import Plan
 from umt.models.specs import check_transformer, image_shape, return_indices, token_grid
 from umt.models.video_input import check_visible, resize_frames
 
@@ -143,6 +146,25 @@ class ClipTeacher(nn.Module):
             nn.init.normal_(block.mlp.c_proj.weight, std=(2 * width * depth) ** -0.5)
             for linear in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
                 nn.init.zeros_(linear.bias)
+
+    def fit_weights(self, plan: Plan) -> None:
+        """Takes the visual tower out of a CLIP's state dict and fits convolution and positions; for `load_weights`."""
+        layouts.refuse_other_activations(str(plan.file))
+        tower = layouts.to_openai(plan.state, plan.report.path)
+        plan.state = tower.state
+        plan.report.unused += tower.unused
+        if tower.layout != layouts.OPENAI:
+            plan.report.adapted["names"] = f"{tower.layout} -> {layouts.OPENAI}"
+        kernel = plan.state.get("conv1.weight")
+        if kernel is not None and kernel.ndim == 4:
+            plan.state["conv1.weight"] = adapters.inflate_convolution(kernel, self.tubelet_size)
+            plan.report.adapted["conv1.weight"] = f"2-D -> 3-D, {self.tubelet_size} frames"
+        table = plan.state.get("positional_embedding")
+        if table is not None and table.ndim == 2 and table.shape[0] != self.positional_embedding.shape[0]:
+            plan.state["positional_embedding"] = adapters.resample_clip_positions(table, self.patch_grid)
+            plan.report.adapted["positional_embedding"] = (
+                f"{table.shape[0] - 1} patches -> {'x'.join(map(str, self.patch_grid))}, bicubic"
+            )
 
     def resize(self, video: Tensor) -> Tensor:
         """video (B, 3, T, H, W) -> (B, 3, T, h, w) of the teacher's size: bicubic without antialiasing, in float32.

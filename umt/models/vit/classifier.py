@@ -18,8 +18,10 @@ from umt.layers.block import NORM_EPS, make_blocks, run_block
 from umt.layers.patch_embed import PatchEmbed
 from umt.layers.pos_embed import position_table
 from umt.models.files.hub import HubModel
+from umt.models.layouts.plan import Plan
 from umt.models.specs import Grid, as_grid, check_transformer, default_position_grid, image_shape, token_grid
 from umt.models.video_input import check_video
+from umt.models.vit import fitting
 from umt.models.vit.intermediates import Layout, arranged, block_indices, check_layout, feature_info
 
 
@@ -150,6 +152,18 @@ class VisionTransformer(HubModel):
             "stem": r"^pos_embed|^patch_embed",
             "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm", (99999,))],  # timm's number for the last group
         }
+
+    def fit_weights(self, plan: Plan) -> None:
+        """Brings a file's weights to this model's names, classes, patches and positions; for `load_weights`."""
+        own = self.state_dict().keys()
+        fitting.fit_names(plan, own)
+        fitting.fit_encoder(plan, own)
+        fitting.fit_head(plan, num_classes=self.num_classes, use_mean_pooling=self.use_mean_pooling)
+        fitting.fit_patches(plan, "patch_embed.proj.weight", self.tubelet_size)
+        fitting.fit_positions(
+            plan, "pos_embed", self.pos_embed,
+            saved="pos_embed" in own, model_grid=self.grid, defined_on=self.position_grid,
+        )  # fmt: skip
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """From now on all blocks recompute their activations in the backward pass, or none does."""

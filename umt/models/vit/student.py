@@ -20,8 +20,10 @@ from umt.layers.block import NORM_EPS, make_blocks, run_block
 from umt.layers.patch_embed import PatchEmbed
 from umt.layers.pos_embed import position_table
 from umt.models.files.hub import HubModel
+from umt.models.layouts.plan import Plan
 from umt.models.specs import Grid, as_grid, check_transformer, image_shape, return_indices, token_grid
 from umt.models.video_input import check_video, check_visible
+from umt.models.vit import fitting
 from umt.models.vit.intermediates import Layout, arranged, block_indices, check_layout, feature_info
 
 
@@ -208,6 +210,16 @@ class Student(HubModel):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters and tables that are never decayed; those that this model lacks do no harm."""
         return {"encoder.pos_embed", "pos_embed", "clip_pos_embed"}
+
+    def fit_weights(self, plan: Plan) -> None:
+        """Brings a file's weights to this model's names, patches and positions; for `load_weights`."""
+        own = self.state_dict().keys()
+        fitting.fit_names(plan, own)
+        fitting.fit_patches(plan, "encoder.patch_embed.proj.weight", self.tubelet_size)
+        fitting.fit_positions(
+            plan, "encoder.pos_embed", self.encoder.pos_embed,
+            saved="encoder.pos_embed" in own, model_grid=self.grid, defined_on=self.position_grid,
+        )  # fmt: skip
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """From now on all blocks recompute their activations in the backward pass, or none does."""
