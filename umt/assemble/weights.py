@@ -8,7 +8,8 @@ from pathlib import Path
 from umt.config.schema import Config, PretrainConfig
 from umt.engine import runtime
 from umt.errors import UserError
-from umt.models.files.fetch import fetch, is_remote, path_here, sha256_of
+from umt.models.files.fetch import fetch, is_remote, path_here
+from umt.models.files.opened import sha256_of
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from umt.errors import ConfigError
 from umt.models.files.description import Description
-from umt.models.files.fetch import fetch, sha256_of
+from umt.models.files.fetch import fetch
 from umt.models.files.loading import load_weights
+from umt.models.files.opened import sha256_of
 from umt.models.files.pretrained import Pretrained
 from umt.models.registry import create_model
 from umt.models.specs import SPECS

@@ -11,7 +11,6 @@ one of them.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import http.client
 import os
@@ -26,6 +25,7 @@ from typing import Any
 from umt.errors import CheckpointError
 from umt.models.files import published
 from umt.models.files.hub_access import asking_the_hub
+from umt.models.files.opened import open_file, what_it_is_instead
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
@@ -111,25 +111,10 @@ def _found(name: str) -> Path:
     raise CheckpointError(f"{name} does not exist. {hint(name) or 'Check the path of the weights.'}")
 
 
-@functools.lru_cache(maxsize=64)
-def _sha256(path: str, size: int, changed: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file, in hexadecimal digits; computed once in a process as long as it does not change."""
-    state = path.stat()
-    return _sha256(str(path), state.st_size, state.st_mtime_ns)
-
-
 def _check_hash(path: Path, wanted: str, name: str) -> None:
     if path.is_dir():
         raise CheckpointError(f"{name} is a folder, which has no sha256. Name the file of weights in it.")
-    have = sha256_of(path)
+    have = open_file(path).sha256()  # and stays open for whoever reads it
     if have != wanted:
         raise CheckpointError(
             f"{name} has the sha256 {have}, not {wanted}: it is another file, or damaged. "
@@ -228,17 +213,6 @@ def _download(url: str, path: Path) -> None:
         raise CheckpointError(f"{url} is {problem}")
     os.replace(part, path)
     tag.unlink()
-
-
-def what_it_is_instead(start: bytes) -> str:
-    """What people have in place of weights, told by the first bytes, as the end of a sentence; "" if it may be some."""
-    if not start:
-        return "empty (0 bytes). Copy or download it again."
-    if start.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, not the weights themselves. Run: git lfs pull"
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page, not weights: the download failed. Fetch it again from its link."
-    return ""
 
 
 def _bar(name: str, start: int, total: int | None) -> Any:

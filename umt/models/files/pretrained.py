@@ -17,7 +17,6 @@ from torch import nn
 
 from umt.errors import CheckpointError
 from umt.models.files.description import IMAGENET_MEAN, IMAGENET_STD, Description, Sampling
-from umt.models.files.fetch import sha256_of
 from umt.models.files.loading import LoadReport, load_state
 from umt.models.files.weights import Weights, open_weights
 from umt.models.layouts import adapters, huggingface
@@ -71,7 +70,7 @@ def load_pretrained(
 
     Raises `CheckpointError` for what does not load, and where weights of the backbone would stay random.
     """
-    weights = open_weights(source, sha256=sha256, model_key=model_key)
+    weights = open_weights(source, sha256=sha256, model_key=model_key, hashed=True)
     if model_prefix:
         weights.state, _ = adapters.take_prefix(weights.state, model_prefix)
         if not weights.state:
@@ -280,8 +279,8 @@ def _usage(weights: Weights, arguments: dict[str, Any]) -> dict[str, Any]:
     size = arguments["image_size"]
     short = size if isinstance(size, int) else min(size)
     provenance: dict[str, Any] = {"source": weights.source}
-    if weights.path.is_file():
-        provenance["sha256"] = sha256_of(weights.path)
+    if weights.sha256:
+        provenance["sha256"] = weights.sha256
     if "epoch" in weights.progress:
         provenance["epoch"] = int(weights.progress["epoch"])
     if weights.description is not None:

@@ -7,7 +7,6 @@ VideoMAE.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -20,9 +19,11 @@ from torch import Tensor
 
 from umt.errors import CheckpointError
 from umt.models.files import published
-from umt.models.files.checkpoint_file import read_content, state_of
+from umt.models.files.checkpoint_file import read_content, read_header, state_of
 from umt.models.files.description import Description
 from umt.models.files.fetch import fetch
+from umt.models.files.opened import open_file
+from umt.models.files.pickles import flags_in
 from umt.models.layouts import adapters, huggingface
 
 CONFIG = "config.json"
@@ -35,7 +36,7 @@ class Weights:
     """A source that was opened.
 
     Attributes:
-        source: as it was named; `path`: where it lies on this machine.
+        source: as it was named; `path`: where it lies on this machine; `sha256`: its hash, if asked for.
         state: its state dict, with wrappers' prefixes removed, under the names of the file.
         settings: flags of the run or fields of the configuration that it holds, as far as it holds any.
         description: of an exported folder.
@@ -53,6 +54,7 @@ class Weights:
     preprocessor: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
+    sha256: str = ""
     row: published.Published | None = None
 
     def head(self) -> int:
@@ -82,27 +84,39 @@ class Weights:
 
 
 def open_weights(
-    source: str | os.PathLike[str], *, sha256: str = "", model_key: str = "model|module", lazily: bool = False
+    source: str | os.PathLike[str],
+    *,
+    sha256: str = "",
+    model_key: str = "model|module",
+    header: bool = False,
+    hashed: bool = False,
 ) -> Weights:
-    """Fetches and reads `source`. `lazily`: tensors are not read before they are used. Raises `CheckpointError`."""
+    """Fetches and reads `source`. Raises `CheckpointError`.
+
+    Args:
+        sha256: the hash that its file must have. `hashed`: its hash is computed, if it is one file.
+        model_key: keys under which the weights may lie, separated by "|"; the first that the file has counts.
+        header: `state` has shapes instead of tensors, which are not read.
+    """
     path = fetch(source, sha256=sha256)
-    content = read_content(path, lazily=lazily)
+    digits = open_file(path).sha256() if hashed and path.is_file() else ""
+    content = read_header(path) if header else read_content(path)
     state = adapters.strip_wrappers(state_of(content, str(path), model_key))
     if all(name.startswith("model.") for name in state):  # VideoMAE V2 on the hub
         state, _ = adapters.take_prefix(state, "model.")
-    opened = Weights(str(source).partition("#sha256=")[0], path, state)
+    weights = Weights(str(source).partition("#sha256=")[0], path, state, sha256=digits)
     if isinstance(content, dict):
-        opened.settings = _settings(content)
+        weights.settings = _settings(content)
         progress = content.get("progress")
         if isinstance(progress, Mapping):
-            opened.progress = dict(progress)
+            weights.progress = dict(progress)
         elif isinstance(content.get("epoch"), int):
-            opened.progress = {"epoch": content["epoch"]}
-    _read_beside(opened)
-    row = published.find(Path(opened.source).name)
-    if row is not None and row.num_classes == opened.head():
-        opened.row = row
-    return opened
+            weights.progress = {"epoch": content["epoch"]}
+    _read_neighbours(weights)
+    row = published.find(Path(weights.source).name)
+    if row is not None and row.num_classes == weights.head():
+        weights.row = row
+    return weights
 
 
 class Head(NamedTuple):
@@ -117,21 +131,19 @@ class Head(NamedTuple):
 
 
 def read_head(source: str | os.PathLike[str], *, model_key: str = "model|module") -> Head:
-    """The head of `source`. Tensors of files in torch's present form are not read. Raises `CheckpointError`."""
-    weights = open_weights(source, model_key=model_key, lazily=True)
+    """The head of `source`, by its header. Raises `CheckpointError`."""
+    weights = open_weights(source, model_key=model_key, header=True)
     names, _ = weights.labels()
     return Head(weights.head(), None if names is None else list(names), weights.tubelet_size() <= 1)
 
 
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
     """Flags: `config` of a checkpoint of this library, or the `args` that the original pickles."""
-    config, args = content.get("config"), content.get("args")
-    if isinstance(config, Mapping):
-        return dict(config)
-    return dict(vars(args)) if isinstance(args, argparse.Namespace) else {}
+    config = content.get("config")
+    return dict(config) if isinstance(config, Mapping) else flags_in(content.get("args"))
 
 
-def _read_beside(opened: Weights) -> None:
+def _read_neighbours(opened: Weights) -> None:
     """config.json and preprocessor_config.json of an exported or a Hugging Face folder."""
     folder = opened.path if opened.path.is_dir() else opened.path.parent
     named = opened.path.name.startswith(("model", "pytorch_model", "tf_model"))

@@ -205,7 +205,7 @@ def refuse_other_activations(path: str) -> None:
     """
     found = configured_activation(Path(path) if Path(path).is_dir() else Path(path).parent)
     if found not in (None, "quick_gelu"):
-        raise CheckpointError(other_activation(path, str(found), "as the configuration beside it says"))
+        raise CheckpointError(other_activation(path, str(found), "as the configuration next to it says"))
 
 
 def other_activation(path: str, activation: str, because: str) -> str:

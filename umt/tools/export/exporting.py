@@ -16,11 +16,12 @@ from umt import __version__
 from umt.errors import CheckpointError, ConfigError
 from umt.inference.class_names import class_names
 from umt.models import Student, VisionTransformer
-from umt.models.files.checkpoint_file import read_content
+from umt.models.files.checkpoint_file import read_header
 from umt.models.files.description import Description
-from umt.models.files.fetch import fetch, sha256_of
+from umt.models.files.fetch import fetch
 from umt.models.files.hub import CARD, HubModel, cast_state, described, upload_folder, write_config, write_weights
 from umt.models.files.model_card import model_card
+from umt.models.files.opened import sha256_of
 from umt.models.files.pretrained import load_pretrained
 from umt.tools.export.graphs import TRACED, WithPreprocessing, compare, example, save_onnx, save_program, trace
 from umt.tools.export.new_folder import check_target, new_folder
@@ -71,7 +72,7 @@ def _load(request: Request, kind: str | None = None) -> tuple[HubModel, Descript
     for name, value in (("num_frames", request.num_frames), ("input_size", request.input_size)):
         asked |= {name: value} if value is not None else {}
     if request.ema:
-        content = read_content(fetch(request.checkpoint), lazily=True)
+        content = read_header(fetch(request.checkpoint))
         if not isinstance(content, dict) or "model_ema" not in content:
             raise CheckpointError(f"{request.checkpoint} holds no moving average of the weights. Leave out --ema.")
         asked["model_key"] = "model_ema"

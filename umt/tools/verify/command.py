@@ -238,9 +238,9 @@ def _of_checkpoint(model: str, *, fetching: bool) -> Told:
     path = fetch(model)
     if (path / "config.json").is_file() and (told := _of_description(path / "config.json")):
         return told
-    from umt.models.files.checkpoint_file import read_content  # torch
+    from umt.models.files.checkpoint_file import read_header  # torch
 
-    content = read_content(path, lazily=True)
+    content = read_header(path)
     config = content.get("config") if isinstance(content, Mapping) else None
     if not isinstance(config, Mapping):
         return Told()

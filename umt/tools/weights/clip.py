@@ -66,18 +66,20 @@ def main(argv: Sequence[str]) -> int:
 
 def convert(settings: argparse.Namespace, output: Path) -> list[str]:
     """Does what `settings` ask for and gives the lines to print."""
-    from umt.models import create_model, load_weights
+    from umt.models import create_model
+    from umt.models.files.loading import load_state
+    from umt.models.files.weights import Weights
     from umt.models.layouts.clip import to_openai
     from umt.tools.weights.clip_compare import compare
-    from umt.tools.weights.clip_source import MODEL_KEY, activation_of, find, read
+    from umt.tools.weights.clip_source import activation_of, find, read
 
     source = find(settings.source, settings.model, settings.sha256)
-    state = read(source)
+    state, classes = read(source)
     tower = to_openai(state, str(source.path))
     check_sizes(tower, settings.model, str(source.path))
-    activation = activation_of(source, state, settings.activation)
+    activation = activation_of(source, state, classes, settings.activation)
     teacher: ClipTeacher = create_model(settings.model)
-    load_weights(teacher, source.path, model_key=MODEL_KEY)
+    load_state(teacher, Weights(str(source.path), source.path, state))
     teacher.eval()
     comparison = compare(source, state, tower, teacher)
     if isinstance(comparison, list):
@@ -171,7 +173,7 @@ def report(
     comparison: list[Comparison] | str,
 ) -> list[str]:
     """What was done, one fact a line."""
-    from umt.models.files.fetch import sha256_of
+    from umt.models.files.opened import sha256_of
 
     spec = SPECS[model]
     grid = spec.image_size // spec.patch_size

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from torch import Tensor
-
 from umt.errors import CheckpointError, ConfigError
 from umt.models.files.checkpoint_file import read_state_dict, weights_files
-from umt.models.files.fetch import fetch, sha256_of
-from umt.models.files.torchscript_file import is_torchscript, read_torchscript
+from umt.models.files.fetch import fetch
+from umt.models.files.opened import open_file
+from umt.models.files.torchscript_file import read_torchscript
 from umt.models.layouts import clip as clip_layouts
-from umt.models.layouts.adapters import strip_wrappers
+from umt.models.layouts.adapters import StateDict, strip_wrappers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -71,7 +70,7 @@ def find(given: str, model: str, sha256: str) -> Source:
         if wanted:
             fetch(path, sha256=wanted)
     files = weights_files(path)
-    digests = [sha256_of(file) for file in files]
+    digests = [open_file(file).sha256() for file in files]
     if not wanted:
         known = dict(PUBLISHED.values())
         checked = "nothing to hold it against; --sha256 HEX would check it"
@@ -110,14 +109,21 @@ def _from_repository(name: str, sha256: str) -> Path:
     raise CheckpointError(f"{name} has none of {', '.join(_WEIGHTS)}. Name its file: {name}/FILE.")
 
 
-def read(source: Source) -> dict[str, Tensor]:
-    """The state dict of the source. Raises `CheckpointError`."""
-    return strip_wrappers(read_state_dict(source.path, model_key=MODEL_KEY))
+def read(source: Source) -> tuple[StateDict, tuple[str, ...]]:
+    """The state dict of the source, and of a TorchScript archive the names of its classes. Raises `CheckpointError`."""
+    if source.path.is_file() and (file := open_file(source.path)).format == "torchscript":
+        archive = read_torchscript(source.path)
+        file.close()
+        return strip_wrappers(archive.state), archive.types
+    return strip_wrappers(read_state_dict(source.path, model_key=MODEL_KEY)), ()
 
 
-def activation_of(source: Source, state: dict[str, Tensor], given: str) -> tuple[str, str]:
-    """("quick_gelu", who says so). Raises `CheckpointError` for another activation, and where nobody says anything."""
-    stated = _stated_activation(source, state)
+def activation_of(source: Source, names: Collection[str], classes: Sequence[str], given: str) -> tuple[str, str]:
+    """("quick_gelu", what says so). Raises `CheckpointError` for another activation, and where nothing says it.
+
+    `names`: those of the state dict. `classes`: those of a TorchScript archive.
+    """
+    stated = _stated_activation(source, names, classes)
     if stated is None:
         if not given:
             raise CheckpointError(
@@ -134,23 +140,21 @@ def activation_of(source: Source, state: dict[str, Tensor], given: str) -> tuple
     return activation, because
 
 
-def _stated_activation(source: Source, state: dict[str, Tensor]) -> tuple[str, str] | None:
+def _stated_activation(source: Source, names: Collection[str], classes: Sequence[str]) -> tuple[str, str] | None:
     path = source.path
     if any(digest in source.sha256 for digest, _ in PUBLISHED.values()):
         return "quick_gelu", "OpenAI's published file"
-    if path.is_file() and is_torchscript(path):
-        kinds = {name.rsplit(".", 1)[-1] for name in read_torchscript(path).types}
-        if "QuickGELU" in kinds:
-            return "quick_gelu", "the archive has modules of that name"
-        if "GELU" in kinds:
-            return "gelu", "the archive has modules of that name"
-    found = clip_layouts.configured_activation(path if path.is_dir() else path.parent)
-    if found is not None:
-        return found, "as the configuration beside it says"
+    kinds = {name.rsplit(".", 1)[-1] for name in classes}
+    for kind, activation in (("QuickGELU", "quick_gelu"), ("GELU", "gelu")):
+        if kind in kinds:
+            return activation, "the archive has modules of that name"
+    stated = clip_layouts.configured_activation(path if path.is_dir() else path.parent)
+    if stated is not None:
+        return stated, "as the configuration next to it says"
     if source.name.startswith("hf://timm/"):
-        found = clip_layouts.activation_of_timm(source.name.split("/")[3])
-    if found is not None or "quickgelu" in source.name.lower():
-        return found or "quick_gelu", "as its name says"
-    if {"input_resolution", "context_length", "vocab_size"} <= state.keys():
+        stated = clip_layouts.activation_of_timm(source.name.split("/")[3])
+    if stated is not None or "quickgelu" in source.name.lower():
+        return stated or "quick_gelu", "as its name says"
+    if {"input_resolution", "context_length", "vocab_size"} <= set(names):
         return "quick_gelu", "OpenAI's archives have its further entries"
     return None
