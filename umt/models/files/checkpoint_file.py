@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umt.errors import CheckpointError
+from umt.errors import CheckpointError, install
 from umt.models.files.opened import WeightsFile, open_file
 from umt.models.files.pickles import DAMAGE, PASSED_OVER, PassedOver, Stored, named_in
 from umt.models.files.torchscript_file import read_torchscript
@@ -199,7 +199,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError:
-        raise CheckpointError(f"{path} needs the package safetensors. Run: pip install 'umt[hub]'") from None
+        raise CheckpointError(f"{path} needs the package safetensors. Run: {install('hub')}") from None
     try:
         return load_file(path)
     except (SafetensorError, *DAMAGE) as error:

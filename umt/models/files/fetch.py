@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from umt.errors import CheckpointError
+from umt.errors import CheckpointError, install
 from umt.models.files import published
 from umt.models.files.hub_access import asking_the_hub
 from umt.models.files.opened import open_file, what_it_is_instead
@@ -259,7 +259,7 @@ def _from_hub(name: str) -> Path:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError:
-        raise CheckpointError(f"{name} needs huggingface_hub. Run: pip install 'umt[hub]'") from None
+        raise CheckpointError(f"{name} needs huggingface_hub. Run: {install('hub')}") from None
     try:
         with asking_the_hub():
             if file:

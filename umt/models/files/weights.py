@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from umt.errors import CheckpointError
+from umt.formats import CHECKPOINT
 from umt.models.files import published
 from umt.models.files.checkpoint_file import read_content, read_header, state_of
 from umt.models.files.description import Description
@@ -101,6 +102,8 @@ def open_weights(
     path = fetch(source, sha256=sha256)
     digits = open_file(path).sha256() if hashed and path.is_file() else ""
     content = read_header(path) if header else read_content(path)
+    if isinstance(content, dict) and isinstance(content.get("conditions"), Mapping):  # only this library's has them
+        CHECKPOINT.check(content, source)
     state = adapters.strip_wrappers(state_of(content, str(path), model_key))
     if all(name.startswith("model.") for name in state):  # VideoMAE V2 on the hub
         state, _ = adapters.take_prefix(state, "model.")
