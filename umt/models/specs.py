@@ -194,30 +194,97 @@ def as_grid(sizes: Sequence[int]) -> Grid:
     return int(frames), int(height), int(width)
 
 
-def token_grid(image_size: int | tuple[int, int], patch_size: int, num_frames: int = 1, tubelet_size: int = 1) -> Grid:
-    """(T', H', W') tokens of a clip; `ConfigError` where the patches or tubelets do not tile it."""
+class TokenNames(NamedTuple):
+    """What the sizes of a clip are called in errors: the keywords of the models' classes, or the flags of a command."""
+
+    size: str = "image_size"
+    patch: str = "the patch_size"
+    frames: str = "num_frames"
+    tubelet: str = "tubelet_size"
+
+    @classmethod
+    def of_flags(cls, model: str, size: str = "--input_size") -> TokenNames:
+        """The flags of training; `model` is the one whose patch is meant, `size` the flag of its image size."""
+        return cls(size, f"the patch of {model}", "--num_frames", "--tubelet_size")
+
+
+KEYWORDS = TokenNames()
+
+
+def token_grid(
+    image_size: int | tuple[int, int],
+    patch_size: int,
+    num_frames: int = 1,
+    tubelet_size: int = 1,
+    *,
+    names: TokenNames = KEYWORDS,
+) -> Grid:
+    """(T', H', W') tokens of a clip; `ConfigError` where the patches or tubelets do not tile it.
+
+    The error has `names`, the value, and the nearest sizes that work.
+    """
     height, width = image_shape(image_size)
     for name, value in (
-        ("image height", height),
-        ("image width", width),
-        ("patch_size", patch_size),
-        ("num_frames", num_frames),
-        ("tubelet_size", tubelet_size),
+        (names.size, min(height, width)),
+        (names.patch, patch_size),
+        (names.frames, num_frames),
+        (names.tubelet, tubelet_size),
     ):
         if value < 1:
             raise ConfigError(f"{name} ({value}) must be at least 1.")
-    for name, value in (("image height", height), ("image width", width)):
-        if value % patch_size:
-            near = max(round(value / patch_size), 1) * patch_size
-            raise ConfigError(
-                f"{name} ({value}) is not a multiple of patch_size ({patch_size}). The nearest is {near}."
-            )
+    if height % patch_size or width % patch_size:
+        if height == width:
+            fitting = [f"{n * patch_size}" for n in (height // patch_size, height // patch_size + 1) if n]
+        else:
+            fitting = [_pixels(*(max(round(side / patch_size), 1) * patch_size for side in (height, width)))]
+        raise ConfigError(
+            f"{names.size} ({_pixels(height, width)}) must be a multiple of {patch_size}, {names.patch}. "
+            f"Try {names.size} {' or '.join(fitting)}."
+        )
     if num_frames % tubelet_size:
         raise ConfigError(
-            f"num_frames ({num_frames}) is not a multiple of tubelet_size ({tubelet_size}). "
-            f"The nearest is {max(round(num_frames / tubelet_size), 1) * tubelet_size}."
+            f"{names.frames} ({num_frames}) must be a multiple of {names.tubelet} ({tubelet_size}). "
+            f"Try {names.frames} {max(num_frames // tubelet_size, 1) * tubelet_size}."
         )
     return num_frames // tubelet_size, height // patch_size, width // patch_size
+
+
+def check_teacher_grid(
+    student: Grid,
+    *,
+    input_size: int | tuple[int, int],
+    tubelet_size: int,
+    teacher: str,
+    resolution: int | tuple[int, int],
+    patch_size: int,
+    teacher_tubelet: int = 1,
+) -> None:
+    """`ConfigError` unless a teacher has the tokens of the grid `student`, with the flags of pretraining in its text.
+
+    Args:
+        input_size, tubelet_size: those of the student.
+        teacher: its name, for the text. `resolution`, `patch_size`, `teacher_tubelet`: its own sizes.
+    """
+    _, height, width = token_grid(
+        resolution, patch_size, names=TokenNames.of_flags(teacher, "--clip_input_resolution")
+    )  # fmt: skip
+    if (height, width) != student[1:]:
+        fitting = _pixels(student[1] * patch_size, student[2] * patch_size)
+        raise ConfigError(
+            f"--clip_input_resolution ({_pixels(*image_shape(resolution))}) gives {teacher} {height} x {width} tokens "
+            f"a frame, but --input_size ({_pixels(*image_shape(input_size))}) gives the student {student[1]} x "
+            f"{student[2]}. Try --clip_input_resolution {fitting}."
+        )
+    if tubelet_size != teacher_tubelet:
+        frames = "frame" if teacher_tubelet == 1 else f"{teacher_tubelet} frames"
+        raise ConfigError(
+            f"--tubelet_size ({tubelet_size}) must be {teacher_tubelet}: the image teacher has tokens for every "
+            f"{frames}. Try --tubelet_size {teacher_tubelet}."
+        )
+
+
+def _pixels(height: int, width: int) -> str:
+    return str(height) if height == width else f"{height} x {width}"
 
 
 def default_position_grid(patch_size: int) -> Grid:

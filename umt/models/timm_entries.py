@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from umt import imagenet
 from umt.errors import ConfigError
-from umt.models.files.description import IMAGENET_MEAN, IMAGENET_STD
 from umt.models.files.loading import load_weights
 from umt.models.registry import create_model
 from umt.models.specs import SPECS
@@ -105,8 +105,8 @@ def _facts(name: str, model: nn.Module) -> dict[str, Any]:
         "interpolation": "bilinear",
         "crop_pct": 1.0,
         "pool_size": None,
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
+        "mean": imagenet.MEAN,
+        "std": imagenet.STD,
     }
 
 

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from umt import imagenet
 from umt.errors import CheckpointError
 from umt.formats import Format
 from umt.models.specs import SPECS, image_shape
 
 FORMAT = Format("an exported model", CheckpointError, key="umt_model")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Sampling = Literal["sparse", "dense", "ssv2"]
 
@@ -37,8 +36,8 @@ class Description:
 
     model: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...] = imagenet.MEAN
+    std: tuple[float, ...] = imagenet.STD
     sampling: Sampling = "sparse"
     sampling_rate: int = 4
     short_side_size: int = 224

@@ -15,8 +15,9 @@ from typing import Any
 
 from torch import nn
 
+from umt import imagenet
 from umt.errors import CheckpointError
-from umt.models.files.description import IMAGENET_MEAN, IMAGENET_STD, Description, Sampling
+from umt.models.files.description import Description, Sampling
 from umt.models.files.loading import LoadReport, load_state
 from umt.models.files.weights import Weights, open_weights
 from umt.models.layouts import adapters, huggingface
@@ -290,13 +291,13 @@ def _usage(weights: Weights, arguments: dict[str, Any]) -> dict[str, Any]:
         short = told.short_side_size if told.input_size == size else short
         return {**usage, "short_side_size": short, "provenance": dict(told.provenance or provenance)}
     flags, row = weights.settings, weights.row
-    usage = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "short_side_size": short}
+    usage = {"mean": imagenet.MEAN, "std": imagenet.STD, "short_side_size": short}
     if weights.licence:
         usage["licence"] = {"weights": weights.licence}
     if weights.preprocessor:
         usage |= {
-            "mean": tuple(weights.preprocessor.get("image_mean", IMAGENET_MEAN)),
-            "std": tuple(weights.preprocessor.get("image_std", IMAGENET_STD)),
+            "mean": tuple(weights.preprocessor.get("image_mean", imagenet.MEAN)),
+            "std": tuple(weights.preprocessor.get("image_std", imagenet.STD)),
         }
     if "data_set" in flags:
         usage["sampling"] = SAMPLING.get(flags["data_set"], "sparse")

@@ -28,10 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from umt import imagenet
 from umt.errors import CheckpointError, ConfigError
-from umt.models.files.description import IMAGENET_MEAN, IMAGENET_STD
 from umt.models.files.hub_access import asking_the_hub
-from umt.models.specs import image_shape, return_indices
+from umt.models.specs import TokenNames, image_shape, return_indices, token_grid
 from umt.models.teachers.timm_names import TIMM
 from umt.models.video_input import resize_frames
 from umt.spelling import did_you_mean
@@ -94,8 +94,8 @@ class TimmTeacher(nn.Module):
             if hasattr(module, "fused_attn"):
                 module.fused_attn = True  # its other form, without torch's function, could not be listened to
         configured = getattr(vit, "pretrained_cfg", None) or {}
-        self.mean = tuple(configured.get("mean") or IMAGENET_MEAN)
-        self.std = tuple(configured.get("std") or IMAGENET_STD)
+        self.mean = tuple(configured.get("mean") or imagenet.MEAN)
+        self.std = tuple(configured.get("std") or imagenet.STD)
 
     def resize(self, video: Tensor) -> Tensor:
         """video (B, 3, T, H, W) -> (B, 3, T, h, w) of the teacher's size, as for CLIP: bicubic, not antialiased."""
@@ -103,9 +103,9 @@ class TimmTeacher(nn.Module):
 
     def renormalize(self, video: Tensor) -> Tensor:
         """video (B, 3, T, H, W) with ImageNet's mean and standard deviation -> the same with the model's own."""
-        if self.mean == IMAGENET_MEAN and self.std == IMAGENET_STD:
+        if self.mean == imagenet.MEAN and self.std == imagenet.STD:
             return video
-        channels = zip(video.unbind(1), IMAGENET_MEAN, IMAGENET_STD, self.mean, self.std, strict=True)
+        channels = zip(video.unbind(1), imagenet.MEAN, imagenet.STD, self.mean, self.std, strict=True)
         return torch.stack([(x * (was_s / s)) + (was_m - m) / s for x, was_m, was_s, m, s in channels], dim=1)
 
     def forward(self, video: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -280,10 +280,8 @@ def _grid(vit: Any, name: str, size: tuple[int, int]) -> tuple[int, tuple[int, i
     if not height or patch != other:
         raise ConfigError(_no_vit(name))
     if size != (height * patch, width * patch):
-        raise ConfigError(
-            f"--clip_input_resolution ({size[0]}) must be a multiple of {patch}, the patch of {TIMM}{name}. "
-            f"Try --clip_input_resolution {max(round(size[0] / patch), 1) * patch}."
-        )
+        token_grid(size, patch, names=TokenNames.of_flags(f"{TIMM}{name}", "--clip_input_resolution"))
+        raise ConfigError(_no_vit(name))
     return int(patch), (int(height), int(width))
 
 

@@ -23,10 +23,11 @@ from umt.data.loading.clips import Sample, TrainClips, ViewClips
 from umt.data.loading.pool import Pool
 from umt.data.masking import visible_tokens
 from umt.data.transforms.erasing import erase
-from umt.data.transforms.normalize import MEAN, STD, normalize
+from umt.data.transforms.normalize import normalize
 from umt.data.video import guard
 from umt.data.video.decoders import Frames
 from umt.errors import VideoError
+from umt.imagenet import MEAN, STD
 from umt.randomness import generator
 from umt.tools.data.show.plan import Shown
 
