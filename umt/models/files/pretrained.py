@@ -16,8 +16,9 @@ from typing import Any
 from torch import nn
 
 from umt import imagenet
+from umt.data.catalog import CATALOG
 from umt.errors import CheckpointError
-from umt.models.files.description import Description, Sampling
+from umt.models.files.description import Description
 from umt.models.files.loading import LoadReport, load_state
 from umt.models.files.weights import Weights, open_weights
 from umt.models.layouts import adapters, huggingface
@@ -25,8 +26,6 @@ from umt.models.layouts.architecture import Architecture, architecture_of
 from umt.models.registry import class_of, create_model
 from umt.models.specs import SPECS, Grid, default_position_grid, find_spec
 
-# How a run's --data_set is sampled (umt/data/catalog.py; a test holds them together); others: sparsely.
-SAMPLING: dict[str, Sampling] = {"SSV2": "ssv2", "Kinetics": "dense", "UCF101": "dense", "HMDB51": "dense"}
 _SIZES = ("width", "depth", "heads", "patch_size")  # what a model of one name has in common
 
 
@@ -300,7 +299,8 @@ def _usage(weights: Weights, arguments: dict[str, Any]) -> dict[str, Any]:
             "std": tuple(weights.preprocessor.get("image_std", imagenet.STD)),
         }
     if "data_set" in flags:
-        usage["sampling"] = SAMPLING.get(flags["data_set"], "sparse")
+        known = CATALOG.get(flags["data_set"])
+        usage["sampling"] = known.sampling if known else "sparse"
         usage["sampling_rate"] = int(flags.get("sampling_rate", 4))
         if flags.get("short_side_size") and flags.get("input_size") == size:
             usage["short_side_size"] = int(flags["short_side_size"])
