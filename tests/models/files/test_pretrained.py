@@ -19,8 +19,9 @@ from umt.errors import CheckpointError, ConfigError
 from umt.layers.pos_embed import position_table
 from umt.models import Student, VisionTransformer, create_model, load_weights
 from umt.models.files.description import Description
-from umt.models.files.pretrained import _build, load_pretrained
+from umt.models.files.pretrained import load_pretrained
 from umt.models.files.weights import Weights
+from umt.models.files.which_model import which_model
 from umt.models.layouts.architecture import architecture_of
 
 NAMES = ("yoga", "zumba", "archery")
@@ -157,7 +158,7 @@ QUICK = ("pretrain_umt_base_patch16_224", "vit_base_patch16_224_f8_meanpool", "v
 )
 def test_every_published_layout_tells_its_model_by_shapes_alone(name: str) -> None:
     state = layout(name)
-    entry, arguments, _ = _build(Weights("w.pth", Path("w.pth"), state), None, {})
+    entry, arguments, _ = which_model(Weights("w.pth", Path("w.pth"), state), None, {})
     assert name.startswith(entry)
     frames = 16 if "_f16_" in name else 8
     assert (arguments["num_frames"], arguments["tubelet_size"]) == (frames, 1)
@@ -301,7 +302,7 @@ def test_every_size_of_videomae_is_known_by_its_shapes(
         state = without_table(create_model(name, num_frames=16, tubelet_size=2, num_classes=710))
     seen = architecture_of(state, "w.pth")
     assert (seen.width, seen.depth, seen.hidden, seen.patch_size) == (width, depth, hidden, patch)
-    entry, arguments, _ = _build(Weights("w.pth", Path("w.pth"), state), None, {})
+    entry, arguments, _ = which_model(Weights("w.pth", Path("w.pth"), state), None, {})
     assert (entry, arguments["num_frames"], arguments["tubelet_size"], arguments["num_classes"]) == (name, 16, 2, 710)
     assert "position_grid" not in arguments  # the entry's own is VideoMAE's
 

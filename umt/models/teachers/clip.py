@@ -20,7 +20,7 @@ from umt.layers.patch_embed import patchify
 from umt.models.layouts import adapters
 from umt.models.layouts import clip as layouts
 from umt.models.layouts.plan import Plan
-from umt.models.specs import check_transformer, image_shape, return_indices, token_grid
+from umt.models.specs import Grid, check_transformer, image_shape, return_indices, token_grid
 from umt.models.video_input import check_visible, resize_frames
 
 NORM_EPS = 1e-5
@@ -94,6 +94,8 @@ class ClipTeacher(nn.Module):
     Raises `ConfigError` for sizes that cannot work.
     """
 
+    head_input = ""
+
     def __init__(
         self,
         *,
@@ -146,6 +148,18 @@ class ClipTeacher(nn.Module):
             nn.init.normal_(block.mlp.c_proj.weight, std=(2 * width * depth) ** -0.5)
             for linear in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
                 nn.init.zeros_(linear.bias)
+
+    def feature_blocks(self) -> nn.ModuleList:
+        """The blocks in order; each sees the frames of a clip as further images of the batch."""
+        return self.transformer.resblocks
+
+    def feature_grid(self, num_frames: int) -> Grid:
+        """(T', H', W') patches of a clip of so many frames."""
+        return (num_frames // self.tubelet_size, *self.patch_grid)
+
+    def forward_all(self, video: Tensor) -> Tensor:
+        """As `encode_tokens`: `forward` runs its last block in another way, past hooks. See `umt.models.features`."""
+        return self.encode_tokens(video)
 
     def fit_weights(self, plan: Plan) -> None:
         """Takes the visual tower out of a CLIP's state dict and fits convolution and positions; for `load_weights`."""

@@ -46,6 +46,7 @@ class VisionTransformer(HubModel):
     """
 
     kind = "classifier"
+    head_input = "head_drop"  # its output: there is no dropout in evaluation mode
     pos_embed: Tensor
     head: nn.Linear | nn.Identity
 
@@ -288,6 +289,18 @@ class VisionTransformer(HubModel):
         if prune_head:
             self.reset_classifier(0)
         return list(taken)
+
+    def feature_blocks(self) -> nn.ModuleList:
+        """The blocks in order."""
+        return self.blocks
+
+    def feature_grid(self, num_frames: int) -> Grid:
+        """(T', H', W') tokens of a clip."""
+        return self.grid
+
+    def forward_all(self, video: Tensor) -> Tensor:
+        """As `forward`; see `umt.models.features`."""
+        return self(video)
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
         """tokens (B, L, D) -> logits (B, num_classes), or with `pre_logits` what dropout and head get (B, D).

@@ -115,6 +115,8 @@ class Student(HubModel):
     """
 
     kind = "student"
+    exported_as = "classifier"  # the encoder, without a head
+    head_input = ""
     clip_pos_embed: Tensor
 
     def __init__(
@@ -253,6 +255,18 @@ class Student(HubModel):
         check_layout(output_fmt, whole_clip=visible is None)
         outputs = self._outputs(video, visible, block_indices(self.num_layers, indices))
         return [arranged(self.encoder.norm(out) if norm else out, self.grid, output_fmt) for out in outputs]
+
+    def feature_blocks(self) -> nn.ModuleList:
+        """The encoder's blocks."""
+        return self.encoder.blocks
+
+    def feature_grid(self, num_frames: int) -> Grid:
+        """(T', H', W') tokens of a whole clip."""
+        return self.grid
+
+    def forward_all(self, video: Tensor) -> Tensor:
+        """As `forward_features` of whole clips; see `umt.models.features`."""
+        return self.forward_features(video)
 
     def _outputs(self, video: Tensor, visible: Tensor | None, blocks: Sequence[int]) -> list[Tensor]:
         check_video(video, self.clip_shape)
