@@ -17,10 +17,18 @@ Grid = tuple[int, int, int]
 
 
 class Family(NamedTuple):
-    """Models of one class: `module:class`, imported when a model is made; its keywords -> fields of `ModelSpec`."""
+    """Models of one class.
+
+    Attributes:
+        model: `module:class`, imported when a model is made. `arguments`: keywords of the class -> our fields.
+        noun: what such a model is called in a sentence.
+        card: what a model card says of it, with {sizes}, {layout} and {head}.
+    """
 
     model: str
     arguments: Mapping[str, str]
+    noun: str
+    card: str = ""
 
 
 _SIZES = ("image_size", "patch_size", "width", "depth", "heads", "tubelet_size")
@@ -34,9 +42,16 @@ FAMILIES: dict[str, Family] = {
     "student": Family(
         "umt.models.vit.student:Student",
         {**_same("num_frames", "return_layers", "position_grid"), "teacher_width": "output_dim"},
+        "student",
+        "An Unmasked Teacher student{sizes} with its decoders, {layout}.",
     ),
-    "classifier": Family("umt.models.vit.classifier:VisionTransformer", _same("num_frames", "position_grid")),
-    "teacher": Family("umt.models.teachers.clip:ClipTeacher", _same("output_dim", "return_layers")),
+    "classifier": Family(
+        "umt.models.vit.classifier:VisionTransformer",
+        _same("num_frames", "position_grid"),
+        "ViT",
+        "A plain video ViT{sizes}, {layout}. {head}",
+    ),
+    "teacher": Family("umt.models.teachers.clip:ClipTeacher", _same("output_dim", "return_layers"), "teacher"),
 }
 
 

@@ -82,7 +82,7 @@ def load_state(
         unused = list(others)
         if not state:
             raise CheckpointError(f"{path} has no weights that begin with {model_prefix!r} (--model_prefix).")
-    plan = Plan(state, LoadReport(path, unused=unused), weights.path, new_head, head_rows, source_grid)
+    plan = Plan(dict(state), LoadReport(path, unused=unused), weights.path, new_head, head_rows, source_grid)
     model.fit_weights(plan)
     _check(plan, model, strict)
     model.load_state_dict(plan.state, strict=False)
