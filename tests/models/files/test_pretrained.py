@@ -92,6 +92,18 @@ def test_a_student_is_a_student_unless_its_encoder_is_asked_for(tmp_path: Path) 
     )
 
 
+def test_a_named_teacher_is_loaded_and_described(tmp_path: Path) -> None:
+    teacher = create_model("clip_tiny_patch8_48")
+    file = saved(tmp_path, teacher.state_dict())
+    loaded = load_pretrained(file, model="clip_tiny_patch8_48", num_frames=4)
+    assert (loaded.description.model, loaded.description.num_frames, loaded.description.input_size) == (
+        "clip_tiny_patch8_48", 4, 48,
+    )  # fmt: skip
+    assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in loaded.model.state_dict().items())
+    with pytest.raises(ConfigError, match=r"clip_tiny_patch8_48 is a teacher, which has no num_classes\. Leave it out"):
+        load_pretrained(file, model="clip_tiny_patch8_48", num_classes=3)
+
+
 def test_an_exported_folder_is_described_by_its_configuration(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -120,7 +132,7 @@ def test_a_description_survives_json() -> None:
 
 @pytest.mark.parametrize("content", [{}, {"umt_model": 1}, {"umt_model": 1, "model": "a", "arguments": [1]}])
 def test_a_configuration_of_others_is_refused(content: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match=r"config\.json is (not the|no whole) description"):
+    with pytest.raises(CheckpointError, match=r"config\.json (is not the description|does not describe)"):
         Description.from_json(content)
 
 

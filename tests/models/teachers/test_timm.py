@@ -244,14 +244,14 @@ def test_a_file_gives_its_weights_on_another_grid(tmp_path: Path) -> None:
 
 def test_a_file_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     torch.save({"cls_token": torch.zeros(1, 1, 192)}, tmp_path / "vit.pth")
-    with pytest.raises(CheckpointError, match=r"is no vit_tiny_patch16_224 of timm's: it lacks \d+ of its weights"):
+    with pytest.raises(CheckpointError, match=r"is no vit_tiny_patch16_224 of timm's: it lacks \d+ of the weights"):
         load_timm("vit_tiny_patch16_224", weights=str(tmp_path / "vit.pth"), image_size=32)
 
 
 @pytest.mark.parametrize(
     ("made", "sentence"),
     [
-        ({"depth": 13}, r"it has blocks\.12\.norm1\.weight, .*, which that one has not"),
+        ({"depth": 13}, r"it has blocks\.12\.norm1\.weight, .*, which that model does not have"),
         ({"embed_dim": 96}, r"of timm's: size mismatch for cls_token"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Reading a file of weights: never by arbitrary unpickling, and with one sentence for whatever is wrong with it."""
+"""Reading a file of weights: never by arbitrary unpickling, and with one sentence for anything wrong with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from umt.models.files.torchscript_file import read_torchscript
 
 _DEEPSPEED = "mp_rank_00_model_states.pt"
 
-# Names in any file of weights, none of which does harm.
+# Names that files of weights have; none of them does harm.
 _OF_TENSORS = ("torch._utils._rebuild", "torch.FloatStorage", "torch.HalfStorage", "torch.BFloat16Storage",
                "torch.LongStorage", "torch.nn.parameter.Parameter", "collections.OrderedDict",
                "argparse.Namespace")  # fmt: skip
@@ -100,7 +100,7 @@ def weights_files(path: Path) -> list[Path]:
     """The file `path` itself, or those that hold the weights of the folder `path`. Raises `CheckpointError`.
 
     Folders are those of DeepSpeed (`checkpoint-best/mp_rank_00_model_states.pt`, also found through the file `latest`
-    beside them), of the Hugging Face hub (safetensors or .bin, in one file or in shards), and the output of a run.
+    next to them), of the Hugging Face hub (safetensors or .bin, in one file or in shards), and the output of a run.
     """
     if not path.is_dir():
         return _shards(path) if path.name.endswith(".index.json") else [path]
@@ -108,22 +108,24 @@ def weights_files(path: Path) -> list[Path]:
         return [path / _DEEPSPEED]
     if any(path.glob("zero_pp_rank_*_mp_rank_*_model_states.pt")):
         raise CheckpointError(
-            f"{path} was saved by DeepSpeed with ZeRO stage 3, in shares. Bring them together with the zero_to_fp32.py "
-            "that lies beside it, and name the file that it writes."
+            f"{path} was saved by DeepSpeed with ZeRO stage 3, in shares. Merge them with the "
+            "zero_to_fp32.py next to it, and name the file that it writes."
         )
     if (latest := path / "latest").is_file():
         tag = latest.read_text(errors="replace").strip()
         if tag and Path(tag).name == tag and (path / tag).is_dir():
             return weights_files(path / tag)
-        raise CheckpointError(f"{latest} names {tag!r}, which is no folder beside it. Name the folder that is meant.")
+        raise CheckpointError(
+            f"{latest} names {tag!r}, which is not a folder next to it. Name the folder that is meant."
+        )
     for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
                  "pytorch_model.bin.index.json", "checkpoint-best.pth", "checkpoint-latest.pth"):  # fmt: skip
         if (path / name).exists():
             return weights_files(path / name)
-    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "nothing"
+    entries = ", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "nothing"
     raise CheckpointError(
-        f"{path} is a folder without weights that are known here ({_DEEPSPEED}, model.safetensors, pytorch_model.bin, "
-        f"checkpoint-best.pth, ...). It holds {found}. Name the file of weights."
+        f"{path} is a folder without weights under a known name ({_DEEPSPEED}, model.safetensors, pytorch_model.bin, "
+        f"checkpoint-best.pth, ...). It holds {entries}. Name the file of weights."
     )
 
 
@@ -131,10 +133,10 @@ def _shards(index: Path) -> list[Path]:
     try:
         named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{index} is damaged or no index of shards. Copy or download it again.") from None
+        raise CheckpointError(f"{index} is damaged or not an index of shards. Copy or download it again.") from None
     for name in named:
         if Path(str(name)).name != name or not (index.parent / name).is_file():
-            raise CheckpointError(f"{index} names the shard {name}, which is not beside it. Download all its files.")
+            raise CheckpointError(f"{index} names the shard {name}, which is not next to it. Download all its files.")
     return [index.parent / name for name in named]
 
 
@@ -158,7 +160,7 @@ def _read(file: WeightsFile) -> Any:
             warnings.simplefilter("ignore", UserWarning)  # of a protocol that its reader does not know
             return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own sentence tells how to be less careful
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch advises to load without this check
         names = _named_in(file)
         if named := refused[1] if refused else next((name for name in names if not name.startswith(_OF_TENSORS)), ""):
             raise CheckpointError(

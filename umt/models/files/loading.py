@@ -37,7 +37,7 @@ def load_weights(
     Args:
         source: a file or folder, a URL, a name of the hub or of the published zoo (fetch.py).
         sha256: the hash that the file must have.
-        new_head: the classifier's head stays new whatever the file has.
+        new_head: the classifier's head stays new, even if the file has one.
         head_rows: class j is the file's row head_rows[j]: a Kinetics-710 head for one of the sets within it, or the
             same classes in another order.
         model_key: keys under which the weights may lie, separated by "|"; the first found counts.
@@ -91,21 +91,21 @@ def load_state(
 
 def _check(plan: Plan, model: nn.Module, strict: bool) -> None:
     """Compares names and shapes with the model's; raises `CheckpointError`, or completes the report."""
-    path, own = plan.report.path, model.state_dict()
-    wrong = [name for name in plan.state if name in own and plan.state[name].shape != own[name].shape]
+    path, expected = plan.report.path, model.state_dict()
+    wrong = [name for name in plan.state if name in expected and plan.state[name].shape != expected[name].shape]
     if wrong:
         first = wrong[0]
         raise CheckpointError(
             f"{path} is of another architecture: {first} is {tuple(plan.state[first].shape)} in the file and "
-            f"{tuple(own[first].shape)} in the model ({len(wrong)} such). Choose the model that it was saved from."
+            f"{tuple(expected[first].shape)} in the model ({len(wrong)} such). Choose the model that it was saved from."
         )
-    missing = [name for name in own if name not in plan.state and name not in plan.may_be_new]
+    missing = [name for name in expected if name not in plan.state and name not in plan.may_be_new]
     if missing:
         raise CheckpointError(
-            f"{path} lacks {len(missing)} of the model's {len(own)} weights: {_some(missing)}. "
+            f"{path} lacks {len(missing)} of the model's {len(expected)} weights: {_some(missing)}. "
             "Choose the model and options that it was saved from."
         )
-    unexpected = [name for name in plan.state if name not in own]
+    unexpected = [name for name in plan.state if name not in expected]
     if unexpected and strict:
         raise CheckpointError(
             f"{path} has {len(unexpected)} weights for which the model has no place: {_some(unexpected)}. "
@@ -114,7 +114,7 @@ def _check(plan: Plan, model: nn.Module, strict: bool) -> None:
     plan.leave(unexpected)
     adapted = plan.report.adapted
     plan.report.loaded = [name for name in plan.state if name not in adapted]
-    plan.report.new = [name for name in own if name not in plan.state and name not in adapted]
+    plan.report.new = [name for name in expected if name not in plan.state and name not in adapted]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -30,11 +30,11 @@ _PROTOCOL = b"\x80\x02"  # of pickles that torch reads
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch's files before version 1.6
 
 _opened: dict[tuple[str, int, int, int, int], WeightsFile] = {}
-_lock = threading.RLock()  # whoever reads has the file's position for itself
+_lock = threading.RLock()  # a thread that reads has the file's position for itself
 
 
 class Header(NamedTuple):
-    """What a file holds, its tensors as `Stored`. `unknown`: names in it that weights do not need, first come first."""
+    """What a file holds, its tensors as `Stored`. `unknown`: names in it that weights do not need."""
 
     content: Any
     unknown: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class WeightsFile:
 
     @functools.cached_property
     def header(self) -> Header | None:
-        """What the file holds beside the values of its tensors; None where only torch could say it.
+        """What the file holds, without the values of its tensors; None where only torch could say it.
 
         Nothing of a pickle is imported or run. Raises `CheckpointError` as `format` does.
         """

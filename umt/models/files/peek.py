@@ -20,7 +20,7 @@ _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Start:
-    """What weights to start from tell of the run that takes them up. None: they do not tell."""
+    """What weights say of the run that starts from them. None: they do not say it."""
 
     source: str
     model: str | None = None  # a classifier of this library that they fit
@@ -56,12 +56,12 @@ def peek(source: str) -> Start:
                 input_size=start.input_size or known.input_size,
             )
     except DAMAGE:
-        pass  # what is wrong with it is said, in a sentence, where it is loaded
+        pass  # where it is loaded, a sentence says what is wrong with it
     return known
 
 
 def _classifier(model: str | None) -> str | None:
-    """The classifier that a student or classifier is, or becomes."""
+    """The classifier that a model is, or that a student becomes."""
     if model is None or model not in SPECS:
         return None
     name = model.removeprefix("pretrain_umt_")
@@ -71,44 +71,44 @@ def _classifier(model: str | None) -> str | None:
 
 def _folder(source: str, path: Path) -> Start:
     """An exported folder, the folder of a run, or one of transformers; each has a config.json of its own."""
-    told = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    if "hidden_size" in told:
-        return _of_transformers(source, told)
-    if "task" in told:
-        head = told.get("nb_classes", 0) if told["task"] == "finetune" else 0
-        names, sizes = told.get("class_names"), {**told, "image_size": told.get("input_size")}
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if "hidden_size" in config:
+        return _of_transformers(source, config)
+    if "task" in config:
+        head = config.get("nb_classes", 0) if config["task"] == "finetune" else 0
+        names, sizes = config.get("class_names"), {**config, "image_size": config.get("input_size")}
     else:
-        names, sizes = told.get("labels"), told.get("arguments", {})
+        names, sizes = config.get("labels"), config.get("arguments", {})
         head = sizes.get("num_classes", len(names or ()))
     size = sizes.get("image_size")
     return Start(
         source,
-        _classifier(told.get("model")),
+        _classifier(config.get("model")),
         sizes.get("num_frames"),
         sizes.get("tubelet_size"),
         size if isinstance(size, int) else None,
         int(head),
         tuple(names) if names else None,
-        told if "task" in told else {},
+        config if "task" in config else {},
     )
 
 
-def _of_transformers(source: str, told: Mapping[str, Any]) -> Start:
-    classifies = any("VideoClassification" in name for name in told.get("architectures", ()))
+def _of_transformers(source: str, config: Mapping[str, Any]) -> Start:
+    classifies = any("VideoClassification" in name for name in config.get("architectures", ()))
     return Start(
         source,
-        _of_sizes(told["hidden_size"], told["num_hidden_layers"], told["patch_size"]),
-        told.get("num_frames"),
-        told.get("tubelet_size"),
-        told.get("image_size"),
-        len(told.get("id2label", ())) if classifies else 0,
+        _of_sizes(config["hidden_size"], config["num_hidden_layers"], config["patch_size"]),
+        config.get("num_frames"),
+        config.get("tubelet_size"),
+        config.get("image_size"),
+        len(config.get("id2label", ())) if classifies else 0,
     )
 
 
 def _of_sizes(width: int, depth: int, patch: int) -> str | None:
     """The first classifier of these sizes."""
-    wanted = ("classifier", width, depth, patch)
-    return next((name for name, s in SPECS.items() if (s.kind, s.width, s.depth, s.patch_size) == wanted), None)
+    sizes = ("classifier", width, depth, patch)
+    return next((name for name, s in SPECS.items() if (s.kind, s.width, s.depth, s.patch_size) == sizes), None)
 
 
 def _of(source: str, content: Mapping[str, Any]) -> Start:

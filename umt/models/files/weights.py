@@ -1,4 +1,4 @@
-"""What a source of weights has to say of itself beside the weights: the model, its sizes, its classes, its training.
+"""What a source of weights says of itself: the model, its sizes, its classes, its training.
 
 A source is a file, a folder, a URL, a name of the hub or of the published zoo (fetch.py). It may be a checkpoint of a
 run of this library, an exported folder, a file of the original's or of VideoMAE's code, or a folder of Hugging Face's
@@ -41,9 +41,9 @@ class Weights:
         state: its state dict, with wrappers' prefixes removed, under the names of the file.
         settings: flags of the run or fields of the configuration that it holds, as far as it holds any.
         description: of an exported folder.
-        config: of a Hugging Face folder, and its `preprocessor`.
+        config, preprocessor: of a Hugging Face folder.
         licence: of a folder of the hub, as its card names it.
-        row: of the published zoo, if the file has a name of one, and its head the size.
+        row: of the published zoo, if the file has its name, and its head the size.
     """
 
     source: str
@@ -65,12 +65,12 @@ class Weights:
         return int(self.state[min(heads, key=len)].shape[0]) if heads else 0
 
     def tubelet_size(self) -> int:
-        """Frames that one token covers; 0 where no patch embedding of a video is found."""
+        """Frames that one token covers; 0 without the patch embedding of a video model."""
         kernels = [value for name, value in self.state.items() if name.endswith(_PATCHES) and value.ndim == 5]
         return int(kernels[0].shape[2]) if kernels else 0
 
     def labels(self) -> tuple[tuple[str, ...] | None, str]:
-        """(names of the head's classes, None where nothing says them; what says them)."""
+        """(names of the head's classes, None where they are not known; where they come from)."""
         rows = self.head()
         named = self.settings.get("class_names")
         if isinstance(named, list | tuple) and len(named) == rows:
@@ -123,9 +123,9 @@ def open_weights(
 
 
 class Head(NamedTuple):
-    """Classes of a head, 0 without one; their names where something says them; whether it may be one of the original's.
+    """Classes of a head, 0 without one; their names where known; whether it may be one of the original's.
 
-    The original's tokens cover one frame. Of those that cover two, VideoMAE's, nobody here knows the order of classes.
+    The original's tokens cover one frame. Where they cover two, as VideoMAE's do, the order of classes is not known.
     """
 
     rows: int
@@ -146,28 +146,27 @@ def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
     return dict(config) if isinstance(config, Mapping) else flags_in(content.get("args"))
 
 
-def _read_neighbours(opened: Weights) -> None:
+def _read_neighbours(weights: Weights) -> None:
     """config.json and preprocessor_config.json of an exported or a Hugging Face folder."""
-    folder = opened.path if opened.path.is_dir() else opened.path.parent
-    named = opened.path.name.startswith(("model", "pytorch_model", "tf_model"))
-    if not opened.path.is_dir() and not named:
+    path = weights.path
+    if not path.is_dir() and not path.name.startswith(("model", "pytorch_model", "tf_model")):
         return
+    folder = path if path.is_dir() else path.parent
     config = _json(folder / CONFIG)
-    opened.licence = _licence(folder / "README.md")
+    videomae_v2 = config.get("model_config")  # its code lies next to it on the hub
+    weights.licence = _licence(folder / "README.md")
     if "umt_model" in config:
-        opened.description = Description.from_json(config, str(folder / CONFIG))
-    elif huggingface.is_huggingface(opened.state):
-        opened.config, opened.preprocessor = config, _json(folder / _PREPROCESSOR)
-    elif (
-        isinstance(own := config.get("model_config"), dict) and "img_size" in own
-    ):  # VideoMAE V2's, whose code is apart
-        opened.settings = {"num_frames": own.get("num_frames", 16), "input_size": own["img_size"]}
-        opened.preprocessor = _json(folder / _PREPROCESSOR)
+        weights.description = Description.from_json(config, str(folder / CONFIG))
+    elif huggingface.is_huggingface(weights.state):
+        weights.config, weights.preprocessor = config, _json(folder / _PREPROCESSOR)
+    elif isinstance(videomae_v2, dict) and "img_size" in videomae_v2:
+        weights.settings = {"num_frames": videomae_v2.get("num_frames", 16), "input_size": videomae_v2["img_size"]}
+        weights.preprocessor = _json(folder / _PREPROCESSOR)
     elif str(config.get("model_type")).startswith("clip"):
         return  # a teacher's: layouts/clip.py
-    elif config.get("model_type") and not any(name.endswith("patch_embed.proj.weight") for name in opened.state):
+    elif config.get("model_type") and not any(name.endswith("patch_embed.proj.weight") for name in weights.state):
         raise CheckpointError(
-            f"{opened.source} is a {config['model_type']} of Hugging Face, which is another architecture. "
+            f"{weights.source} is a {config['model_type']} of Hugging Face, which is another architecture. "
             "Of theirs, VideoMAE loads."
         )
 

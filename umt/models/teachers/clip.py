@@ -183,7 +183,7 @@ class ClipTeacher(nn.Module):
     def resize(self, video: Tensor) -> Tensor:
         """video (B, 3, T, H, W) -> (B, 3, T, h, w) of the teacher's size: bicubic without antialiasing, in float32.
 
-        The published students were taught so; a clip of the right size is returned as it is.
+        The published students were trained so; a clip of the right size is returned as it is.
         """
         return resize_frames(video, self.image_shape)
 

@@ -36,7 +36,7 @@ from umt.models.teachers.timm_names import TIMM
 from umt.models.video_input import resize_frames
 from umt.spelling import did_you_mean
 
-# What a file may have beside the model: heads, and what pretraining hid tokens with.
+# What a file may have that a teacher lacks: heads, and what pretraining hid tokens with.
 _NOT_OF_A_TEACHER = ("head", "fc_norm", "lm_head", "mask_token", "decoder", "pre_logits")
 
 Saliency = Literal["class token", "attention pool", "attention received"]
@@ -92,7 +92,7 @@ class TimmTeacher(nn.Module):
         self._norm = "fc_norm" if isinstance(vit.norm, nn.Identity) else "norm"
         for module in vit.modules():
             if hasattr(module, "fused_attn"):
-                module.fused_attn = True  # its other form, without torch's function, could not be listened to
+                module.fused_attn = True  # the other form, without torch's function, cannot be observed
         configured = getattr(vit, "pretrained_cfg", None) or {}
         self.mean = tuple(configured.get("mean") or imagenet.MEAN)
         self.std = tuple(configured.get("std") or imagenet.STD)
@@ -200,30 +200,30 @@ def load_timm(
     except ImportError:
         raise ConfigError(f"teacher {TIMM}{name} needs timm. Run: pip install timm") from None
     _check_name(timm, name)
-    own = download and not weights
+    pretrained = download and not weights
     model: Any
     try:
-        with asking_the_hub() if own else contextlib.nullcontext():
-            model = timm.create_model(name, pretrained=own, num_classes=0, img_size=image_size)
+        with asking_the_hub() if pretrained else contextlib.nullcontext():
+            model = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
     except TypeError:
         raise ConfigError(_no_vit(name)) from None
     except (OSError, RuntimeError, AssertionError, ValueError) as error:
-        if not own:
+        if not pretrained:
             raise ConfigError(f"teacher {TIMM}{name} cannot be made for {image_size} px: {error}") from error
         if "No pretrained weights" in str(error):
-            raise CheckpointError(f"teacher {TIMM}{name}: timm has no weights of it. Give a file of them.") from None
+            raise CheckpointError(f"teacher {TIMM}{name}: timm has no weights for it. Give a file of them.") from None
         raise CheckpointError(
             f"teacher {TIMM}{name}: timm cannot fetch its weights ({_reason(error)}). Start it once where "
             "there is a network, or give their file."
         ) from error
     if not weights:
         tagged = ".".join(filter(None, (name.partition(".")[0], (model.pretrained_cfg or {}).get("tag"))))
-        return model, f"timm's own weights of {tagged}" if own else f"timm's {name} with random weights"
+        return model, f"timm's own weights of {tagged}" if pretrained else f"timm's {name} with random weights"
     return model, _load_file(model, name, weights)
 
 
 def _reason(error: Exception) -> str:
-    """Why timm has no weights: of the hub's package, which says it at length, in a few words."""
+    """Why timm has no weights, in a few words: the hub's package says it at length."""
     if type(error).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled"):
         return "they are not in the hub's cache here, and the hub cannot be reached"
     return _first_line(error)
@@ -244,11 +244,11 @@ def _load_file(model: nn.Module, name: str, weights: str) -> str:
         raise CheckpointError(f"{weights} is no {name} of timm's: {_first_line(error)}") from error
     if other := [key for key in unexpected if not key.startswith(_NOT_OF_A_TEACHER)]:
         raise CheckpointError(
-            f"{weights} is no {name} of timm's: it has {', '.join(other[:4])}, which that one has not."
+            f"{weights} is no {name} of timm's: it has {', '.join(other[:4])}, which that model does not have."
         )
     if missing:
         some = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
-        raise CheckpointError(f"{weights} is no {name} of timm's: it lacks {len(missing)} of its weights ({some}).")
+        raise CheckpointError(f"{weights} is no {name} of timm's: it lacks {len(missing)} of the weights ({some}).")
     return f"{weights}: all weights of timm's {name}"
 
 

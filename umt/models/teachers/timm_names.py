@@ -1,4 +1,4 @@
-"""`timm:NAME` as far as a name tells: no torch and no timm, whose import takes seconds."""
+"""What `timm:NAME` says by itself: no torch and no timm, whose import takes seconds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def is_timm(teacher: str) -> bool:
 
 
 def patch_size(teacher: str) -> int | None:
-    """Pixels of a patch by the habit of timm's names: 14 of `timm:vit_small_patch14_dinov2`; None without a word."""
-    found = _PATCH.search(teacher)
-    return int(found[1]) if found and int(found[1]) else None
+    """Pixels of a patch by the custom of timm's names: 14 of `timm:vit_small_patch14_dinov2`; None without one."""
+    match = _PATCH.search(teacher)
+    return int(match[1]) if match and int(match[1]) else None

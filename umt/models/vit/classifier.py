@@ -73,9 +73,9 @@ class VisionTransformer(HubModel):
         init_scale: float = 0.001,
         position_grid: Grid | None = None,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        keywords = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        self._given = given
+        self._keywords = keywords
         check_transformer(
             width=width,
             depth=depth,
@@ -126,7 +126,7 @@ class VisionTransformer(HubModel):
     def arguments(self) -> dict[str, Any]:
         """Keywords of this class that build the same architecture again; plain values, fit for json."""
         now = {"depth": self.num_layers, "num_classes": self.num_classes, "checkpoint_num": self.checkpoint_num}
-        return {**self._given, **now}
+        return {**self._keywords, **now}
 
     @property
     def num_tokens(self) -> int:
@@ -144,7 +144,7 @@ class VisionTransformer(HubModel):
         return feature_info(self.blocks, self.num_features, self.patch_size)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters and tables that are never decayed; those that this model lacks do no harm."""
+        """Names of parameters and tables that are never decayed; names that this model lacks do no harm."""
         return {"pos_embed"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -156,14 +156,14 @@ class VisionTransformer(HubModel):
 
     def fit_weights(self, plan: Plan) -> None:
         """Brings a file's weights to this model's names, classes, patches and positions; for `load_weights`."""
-        own = self.state_dict().keys()
-        fitting.fit_names(plan, own)
-        fitting.fit_encoder(plan, own)
+        names = self.state_dict().keys()
+        fitting.fit_names(plan, names)
+        fitting.fit_encoder(plan, names)
         fitting.fit_head(plan, num_classes=self.num_classes, use_mean_pooling=self.use_mean_pooling)
         fitting.fit_patches(plan, "patch_embed.proj.weight", self.tubelet_size)
         fitting.fit_positions(
             plan, "pos_embed", self.pos_embed,
-            saved="pos_embed" in own, model_grid=self.grid, defined_on=self.position_grid,
+            saved="pos_embed" in names, model_grid=self.grid, defined_on=self.position_grid,
         )  # fmt: skip
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -177,14 +177,14 @@ class VisionTransformer(HubModel):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Puts a new head of `num_classes` rows in place of the old one, on its device; 0: none.
 
-        `global_pool` is there for timm's callers; pooling stays what it is. Raises `ConfigError` for another one.
+        `global_pool` is there for timm's callers: pooling does not change. Raises `ConfigError` for another one.
         """
         if num_classes < 0:
             raise ConfigError(f"num_classes ({num_classes}) must not be negative.")
-        own = "avg" if self.use_mean_pooling else "token"
-        if global_pool not in (None, own):
+        pool = "avg" if self.use_mean_pooling else "token"
+        if global_pool not in (None, pool):
             raise ConfigError(
-                f"global_pool ({global_pool!r}) cannot change with the head: the model pools by {own!r}, and its last "
+                f"global_pool ({global_pool!r}) cannot change with the head: the model pools by {pool!r}, and its last "
                 "norm is trained for that. Build it with use_mean_pooling=True ('avg') or False ('token')."
             )
         self.num_classes = num_classes
@@ -253,7 +253,7 @@ class VisionTransformer(HubModel):
             indices: block numbers, -1 the last; a number n: the last n; None: all.
             norm: the last norm is applied to every token of every output: `norm`, or `fc_norm` where the model pools
                 by the mean (it was trained on the mean of the last block's tokens).
-            stop_early: blocks after the last wanted one are not run, and what is given first is the last one's output.
+            stop_early: blocks after the last of `indices` are not run, and what is returned first is its output.
             output_fmt: "NLC": (B, L, D). "NCTHW": (B, D, T', H', W').
             intermediates_only: the list alone.
 

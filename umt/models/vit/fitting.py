@@ -20,22 +20,22 @@ from umt.models.specs import Grid
 _PRETRAINING_ONLY = ("clip_decoder.", "decoder.", "encoder_to_decoder.", "mask_token", "clip_mask_token")
 
 
-def fit_names(plan: Plan, own: Collection[str]) -> None:
-    """Brings names of other libraries to this one's; `own`: those of the model. Raises `CheckpointError` for others."""
+def fit_names(plan: Plan, model_names: Collection[str]) -> None:
+    """Brings names of other libraries to those of the model. Raises `CheckpointError` for another architecture."""
     if huggingface.is_huggingface(plan.state):
         plan.state = huggingface.from_huggingface(plan.state, plan.report.path)
     refuse_foreign(plan.state, plan.report.path)
-    if not any(name in own or name.endswith("patch_embed.proj.weight") for name in plan.state):
+    if not any(name in model_names or name.endswith("patch_embed.proj.weight") for name in plan.state):
         raise no_architecture(plan.state, plan.report.path)
 
 
-def fit_encoder(plan: Plan, own: Collection[str]) -> None:
-    """Takes the encoder of a pretraining checkpoint as the classifier whose names are `own`."""
+def fit_encoder(plan: Plan, model_names: Collection[str]) -> None:
+    """Takes the encoder of a pretraining checkpoint as the classifier that has `model_names`."""
     for prefix in ("backbone.", "encoder."):
         inside, others = adapters.take_prefix(plan.state, prefix)
         if inside:
             plan.state = {**others, **inside}
-            plan.leave(name for name in others if name not in own and not name.startswith("head."))
+            plan.leave(name for name in others if name not in model_names and not name.startswith("head."))
     plan.leave([name for name in plan.state if name.startswith(_PRETRAINING_ONLY)])
 
 
@@ -58,9 +58,9 @@ def fit_head(plan: Plan, *, num_classes: int, use_mean_pooling: bool) -> None:
     if rows == num_classes and (taken is None or list(taken) == list(range(rows))):
         return
     if taken is None or len(taken) != num_classes:
-        given = "" if taken is None else f", and {len(taken)} head rows are given"
+        rows_given = "" if taken is None else f", and {len(taken)} head rows are given"
         raise CheckpointError(
-            f"{plan.report.path} has a head of {rows} classes, the model {num_classes} (--nb_classes){given}. "
+            f"{plan.report.path} has a head of {rows} classes, the model {num_classes} (--nb_classes){rows_given}. "
             "Give --delete_head for a new head (in Python: new_head=True, or head_rows=[...] to take some of the rows)."
         )
     plan.state = adapters.take_rows(plan.state, taken)
@@ -77,11 +77,13 @@ def fit_patches(plan: Plan, name: str, tubelet_size: int) -> None:
     plan.report.adapted[name] = f"{kernel.shape[2]} -> {tubelet_size} frames a token, a still clip's tokens stay"
 
 
-def fit_positions(plan: Plan, name: str, own: Tensor, *, saved: bool, model_grid: Grid, defined_on: Grid) -> None:
+def fit_positions(
+    plan: Plan, name: str, model_table: Tensor, *, saved: bool, model_grid: Grid, defined_on: Grid
+) -> None:
     """Brings the position table `name` to the model's grid: a fixed sinusoid is recomputed, a trained one resampled.
 
     Args:
-        own: the model's table (1, L, D), on `model_grid`. `saved`: its state dict has it.
+        model_table: the model's table (1, L, D), on `model_grid`. `saved`: its state dict has it.
         defined_on: the grid on which the model's sinusoid is defined.
     """
     table = plan.state.pop(name, None)
@@ -91,16 +93,16 @@ def fit_positions(plan: Plan, name: str, own: Tensor, *, saved: bool, model_grid
             plan.may_be_new.add(name)
             plan.report.adapted[name] = f"not in the file; the sinusoid of {grid} stands"
         return
-    if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] != own.shape[2]:
+    if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] != model_table.shape[2]:
         plan.state[name] = table  # of another width, as all else in such a file: the check of shapes says so
         return
-    tokens, given = table.shape[1], plan.source_grid
-    if given is not None and math.prod(given) != tokens:
-        raise CheckpointError(f"{plan.report.path}: {name} has {tokens} rows, not {given} (source_grid).")
-    candidates = [given] if given else [model_grid, *adapters.square_grids(tokens)]
+    tokens, source_grid = table.shape[1], plan.source_grid
+    if source_grid is not None and math.prod(source_grid) != tokens:
+        raise CheckpointError(f"{plan.report.path}: {name} has {tokens} rows, not {source_grid} (source_grid).")
+    candidates = [source_grid] if source_grid else [model_grid, *adapters.square_grids(tokens)]
     candidates = [candidate for candidate in candidates if math.prod(candidate) == tokens]
     fixed = adapters.sinusoid_grid(table, candidates, defined_on)
-    source = fixed or given or adapters.trained_grid(tokens, model_grid)
+    source = fixed or source_grid or adapters.trained_grid(tokens, model_grid)
     if not saved and fixed is None:
         raise CheckpointError(
             f"{plan.report.path}: {name} is not the fixed sinusoid, and a model with a fixed table would lose it when "

@@ -18,7 +18,7 @@ Layout = Literal["NLC", "NCTHW"]
 
 
 def block_indices(depth: int, indices: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Numbers of the wanted blocks, ascending and each once: None: all; n: the last n; else those, -1 the last.
+    """Numbers of the blocks asked for, ascending and each once: None: all; n: the last n; else those, -1 the last.
 
     Raises `ConfigError` for blocks that do not exist.
     """
@@ -54,5 +54,5 @@ def check_layout(layout: str, whole_clip: bool = True) -> None:
 def feature_info(
     blocks: nn.ModuleList, width: int, patch_size: int, module: str = "blocks"
 ) -> list[dict[str, int | str]]:
-    """What timm wants to know of every block's output: its module, its width, and how many pixels a token spans."""
+    """What timm asks of every block's output: its module, its width, and how many pixels a token spans."""
     return [{"module": f"{module}.{i}", "num_chs": width, "reduction": patch_size} for i in range(len(blocks))]

@@ -141,9 +141,9 @@ class Student(HubModel):
         norm_type: Literal["l2", "none"] = "l2",
         position_grid: Grid | None = None,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        keywords = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        self._given = given
+        self._keywords = keywords
         check_transformer(
             width=width,
             depth=depth,
@@ -192,7 +192,7 @@ class Student(HubModel):
     @property
     def arguments(self) -> dict[str, Any]:
         """Keywords of this class that build the same architecture again; plain values, fit for json."""
-        return {**self._given, "checkpoint_num": self.encoder.checkpoint_num}
+        return {**self._keywords, "checkpoint_num": self.encoder.checkpoint_num}
 
     @property
     def embed_dim(self) -> int:
@@ -210,17 +210,17 @@ class Student(HubModel):
         return math.prod(self.grid)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters and tables that are never decayed; those that this model lacks do no harm."""
+        """Names of parameters and tables that are never decayed; names that this model lacks do no harm."""
         return {"encoder.pos_embed", "pos_embed", "clip_pos_embed"}
 
     def fit_weights(self, plan: Plan) -> None:
         """Brings a file's weights to this model's names, patches and positions; for `load_weights`."""
-        own = self.state_dict().keys()
-        fitting.fit_names(plan, own)
+        names = self.state_dict().keys()
+        fitting.fit_names(plan, names)
         fitting.fit_patches(plan, "encoder.patch_embed.proj.weight", self.tubelet_size)
         fitting.fit_positions(
             plan, "encoder.pos_embed", self.encoder.pos_embed,
-            saved="encoder.pos_embed" in own, model_grid=self.grid, defined_on=self.position_grid,
+            saved="encoder.pos_embed" in names, model_grid=self.grid, defined_on=self.position_grid,
         )  # fmt: skip
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -20,7 +20,7 @@ A pretraining checkpoint gives its encoder as a model of features; `original` ke
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs `umt export ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
+    """Runs `umt export ARGV`; returns its exit code. Raises UserError for what the caller can correct."""
     request = parse(argv)
     from umt.tools.export.exporting import export  # torch takes seconds
 

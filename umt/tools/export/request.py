@@ -42,7 +42,7 @@ def check(request: Request) -> None:
     if request.dtype != "float32" and graphs:
         raise ConfigError(
             f"--dtype ({request.dtype}) is for safetensors and original; {graphs[0]} is exported and compared in "
-            "float32. Export it apart, and convert it with the tools of its runtime."
+            "float32. Export it in float32, and convert it with the tools of its runtime."
         )
     if request.with_preprocessing and not graphs:
         raise ConfigError("--with_preprocessing is for --format onnx or torch_export, which hold a computation.")

@@ -34,59 +34,59 @@ TIMM = {
     "clip_l14": "hf://timm/vit_large_patch14_clip_224.openai",
     "clip_l14_336": "hf://timm/vit_large_patch14_clip_336.openai",
 }
-# Files of a repository of the hub, in the order in which they are looked for; beside them lies the configuration.
+# Files of a repository of the hub, in the order in which they are looked for; the configuration lies next to them.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _ANOTHER_MAY_BE = (
     "has no file",
     "HF_HUB_OFFLINE",
     "the hub cannot be reached",
-)  # what fetch says where the next of them is worth a try
+)  # what fetch says where the next of them may be there
 _CONFIGURATIONS = ("config.json", "open_clip_config.json")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file, or a folder of shards, and what is known of it beside its content."""
+    """A file, or a folder of shards, and what is known of it apart from its content."""
 
     name: str  # as the user gave it
     path: Path
     sha256: str  # of several shards: joined by blanks
-    checked: str  # against what the hash was held
+    checked: str  # what the hash was compared with
 
 
-def find(given: str, model: str, sha256: str) -> Source:
+def find(name: str, model: str, sha256: str) -> Source:
     """The weights that --from names, on this machine. Raises `CheckpointError`, also for another hash."""
-    name, wanted, checked = given, sha256, "as --sha256 says"
-    if given == "timm":
-        name = _published(TIMM, given, model)
-    elif given == "openai":
-        digest, file = _published(PUBLISHED, given, model)
+    expected, checked = sha256, "as --sha256 says"
+    if name == "timm":
+        name = _published(TIMM, name, model)
+    elif name == "openai":
+        digest, file = _published(PUBLISHED, name, model)
         name = f"{_OPENAI}/{digest}/{file}"
-        if not wanted:
-            wanted, checked = digest, "as OpenAI publishes it"
-    path = _from_repository(name, wanted) if name.startswith("hf://") else fetch(name, sha256=wanted)
+        if not expected:
+            expected, checked = digest, "as OpenAI publishes it"
+    path = _from_repository(name, expected) if name.startswith("hf://") else fetch(name, sha256=expected)
     if path.is_dir() and (inside := [path / file for file in _WEIGHTS if (path / file).is_file()]):
         path = inside[0]
-        if wanted:
-            fetch(path, sha256=wanted)
+        if expected:
+            fetch(path, sha256=expected)
     files = weights_files(path)
     digests = [open_file(file).sha256() for file in files]
-    if not wanted:
+    if not expected:
         known = dict(PUBLISHED.values())
-        checked = "nothing to hold it against; --sha256 HEX would check it"
+        checked = "nothing to compare it with; --sha256 HEX would check it"
         if digests[0] in known:
             checked = f"OpenAI's published {known[digests[0]]}"
     return Source(name, path, " ".join(digests), checked)
 
 
-def _published(table: Mapping[str, T], given: str, model: str) -> T:
+def _published(table: Mapping[str, T], place: str, model: str) -> T:
     if model not in table:
-        raise ConfigError(f"--from {given} has no {model}. It has {', '.join(table)}; give a file for others.")
+        raise ConfigError(f"--from {place} has no {model}. It has {', '.join(table)}; give a file for others.")
     return table[model]
 
 
 def _from_repository(name: str, sha256: str) -> Path:
-    """A file of the hub; of a repository without a file's name, its weights, with its configuration beside them."""
+    """A file of the hub; of a repository without a file's name, its weights, with its configuration next to them."""
     if name.removeprefix("hf://").count("/") > 1:
         return fetch(name, sha256=sha256)
     lacking: list[CheckpointError] = []
@@ -118,23 +118,23 @@ def read(source: Source) -> tuple[StateDict, tuple[str, ...]]:
     return strip_wrappers(read_state_dict(source.path, model_key=MODEL_KEY)), ()
 
 
-def activation_of(source: Source, names: Collection[str], classes: Sequence[str], given: str) -> tuple[str, str]:
+def activation_of(source: Source, names: Collection[str], classes: Sequence[str], flag: str) -> tuple[str, str]:
     """("quick_gelu", what says so). Raises `CheckpointError` for another activation, and where nothing says it.
 
     `names`: those of the state dict. `classes`: those of a TorchScript archive.
     """
     stated = _stated_activation(source, names, classes)
     if stated is None:
-        if not given:
+        if not flag:
             raise CheckpointError(
                 f"{source.path} does not say whether its MLPs have QuickGELU, as OpenAI's and open_clip's -quickgelu "
                 "models, or GELU, as most others of open_clip's; names and shapes are the same. "
                 "Look where it comes from, and say --activation quick_gelu or gelu."
             )
-        stated = given, "as --activation says"
+        stated = flag, "as --activation says"
     activation, because = stated
-    if given and given != activation:
-        raise ConfigError(f"--activation ({given}) contradicts {source.path}: {activation}, {because}.")
+    if flag and flag != activation:
+        raise ConfigError(f"--activation ({flag}) contradicts {source.path}: {activation}, {because}.")
     if activation != "quick_gelu":
         raise CheckpointError(clip_layouts.other_activation(str(source.path), activation, because))
     return activation, because
