@@ -82,112 +82,61 @@ class ModelSpec:
         return arguments
 
 
-_BASE: dict[str, Any] = {"width": 768, "depth": 12, "heads": 12, "patch_size": 16}
-_LARGE: dict[str, Any] = {"width": 1024, "depth": 24, "heads": 16, "patch_size": 16}
-# As VideoMAE and VideoMAE V2 pretrain them: 16 frames, two a token.
-_VIDEOMAE: dict[str, Any] = {"image_size": 224, "num_frames": 16, "tubelet_size": 2}
-_CLIP_LARGE: dict[str, Any] = {**_LARGE, "patch_size": 14, "output_dim": 768, "return_layers": 6, "num_frames": None}
-_TINY: dict[str, Any] = {"width": 96, "depth": 4, "heads": 3, "patch_size": 8, "image_size": 64}
-_SMALLEST: dict[str, Any] = {**_TINY, "image_size": 48, "width": 64, "heads": 2}
+Sizes = dict[str, Any]
 _PUBLISHED_GRID: Grid = (8, 14, 14)  # 8 frames at 224 px, patch 16: what the published weights were pretrained on
+_SMALL: Sizes = {"width": 384, "depth": 12, "heads": 6, "patch_size": 16}
+_BASE: Sizes = {"width": 768, "depth": 12, "heads": 12, "patch_size": 16}
+_LARGE: Sizes = {"width": 1024, "depth": 24, "heads": 16, "patch_size": 16}
+_HUGE: Sizes = {"width": 1280, "depth": 32, "heads": 16, "patch_size": 16}
+_GIANT: Sizes = {"width": 1408, "depth": 40, "heads": 16, "patch_size": 14, "mlp_ratio": 48 / 11}
+# As VideoMAE and VideoMAE V2 pretrain them: 16 frames, two a token.
+_VIDEOMAE: Sizes = {"num_frames": 16, "tubelet_size": 2}
+# For tests and the quickstart. Their sinusoid is defined on their own grid, as the published one is on its own.
+_TINY: Sizes = {"width": 96, "depth": 4, "heads": 3, "patch_size": 8, "image_size": 64}
+_SMALLEST: Sizes = {**_TINY, "image_size": 48, "width": 64, "heads": 2}
+
+
+def _student(summary: str, sizes: Sizes, *, output_dim: int, return_layers: int = 6, **others: Any) -> ModelSpec:
+    more = {"output_dim": output_dim, "return_layers": return_layers, **others}
+    return ModelSpec("student", summary, **{"image_size": 224, "position_grid": _PUBLISHED_GRID, **sizes, **more})
+
+
+def _classifier(summary: str, sizes: Sizes, **others: Any) -> ModelSpec:
+    return ModelSpec("classifier", summary, **{"image_size": 224, "position_grid": _PUBLISHED_GRID, **sizes, **others})
+
+
+def _teacher(summary: str, sizes: Sizes, *, output_dim: int, return_layers: int = 6, **others: Any) -> ModelSpec:
+    more = {"output_dim": output_dim, "return_layers": return_layers, "num_frames": None, **others}
+    return ModelSpec("teacher", summary, **{"image_size": 224, **sizes, **more})
+
 
 SPECS: dict[str, ModelSpec] = {
-    "pretrain_umt_base_patch16_224": ModelSpec(
-        "student",
-        "UMT-B/16 student of CLIP-B/16 at 224 px",
-        image_size=224,
-        output_dim=512,
-        return_layers=6,
-        position_grid=_PUBLISHED_GRID,
-        **_BASE,
+    "pretrain_umt_base_patch16_224": _student("UMT-B/16 student of CLIP-B/16 at 224 px", _BASE, output_dim=512),
+    "pretrain_umt_large_patch16_224": _student(
+        "UMT-L/16 student of CLIP-L/14 at 196 px, whose 14 x 14 grid matches its own", _LARGE, output_dim=768
     ),
-    "pretrain_umt_large_patch16_224": ModelSpec(
-        "student",
-        "UMT-L/16 student of CLIP-L/14 at 196 px, whose 14 x 14 grid matches its own",
-        image_size=224,
-        output_dim=768,
-        return_layers=6,
-        position_grid=_PUBLISHED_GRID,
-        **_LARGE,
+    "vit_base_patch16_224": _classifier("ViT-B/16 video classifier", _BASE),
+    "vit_base_patch16_384": _classifier("ViT-B/16 video classifier at 384 px", _BASE, image_size=384),
+    "vit_large_patch16_224": _classifier("ViT-L/16 video classifier", _LARGE),
+    "vit_large_patch16_384": _classifier("ViT-L/16 video classifier at 384 px", _LARGE, image_size=384),
+    "vit_small_patch16_224": _classifier("ViT-S/16 video classifier in VideoMAE's size", _SMALL, **_VIDEOMAE),
+    "vit_huge_patch16_224": _classifier("ViT-H/16 video classifier in VideoMAE's size", _HUGE, **_VIDEOMAE),
+    "vit_giant_patch14_224": _classifier(
+        "ViT-g/14 video classifier in the size of VideoMAE V2", _GIANT, position_grid=(8, 16, 16), **_VIDEOMAE
     ),
-    "vit_base_patch16_224": ModelSpec(
-        "classifier", "ViT-B/16 video classifier", image_size=224, position_grid=_PUBLISHED_GRID, **_BASE
+    "clip_b16": _teacher("CLIP-B/16 visual tower", _BASE, output_dim=512),
+    "clip_l14": _teacher("CLIP-L/14 visual tower", _LARGE, patch_size=14, output_dim=768),
+    "clip_l14_336": _teacher("CLIP-L/14 visual tower at 336 px", _LARGE, patch_size=14, image_size=336, output_dim=768),
+    "pretrain_umt_tiny_patch8_64": _student(
+        "tiny student of clip_tiny_patch8_64", _TINY, output_dim=64, return_layers=2, position_grid=(8, 8, 8)
     ),
-    "vit_base_patch16_384": ModelSpec(
-        "classifier", "ViT-B/16 video classifier at 384 px", image_size=384, position_grid=_PUBLISHED_GRID, **_BASE
+    "vit_tiny_patch8_64": _classifier("tiny video classifier", _TINY, position_grid=(8, 8, 8)),
+    "clip_tiny_patch8_64": _teacher("tiny teacher in CLIP's layout", _TINY, output_dim=64, return_layers=2),
+    "pretrain_umt_tiny_patch8_48": _student(
+        "the quickstart's student", _SMALLEST, output_dim=64, return_layers=2, position_grid=(8, 6, 6)
     ),
-    "vit_large_patch16_224": ModelSpec(
-        "classifier", "ViT-L/16 video classifier", image_size=224, position_grid=_PUBLISHED_GRID, **_LARGE
-    ),
-    "vit_large_patch16_384": ModelSpec(
-        "classifier", "ViT-L/16 video classifier at 384 px", image_size=384, position_grid=_PUBLISHED_GRID, **_LARGE
-    ),
-    "vit_small_patch16_224": ModelSpec(
-        "classifier",
-        "ViT-S/16 video classifier in VideoMAE's size",
-        width=384,
-        depth=12,
-        heads=6,
-        patch_size=16,
-        position_grid=_PUBLISHED_GRID,
-        **_VIDEOMAE,
-    ),
-    "vit_huge_patch16_224": ModelSpec(
-        "classifier",
-        "ViT-H/16 video classifier in VideoMAE's size",
-        width=1280,
-        depth=32,
-        heads=16,
-        patch_size=16,
-        position_grid=_PUBLISHED_GRID,
-        **_VIDEOMAE,
-    ),
-    "vit_giant_patch14_224": ModelSpec(
-        "classifier",
-        "ViT-g/14 video classifier in the size of VideoMAE V2",
-        width=1408,
-        depth=40,
-        heads=16,
-        patch_size=14,
-        mlp_ratio=48 / 11,
-        position_grid=(8, 16, 16),
-        **_VIDEOMAE,
-    ),
-    "clip_b16": ModelSpec(
-        "teacher", "CLIP-B/16 visual tower", image_size=224, output_dim=512, return_layers=6, num_frames=None, **_BASE
-    ),
-    "clip_l14": ModelSpec("teacher", "CLIP-L/14 visual tower", image_size=224, **_CLIP_LARGE),
-    "clip_l14_336": ModelSpec("teacher", "CLIP-L/14 visual tower at 336 px", image_size=336, **_CLIP_LARGE),
-    # For tests and the quickstart. Their sinusoid is defined on their own grid, as the published one is on its own.
-    "pretrain_umt_tiny_patch8_64": ModelSpec(
-        "student",
-        "tiny student of clip_tiny_patch8_64",
-        output_dim=64,
-        return_layers=2,
-        position_grid=(8, 8, 8),
-        **_TINY,
-    ),
-    "vit_tiny_patch8_64": ModelSpec("classifier", "tiny video classifier", position_grid=(8, 8, 8), **_TINY),
-    "clip_tiny_patch8_64": ModelSpec(
-        "teacher", "tiny teacher in CLIP's layout", output_dim=64, return_layers=2, num_frames=None, **_TINY
-    ),
-    "pretrain_umt_tiny_patch8_48": ModelSpec(
-        "student",
-        "the quickstart's student",
-        output_dim=64,
-        return_layers=2,
-        position_grid=(8, 6, 6),
-        **_SMALLEST,
-    ),
-    "vit_tiny_patch8_48": ModelSpec("classifier", "the quickstart's classifier", position_grid=(8, 6, 6), **_SMALLEST),
-    "clip_tiny_patch8_48": ModelSpec(
-        "teacher",
-        "the quickstart's teacher",
-        output_dim=64,
-        return_layers=2,
-        num_frames=None,
-        **_SMALLEST,
-    ),
+    "vit_tiny_patch8_48": _classifier("the quickstart's classifier", _SMALLEST, position_grid=(8, 6, 6)),
+    "clip_tiny_patch8_48": _teacher("the quickstart's teacher", _SMALLEST, output_dim=64, return_layers=2),
 }
 
 
@@ -345,3 +294,9 @@ def check_transformer(
     for name, rate in {"drop_path_rate": drop_path_rate, **rates}.items():
         if not 0 <= rate < 1:
             raise ConfigError(f"{name} ({rate}) is a probability: use 0 <= {name} < 1.")
+
+
+def check_norm_type(norm_type: str) -> None:
+    """`ConfigError` for another normalisation of predictions and targets than those that exist."""
+    if norm_type not in ("l2", "none"):
+        raise ConfigError(f"norm_type ({norm_type!r}) must be 'l2' or 'none'.")

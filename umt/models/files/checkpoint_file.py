@@ -8,7 +8,6 @@ import os
 import pickle
 import re
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,10 @@ from torch import Tensor
 
 from umt.errors import CheckpointError, install
 from umt.models.files.opened import WeightsFile, open_file
-from umt.models.files.pickles import DAMAGE, PASSED_OVER, PassedOver, Stored, named_in
+from umt.models.files.pickles import DAMAGE, PASSED_OVER, PassedOver, Stored
 from umt.models.files.torchscript_file import read_torchscript
 
 _DEEPSPEED = "mp_rank_00_model_states.pt"
-
-# Names that files of weights have; none of them does harm.
-_OF_TENSORS = ("torch._utils._rebuild", "torch.FloatStorage", "torch.HalfStorage", "torch.BFloat16Storage",
-               "torch.LongStorage", "torch.nn.parameter.Parameter", "collections.OrderedDict",
-               "argparse.Namespace")  # fmt: skip
-_LONGEST = 16 << 20  # bytes of a pickle that are looked at for names
 
 
 def _passed_over(name: str) -> type[PassedOver]:
@@ -80,7 +73,7 @@ def read_header(path: str | os.PathLike[str]) -> Any:
     for file in map(open_file, weights_files(Path(path))):
         header = file.header
         # Torch takes more than our own reader knows, and else says what is wrong.
-        parts.append(_read(file) if header is None or header.unknown else header.content)
+        parts.append(header.content if header is not None and header.is_plain else _read(file))
     return _joined(parts)
 
 
@@ -161,13 +154,14 @@ def _read(file: WeightsFile) -> Any:
             return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch advises to load without this check
-        names = _named_in(file)
-        if named := refused[1] if refused else next((name for name in names if not name.startswith(_OF_TENSORS)), ""):
+        header = file.header
+        unknown = header.unknown if header else ()
+        if named := refused[1] if refused else next(iter(unknown), ""):
             raise CheckpointError(
                 f"{path} pickles {named}, which could run code when loaded, so it is refused. "
                 "Save its state dict alone."
             ) from error
-        if names:
+        if header is not None and header.protocol >= 4:
             raise CheckpointError(
                 f"{path} is pickled in protocol 4 or later, which is not read here. Save it as torch.save does, in "
                 "protocol 2."
@@ -179,20 +173,6 @@ def _read(file: WeightsFile) -> Any:
         raise CheckpointError(f"{path} is truncated or damaged. Copy or download it again.") from error
     finally:
         file.close()
-
-
-def _named_in(file: WeightsFile) -> list[str]:
-    """What a pickle of a protocol that torch's reader does not know names; of an earlier one nothing."""
-    try:
-        with file.reading() as opened:
-            if file.format != "torch":
-                return named_in(opened.read(_LONGEST))
-            with zipfile.ZipFile(opened) as archive:
-                inside = [name for name in archive.namelist() if name.endswith("data.pkl")]
-                with archive.open(inside[0]) as pickled:
-                    return named_in(pickled.read(_LONGEST))
-    except DAMAGE:
-        return []
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

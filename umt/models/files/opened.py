@@ -26,7 +26,6 @@ _MOST = 4  # files that are open at once
 _LONGEST = 100 << 20  # bytes of a header: the names of a million tensors
 _CHUNK = 1 << 20
 _START = 512
-_PROTOCOL = b"\x80\x02"  # of pickles that torch reads
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch's files before version 1.6
 
 _opened: dict[tuple[str, int, int, int, int], WeightsFile] = {}
@@ -34,10 +33,22 @@ _lock = threading.RLock()  # a thread that reads has the file's position for its
 
 
 class Header(NamedTuple):
-    """What a file holds, its tensors as `Stored`. `unknown`: names in it that weights do not need."""
+    """What a file holds, its tensors as `Stored`.
+
+    Attributes:
+        protocol: of its pickle. `bare`: the pickle is all of the file, which torch does not write.
+        unknown: names in it that weights do not need.
+    """
 
     content: Any
+    protocol: int = 2
+    bare: bool = False
     unknown: tuple[str, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether torch would read the same without objections."""
+        return self.protocol == 2 and not self.bare and not self.unknown
 
 
 class WeightsFile:
@@ -187,13 +198,15 @@ def _archive(file: IO[bytes]) -> Header:
         return _described(data_of(archive)[1])
 
 
-def _before_archives(file: IO[bytes]) -> Header | None:
-    magic, _version, _system, content = pickles_in(file, 4, longest=_LONGEST)
-    return _described(content) if Reader(magic).load() == _MAGIC else None
+def _before_archives(file: IO[bytes]) -> Header:
+    (magic,) = pickles_in(file, 1, longest=_LONGEST)
+    if Reader(magic).load() != _MAGIC:
+        return _described(magic)._replace(bare=True)
+    _version, _system, content = pickles_in(file, 3, longest=_LONGEST)
+    return _described(content)
 
 
 def _described(pickled: bytes) -> Header:
     reader = Reader(pickled)
-    content = reader.load()
-    other = () if pickled.startswith(_PROTOCOL) else ("a protocol that torch does not read",)
-    return Header(content, (*other, *reader.unknown))
+    protocol = pickled[1] if pickled.startswith(b"\x80") else 0
+    return Header(reader.load(), protocol, unknown=tuple(reader.unknown))

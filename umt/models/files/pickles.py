@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import collections
 import io
-import itertools
 import pickle
 import pickletools
 import struct
@@ -45,8 +44,6 @@ PASSED_OVER = (
     "deepspeed.runtime.fp16.loss_scaler.LossScaler",
     "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
 )
-_MOST_OPERATIONS = 1_000_000  # that are looked at; weights of a large model have some ten thousand
-_PICKLES = 5  # of a file: torch's old form has its numbers in three before the content
 
 
 class Refused(pickle.UnpicklingError):
@@ -209,28 +206,6 @@ def pickles_in(file: IO[bytes], count: int, *, longest: int) -> list[bytes]:
         file.seek(start)
         parts.append(file.read(end - start))
     return parts
-
-
-def named_in(content: bytes) -> list[str]:
-    """The classes and functions that pickles of protocol 4 and later name, as far as they can be read."""
-    stream, names = io.BytesIO(content), list[str]()
-    memo: list[str] = []
-    try:
-        for _ in range(_PICKLES):
-            texts: list[str] = []
-            memo.clear()
-            for code, argument, _ in itertools.islice(pickletools.genops(stream), _MOST_OPERATIONS):
-                if code.name == "STACK_GLOBAL":
-                    names.append(".".join(texts[-2:]))
-                elif code.name == "MEMOIZE":
-                    memo.append(texts[-1] if texts else "")
-                elif code.name in ("BINGET", "LONG_BINGET"):
-                    texts.append(memo[argument] if argument is not None and argument < len(memo) else "")
-                elif isinstance(argument, str):
-                    texts.append(argument)
-    except (ValueError, IndexError, OverflowError, MemoryError):
-        pass  # the end of what is a pickle
-    return names
 
 
 def flags_in(value: Any) -> dict[str, Any]:

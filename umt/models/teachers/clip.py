@@ -20,7 +20,7 @@ from umt.layers.patch_embed import patchify
 from umt.models.layouts import adapters
 from umt.models.layouts import clip as layouts
 from umt.models.layouts.plan import Plan
-from umt.models.specs import Grid, check_transformer, image_shape, return_indices, token_grid
+from umt.models.specs import Grid, check_norm_type, check_transformer, image_shape, return_indices, token_grid
 from umt.models.video_input import check_visible, resize_frames
 
 NORM_EPS = 1e-5
@@ -112,8 +112,7 @@ class ClipTeacher(nn.Module):
     ) -> None:
         super().__init__()
         check_transformer(width=width, depth=depth, heads=heads)
-        if norm_type not in ("l2", "none"):
-            raise ConfigError(f"norm_type ({norm_type!r}) must be 'l2' or 'none'.")
+        check_norm_type(norm_type)
         if output_dim < 1:
             raise ConfigError(f"output_dim ({output_dim}) must be at least 1.")
         _, grid_h, grid_w = token_grid(image_size, patch_size, tubelet_size, tubelet_size)

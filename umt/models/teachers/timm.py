@@ -31,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 from umt import imagenet
 from umt.errors import CheckpointError, ConfigError
 from umt.models.files.hub_access import asking_the_hub
-from umt.models.specs import TokenNames, image_shape, return_indices, token_grid
+from umt.models.specs import TokenNames, check_norm_type, image_shape, return_indices, token_grid
 from umt.models.teachers.timm_names import TIMM
 from umt.models.video_input import resize_frames
 from umt.spelling import did_you_mean
@@ -66,8 +66,7 @@ class TimmTeacher(nn.Module):
         norm_type: Literal["l2", "none"] = "l2",
     ) -> None:
         super().__init__()
-        if norm_type not in ("l2", "none"):
-            raise ConfigError(f"norm_type ({norm_type!r}) must be 'l2' or 'none'.")
+        check_norm_type(norm_type)
         vit: Any = model
         if not (hasattr(vit, "blocks") and hasattr(vit, "forward_intermediates") and hasattr(vit, "num_prefix_tokens")):
             raise ConfigError(_no_vit(name))

@@ -16,16 +16,15 @@ from torch import Tensor, nn
 from umt.errors import ConfigError
 from umt.layers.block import NORM_EPS, make_blocks, run_block
 from umt.layers.patch_embed import PatchEmbed
-from umt.layers.pos_embed import position_table
-from umt.models.files.hub import HubModel
 from umt.models.layouts.plan import Plan
-from umt.models.specs import Grid, as_grid, check_transformer, default_position_grid, image_shape, token_grid
+from umt.models.specs import Grid, check_transformer, default_position_grid
 from umt.models.video_input import check_video
 from umt.models.vit import fitting
-from umt.models.vit.intermediates import Layout, arranged, block_indices, check_layout, feature_info
+from umt.models.vit.base import VideoTransformer
+from umt.models.vit.intermediates import Layout, arranged, block_indices, check_layout
 
 
-class VisionTransformer(HubModel):
+class VisionTransformer(VideoTransformer):
     """Blocks over all tokens, then the mean of the tokens, a norm and a linear head.
 
     Args:
@@ -74,48 +73,28 @@ class VisionTransformer(HubModel):
         position_grid: Grid | None = None,
     ) -> None:
         keywords = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        super().__init__()
-        self._keywords = keywords
         check_transformer(
-            width=width,
-            depth=depth,
-            heads=heads,
-            mlp_ratio=mlp_ratio,
-            checkpoint_num=checkpoint_num,
-            drop_path_rate=drop_path_rate,
-            drop_rate=drop_rate,
-            attn_drop_rate=attn_drop_rate,
+            width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, checkpoint_num=checkpoint_num,
+            drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
             fc_drop_rate=fc_drop_rate,
-        )
-        self.grid = token_grid(image_size, patch_size, num_frames, tubelet_size)
-        self.clip_shape = (num_frames, *image_shape(image_size))
-        self.patch_size = patch_size
-        self.tubelet_size = tubelet_size
-        self.num_layers = depth
-        self.num_features = width
+        )  # fmt: skip
+        super().__init__(keywords, position_grid or default_position_grid(patch_size))
         self.checkpoint_num = checkpoint_num
         self.init_scale = init_scale
         self.use_mean_pooling = use_mean_pooling
-        self.position_grid = default_position_grid(patch_size) if position_grid is None else as_grid(position_grid)
-        table = position_table(width, self.grid, self.position_grid)
+        table = self.position_table()
         if use_learnable_pos_emb:
             self.pos_embed = nn.Parameter(table)
         else:
             # The original saves the key unless there are as many tokens as on the table's own grid, even on another.
-            saved = math.prod(self.grid) != math.prod(self.position_grid)
+            saved = self.num_tokens != math.prod(self.position_grid)
             self.register_buffer("pos_embed", table, persistent=saved)
         self.patch_embed = PatchEmbed(width, patch_size, tubelet_size)
         self.pos_drop = nn.Dropout(drop_rate)
         self.blocks = make_blocks(
-            width,
-            depth,
-            heads,
-            mlp_ratio=mlp_ratio,
-            drop=drop_rate,
-            attn_drop=attn_drop_rate,
-            drop_path=drop_path_rate,
-            init_values=init_values,
-        )
+            width, depth, heads, mlp_ratio=mlp_ratio, drop=drop_rate, attn_drop=attn_drop_rate,
+            drop_path=drop_path_rate, init_values=init_values,
+        )  # fmt: skip
         self.norm = nn.Identity() if use_mean_pooling else nn.LayerNorm(width, eps=NORM_EPS)
         self.fc_norm = nn.LayerNorm(width, eps=NORM_EPS) if use_mean_pooling else nn.Identity()
         self.head_drop = nn.Dropout(fc_drop_rate)
@@ -127,21 +106,6 @@ class VisionTransformer(HubModel):
         """Keywords of this class that build the same architecture again; plain values, fit for json."""
         now = {"depth": self.num_layers, "num_classes": self.num_classes, "checkpoint_num": self.checkpoint_num}
         return {**self._keywords, **now}
-
-    @property
-    def num_tokens(self) -> int:
-        """L, tokens of a whole clip."""
-        return math.prod(self.grid)
-
-    @property
-    def embed_dim(self) -> int:
-        """D, the width of tokens and features; as `num_features`."""
-        return self.num_features
-
-    @property
-    def feature_info(self) -> list[dict[str, int | str]]:
-        """For timm: module, width and pixels per token of every block's output."""
-        return feature_info(self.blocks, self.num_features, self.patch_size)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters and tables that are never decayed; names that this model lacks do no harm."""
@@ -160,11 +124,7 @@ class VisionTransformer(HubModel):
         fitting.fit_names(plan, names)
         fitting.fit_encoder(plan, names)
         fitting.fit_head(plan, num_classes=self.num_classes, use_mean_pooling=self.use_mean_pooling)
-        fitting.fit_patches(plan, "patch_embed.proj.weight", self.tubelet_size)
-        fitting.fit_positions(
-            plan, "pos_embed", self.pos_embed,
-            saved="pos_embed" in names, model_grid=self.grid, defined_on=self.position_grid,
-        )  # fmt: skip
+        self.fit_clip(plan)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """From now on all blocks recompute their activations in the backward pass, or none does."""
@@ -293,10 +253,6 @@ class VisionTransformer(HubModel):
     def feature_blocks(self) -> nn.ModuleList:
         """The blocks in order."""
         return self.blocks
-
-    def feature_grid(self, num_frames: int) -> Grid:
-        """(T', H', W') tokens of a clip."""
-        return self.grid
 
     def forward_all(self, video: Tensor) -> Tensor:
         """As `forward`; see `umt.models.features`."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from torch import Tensor
-
 from umt.errors import CheckpointError
 from umt.models.layouts import adapters, huggingface
 from umt.models.layouts.foreign import no_architecture, refuse_foreign
@@ -77,13 +75,11 @@ def fit_patches(plan: Plan, name: str, tubelet_size: int) -> None:
     plan.report.adapted[name] = f"{kernel.shape[2]} -> {tubelet_size} frames a token, a still clip's tokens stay"
 
 
-def fit_positions(
-    plan: Plan, name: str, model_table: Tensor, *, saved: bool, model_grid: Grid, defined_on: Grid
-) -> None:
+def fit_positions(plan: Plan, name: str, *, saved: bool, width: int, model_grid: Grid, defined_on: Grid) -> None:
     """Brings the position table `name` to the model's grid: a fixed sinusoid is recomputed, a trained one resampled.
 
     Args:
-        model_table: the model's table (1, L, D), on `model_grid`. `saved`: its state dict has it.
+        saved: whether the model's state dict has it. `width`: D of the model's table (1, L, D) on `model_grid`.
         defined_on: the grid on which the model's sinusoid is defined.
     """
     table = plan.state.pop(name, None)
@@ -93,7 +89,7 @@ def fit_positions(
             plan.may_be_new.add(name)
             plan.report.adapted[name] = f"not in the file; the sinusoid of {grid} stands"
         return
-    if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] != model_table.shape[2]:
+    if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] != width:
         plan.state[name] = table  # of another width, as all else in such a file: the check of shapes says so
         return
     tokens, source_grid = table.shape[1], plan.source_grid
