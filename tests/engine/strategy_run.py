@@ -40,7 +40,7 @@ from umt.engine.strategies.replicated import Replicated
 from umt.engine.strategies.sharded import Sharded
 from umt.engine.trainer import Trainer, TrainerOptions
 from umt.models import create_model
-from umt.models.freezing import freeze_blocks
+from umt.models.vit.freezing import freeze_blocks
 from umt.optim.build import create_optimizer
 from umt.optim.param_groups import param_groups
 from umt.run.deepspeed import deepspeed_json

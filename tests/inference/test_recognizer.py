@@ -96,12 +96,12 @@ def test_normalisation_is_the_descriptions(video: Path) -> None:
     assert torch.allclose(fed.permute(0, 2, 3, 4, 1).double(), expected, atol=1e-6)
 
 
-def test_nobody_is_guessed_a_name_for(caplog: pytest.LogCaptureFixture) -> None:
+def test_names_of_classes_are_never_guessed(caplog: pytest.LogCaptureFixture) -> None:
     model = tiny()
     assert not model.named
     assert model.labels[torch.tensor(3)] == "class 3"
-    assert "does not say what its 5 classes are called. Name them: labels=" in caplog.text
-    assert "takes k400_umt or k400, whichever they are, or a file" in how(400)
+    assert "does not name its 5 classes. Name them: labels=" in caplog.text
+    assert "takes k400_umt or k400 (the order of the training list), or a file" in how(400)
 
 
 def test_four_lines_from_a_checkpoint_to_a_name(tmp_path: Path, video: Path) -> None:
@@ -144,6 +144,9 @@ def test_an_order_of_another_size_is_refused() -> None:
 def test_the_other_order_of_kinetics_is_refused_where_the_weights_say_theirs() -> None:
     from umt.data.labels import names_of
 
-    with pytest.raises(ConfigError, match=r"alphabetical order, but w\.pth says that it speaks"):
+    with pytest.raises(
+        ConfigError,
+        match=r"alphabetical order, but w\.pth says that its classes are",
+    ):
         class_names("w.pth", 400, names_of("k400_umt"), "k400")
     assert class_names("w.pth", 400, None, "k400") == names_of("k400")

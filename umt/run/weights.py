@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from umt.engine import runtime
 from umt.errors import UserError
-from umt.models.files.fetch import fetch, is_remote, path_here, sha256_of
+from umt.models.files.fetch import fetch, is_remote, path_here
+from umt.models.files.opened import sha256_of
 
 log = logging.getLogger(__name__)
 

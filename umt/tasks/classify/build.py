@@ -22,7 +22,7 @@ from umt.evaluation.validation import ValidationScores
 from umt.evaluation.view_results import ViewResults
 from umt.models import LoadReport, create_model, load_weights
 from umt.models.files.weights import read_head
-from umt.models.freezing import freeze_blocks
+from umt.models.vit.freezing import freeze_blocks
 from umt.optim.param_groups import param_groups
 from umt.tasks.base import EvaluationSet, Parts, Place, Start
 from umt.tasks.classify import classes, report

@@ -14,8 +14,8 @@ from umt.data.loading.clip_batch import ClipBatch
 from umt.data.masking import visible_count, visible_tokens
 from umt.data.transforms.normalize import normalize
 from umt.errors import ConfigError
-from umt.models.student import Student
-from umt.models.teacher import Teacher, as_module
+from umt.models.teachers.base import Teacher, as_module
+from umt.models.vit.student import Student
 from umt.tasks.base import StepOutput
 from umt.tasks.video.task import ClipTask
 

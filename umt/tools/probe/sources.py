@@ -21,7 +21,7 @@ from umt.inference import feature_files, features
 from umt.inference.recognizer import Recognizer
 from umt.layers.block import NORM_EPS
 from umt.models import create_model
-from umt.models.description import Description
+from umt.models.files.description import Description
 from umt.models.specs import Grid, find_spec
 from umt.randomness import key
 from umt.tools.probe.features import (

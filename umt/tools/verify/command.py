@@ -239,9 +239,9 @@ def _of_checkpoint(model: str, *, fetching: bool) -> Told:
     path = fetch(model)
     if (path / "config.json").is_file() and (told := _of_description(path / "config.json")):
         return told
-    from umt.models.files.checkpoint_file import read_content  # torch
+    from umt.models.files.checkpoint_file import read_header  # torch
 
-    content = read_content(path, lazily=True)
+    content = read_header(path)
     config = content.get("config") if isinstance(content, Mapping) else None
     if not isinstance(config, Mapping):
         return Told()
@@ -251,7 +251,7 @@ def _of_checkpoint(model: str, *, fetching: bool) -> Told:
 
 
 def _of_description(file: Path) -> Told | None:
-    from umt.models.description import Description
+    from umt.models.files.description import Description
 
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -20,11 +20,11 @@ from umt.data.video.decoders import Frames
 from umt.errors import CheckpointError
 from umt.inference.recognizer import Recognizer
 from umt.models import Student, VisionTransformer
-from umt.models.rollout import block_attentions, class_maps, received, rollout
+from umt.models.vit.rollout import block_attentions, class_maps, received, rollout
 from umt.randomness import generator
 from umt.tools.visualize.teacher import Guide
 
-# By what a teacher's saliency is (umt/models/timm_teacher.py).
+# By what a teacher's saliency is (umt/models/teachers/timm.py).
 _SALIENCY = {
     "class token": "The class token's attention in the last block",
     "attention pool": "The attention pool's attention",

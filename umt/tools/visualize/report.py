@@ -31,7 +31,7 @@ def visualize(words: Namespace, command: Sequence[str], model: Recognizer) -> st
         raise ConfigError(f"{words.checkpoint} is a {type(model.model).__name__}: only video models have these maps.")
     videos = find_videos(words.videos)
     paths = [videos.file(row) for row in range(min(len(videos), words.limit))]
-    told = guide(words, model, open_weights(words.checkpoint, lazily=True).settings)
+    told = guide(words, model, open_weights(words.checkpoint, header=True).settings)
     if isinstance(model.model, Student) or not model.num_classes:
         told.missing.append("No maps of classes: the checkpoint has no head.")
     if len(videos) > len(paths):

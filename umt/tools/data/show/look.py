@@ -22,10 +22,11 @@ from umt.data.loading.clips import Sample, TrainClips, ViewClips
 from umt.data.loading.pool import Pool
 from umt.data.masking import visible_tokens
 from umt.data.transforms.erasing import erase
-from umt.data.transforms.normalize import MEAN, STD, normalize
+from umt.data.transforms.normalize import normalize
 from umt.data.video import guard
 from umt.data.video.decoders import Frames
 from umt.errors import VideoError
+from umt.imagenet import MEAN, STD
 from umt.randomness import generator
 from umt.tasks.classify.recipe import ClassifyRecipe
 from umt.tasks.distill.recipe import DistillRecipe
@@ -216,7 +217,7 @@ def _mask(shown: Shown, config: DistillRecipe, clips: list[Clip]) -> str:
     settings, (time_, height, width) = config.teacher, shown.grid
     teacher = None
     if settings.mask_type == "attention" and settings.clip_teacher_weights:  # nothing is downloaded for a look
-        from umt.models.teacher import as_module, create_teacher
+        from umt.models.teachers.base import as_module, create_teacher
 
         teacher, _ = create_teacher(
             settings.clip_teacher,

@@ -17,7 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from tests.models.original import classifier_clip, small_classifier, small_clip, small_student, small_visible
 from umt.errors import ConfigError
 from umt.models import VisionTransformer
-from umt.models.intermediates import block_indices
+from umt.models.vit.intermediates import block_indices
 
 DEPTH = 3
 

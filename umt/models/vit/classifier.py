@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from umt.errors import ConfigError
 from umt.layers.block import NORM_EPS, make_blocks, run_block
 from umt.layers.patch_embed import PatchEmbed
-from umt.layers.pos_embed import position_table
-from umt.models.files.hub import HubModel
-from umt.models.intermediates import Layout, arranged, block_indices, check_layout, feature_info
-from umt.models.specs import Grid, as_grid, check_transformer, default_position_grid, image_shape, token_grid
+from umt.models.layouts.plan import Plan
+from umt.models.specs import Grid, check_transformer, default_position_grid
 from umt.models.video_input import check_video
+from umt.models.vit import fitting
+from umt.models.vit.base import VideoTransformer
+from umt.models.vit.intermediates import Layout, arranged, block_indices, check_layout
 
 
-class VisionTransformer(HubModel):
+class VisionTransformer(VideoTransformer):
     """Blocks over all tokens, then the mean of the tokens, a norm and a linear head.
 
     Args:
@@ -44,6 +45,7 @@ class VisionTransformer(HubModel):
     """
 
     kind = "classifier"
+    head_input = "head_drop"  # its output: there is no dropout in evaluation mode
     pos_embed: Tensor
     head: nn.Linear | nn.Identity
 
@@ -70,49 +72,29 @@ class VisionTransformer(HubModel):
         init_scale: float = 0.001,
         position_grid: Grid | None = None,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        super().__init__()
-        self._given = given
+        keywords = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         check_transformer(
-            width=width,
-            depth=depth,
-            heads=heads,
-            mlp_ratio=mlp_ratio,
-            checkpoint_num=checkpoint_num,
-            drop_path_rate=drop_path_rate,
-            drop_rate=drop_rate,
-            attn_drop_rate=attn_drop_rate,
+            width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, checkpoint_num=checkpoint_num,
+            drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
             fc_drop_rate=fc_drop_rate,
-        )
-        self.grid = token_grid(image_size, patch_size, num_frames, tubelet_size)
-        self.clip_shape = (num_frames, *image_shape(image_size))
-        self.patch_size = patch_size
-        self.tubelet_size = tubelet_size
-        self.num_layers = depth
-        self.num_features = width
+        )  # fmt: skip
+        super().__init__(keywords, position_grid or default_position_grid(patch_size))
         self.checkpoint_num = checkpoint_num
         self.init_scale = init_scale
         self.use_mean_pooling = use_mean_pooling
-        self.position_grid = default_position_grid(patch_size) if position_grid is None else as_grid(position_grid)
-        table = position_table(width, self.grid, self.position_grid)
+        table = self.position_table()
         if use_learnable_pos_emb:
             self.pos_embed = nn.Parameter(table)
         else:
             # The original saves the key unless there are as many tokens as on the table's own grid, even on another.
-            saved = math.prod(self.grid) != math.prod(self.position_grid)
+            saved = self.num_tokens != math.prod(self.position_grid)
             self.register_buffer("pos_embed", table, persistent=saved)
         self.patch_embed = PatchEmbed(width, patch_size, tubelet_size)
         self.pos_drop = nn.Dropout(drop_rate)
         self.blocks = make_blocks(
-            width,
-            depth,
-            heads,
-            mlp_ratio=mlp_ratio,
-            drop=drop_rate,
-            attn_drop=attn_drop_rate,
-            drop_path=drop_path_rate,
-            init_values=init_values,
-        )
+            width, depth, heads, mlp_ratio=mlp_ratio, drop=drop_rate, attn_drop=attn_drop_rate,
+            drop_path=drop_path_rate, init_values=init_values,
+        )  # fmt: skip
         self.norm = nn.Identity() if use_mean_pooling else nn.LayerNorm(width, eps=NORM_EPS)
         self.fc_norm = nn.LayerNorm(width, eps=NORM_EPS) if use_mean_pooling else nn.Identity()
         self.head_drop = nn.Dropout(fc_drop_rate)
@@ -123,25 +105,10 @@ class VisionTransformer(HubModel):
     def arguments(self) -> dict[str, Any]:
         """Keywords of this class that build the same architecture again; plain values, fit for json."""
         now = {"depth": self.num_layers, "num_classes": self.num_classes, "checkpoint_num": self.checkpoint_num}
-        return {**self._given, **now}
-
-    @property
-    def num_tokens(self) -> int:
-        """L, tokens of a whole clip."""
-        return math.prod(self.grid)
-
-    @property
-    def embed_dim(self) -> int:
-        """D, the width of tokens and features; as `num_features`."""
-        return self.num_features
-
-    @property
-    def feature_info(self) -> list[dict[str, int | str]]:
-        """For timm: module, width and pixels per token of every block's output."""
-        return feature_info(self.blocks, self.num_features, self.patch_size)
+        return {**self._keywords, **now}
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters and tables that are never decayed; those that this model lacks do no harm."""
+        """Names of parameters and tables that are never decayed; names that this model lacks do no harm."""
         return {"pos_embed"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -150,6 +117,14 @@ class VisionTransformer(HubModel):
             "stem": r"^pos_embed|^patch_embed",
             "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm", (99999,))],  # timm's number for the last group
         }
+
+    def fit_weights(self, plan: Plan) -> None:
+        """Brings a file's weights to this model's names, classes, patches and positions; for `load_weights`."""
+        names = self.state_dict().keys()
+        fitting.fit_names(plan, names)
+        fitting.fit_encoder(plan, names)
+        fitting.fit_head(plan, num_classes=self.num_classes, use_mean_pooling=self.use_mean_pooling)
+        self.fit_clip(plan)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """From now on all blocks recompute their activations in the backward pass, or none does."""
@@ -162,14 +137,14 @@ class VisionTransformer(HubModel):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Puts a new head of `num_classes` rows in place of the old one, on its device; 0: none.
 
-        `global_pool` is there for timm's callers; pooling stays what it is. Raises `ConfigError` for another one.
+        `global_pool` is there for timm's callers: pooling does not change. Raises `ConfigError` for another one.
         """
         if num_classes < 0:
             raise ConfigError(f"num_classes ({num_classes}) must not be negative.")
-        own = "avg" if self.use_mean_pooling else "token"
-        if global_pool not in (None, own):
+        pool = "avg" if self.use_mean_pooling else "token"
+        if global_pool not in (None, pool):
             raise ConfigError(
-                f"global_pool ({global_pool!r}) cannot change with the head: the model pools by {own!r}, and its last "
+                f"global_pool ({global_pool!r}) cannot change with the head: the model pools by {pool!r}, and its last "
                 "norm is trained for that. Build it with use_mean_pooling=True ('avg') or False ('token')."
             )
         self.num_classes = num_classes
@@ -238,7 +213,7 @@ class VisionTransformer(HubModel):
             indices: block numbers, -1 the last; a number n: the last n; None: all.
             norm: the last norm is applied to every token of every output: `norm`, or `fc_norm` where the model pools
                 by the mean (it was trained on the mean of the last block's tokens).
-            stop_early: blocks after the last wanted one are not run, and what is given first is the last one's output.
+            stop_early: blocks after the last of `indices` are not run, and what is returned first is its output.
             output_fmt: "NLC": (B, L, D). "NCTHW": (B, D, T', H', W').
             intermediates_only: the list alone.
 
@@ -274,6 +249,14 @@ class VisionTransformer(HubModel):
         if prune_head:
             self.reset_classifier(0)
         return list(taken)
+
+    def feature_blocks(self) -> nn.ModuleList:
+        """The blocks in order."""
+        return self.blocks
+
+    def forward_all(self, video: Tensor) -> Tensor:
+        """As `forward`; see `umt.models.features`."""
+        return self(video)
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
         """tokens (B, L, D) -> logits (B, num_classes), or with `pre_logits` what dropout and head get (B, D).

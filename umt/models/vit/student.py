@@ -7,7 +7,6 @@ L = (T / tubelet) * (H / patch) * (W / patch) tokens, V visible tokens per clip.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,11 +17,12 @@ from torch import Tensor, nn
 from umt.errors import ConfigError
 from umt.layers.block import NORM_EPS, make_blocks, run_block
 from umt.layers.patch_embed import PatchEmbed
-from umt.layers.pos_embed import position_table
-from umt.models.files.hub import HubModel
-from umt.models.intermediates import Layout, arranged, block_indices, check_layout, feature_info
-from umt.models.specs import Grid, as_grid, check_transformer, image_shape, return_indices, token_grid
+from umt.models.layouts.plan import Plan
+from umt.models.specs import Grid, check_norm_type, check_transformer, return_indices
 from umt.models.video_input import check_video, check_visible
+from umt.models.vit import fitting
+from umt.models.vit.base import VideoTransformer
+from umt.models.vit.intermediates import Layout, arranged, block_indices, check_layout
 
 
 class Encoder(nn.Module):
@@ -32,19 +32,13 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
+        patch_embed: PatchEmbed,
+        blocks: nn.ModuleList,
         *,
-        width: int,
-        depth: int,
-        heads: int,
-        mlp_ratio: float,
-        patch_size: int,
-        tubelet_size: int,
-        drop_path_rate: float,
-        checkpoint_num: int,
-        init_values: float,
-        returned: tuple[int, ...],
         table: Tensor,
         learnable: bool,
+        returned: tuple[int, ...],
+        checkpoint_num: int,
     ) -> None:
         super().__init__()
         self.returned = returned
@@ -53,11 +47,9 @@ class Encoder(nn.Module):
             self.pos_embed = nn.Parameter(table)
         else:  # The original's state dict has no such key.
             self.register_buffer("pos_embed", table, persistent=False)
-        self.patch_embed = PatchEmbed(width, patch_size, tubelet_size)
-        self.blocks = make_blocks(
-            width, depth, heads, mlp_ratio=mlp_ratio, drop_path=drop_path_rate, init_values=init_values
-        )
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.patch_embed = patch_embed
+        self.blocks = blocks
+        self.norm = nn.LayerNorm(table.shape[-1], eps=NORM_EPS)
 
     def forward(self, video: Tensor, visible: Tensor) -> Tensor:
         """video (B, 3, T, H, W), visible (B, V) -> aligned blocks, ascending, after the one final norm (K, B, V, D)."""
@@ -92,7 +84,7 @@ class Decoder(nn.Module):
         return F.normalize(x, dim=-1) if self.norm_type == "l2" else x
 
 
-class Student(HubModel):
+class Student(VideoTransformer):
     """What UMT pretrains. Frames are normalised floats; `visible` says which tokens exist at all.
 
     Args:
@@ -113,6 +105,8 @@ class Student(HubModel):
     """
 
     kind = "student"
+    exported_as = "classifier"  # the encoder, without a head
+    head_input = ""
     clip_pos_embed: Tensor
 
     def __init__(
@@ -137,50 +131,28 @@ class Student(HubModel):
         norm_type: Literal["l2", "none"] = "l2",
         position_grid: Grid | None = None,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        super().__init__()
-        self._given = given
+        keywords = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         check_transformer(
-            width=width,
-            depth=depth,
-            heads=heads,
-            mlp_ratio=mlp_ratio,
-            checkpoint_num=checkpoint_num,
+            width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, checkpoint_num=checkpoint_num,
             drop_path_rate=drop_path_rate,
-        )
+        )  # fmt: skip
         decoder_embed_dim = width if decoder_embed_dim is None else decoder_embed_dim
         if decoder_embed_dim != width:
             raise ConfigError(
                 f"decoder_embed_dim ({decoder_embed_dim}) must equal the student's width ({width}): "
                 "its position table is added to the encoder's output."
             )
-        if norm_type not in ("l2", "none"):
-            raise ConfigError(f"norm_type ({norm_type!r}) must be 'l2' or 'none'.")
+        check_norm_type(norm_type)
         if teacher_width < 1:
             raise ConfigError(f"teacher_width ({teacher_width}) must be at least 1.")
-        self.grid = token_grid(image_size, patch_size, num_frames, tubelet_size)
-        self.clip_shape = (num_frames, *image_shape(image_size))
-        self.patch_size = patch_size
-        self.tubelet_size = tubelet_size
-        self.num_layers = depth
-        self.num_features = width
+        super().__init__(keywords, position_grid)
         self.returned = return_indices(depth, return_layers, return_interval)
-        self.position_grid = self.grid if position_grid is None else as_grid(position_grid)
-        table = position_table(width, self.grid, self.position_grid)
+        table = self.position_table()
         self.encoder = Encoder(
-            width=width,
-            depth=depth,
-            heads=heads,
-            mlp_ratio=mlp_ratio,
-            patch_size=patch_size,
-            tubelet_size=tubelet_size,
-            drop_path_rate=drop_path_rate,
-            checkpoint_num=checkpoint_num,
-            init_values=init_values,
-            returned=self.returned,
-            table=table,
-            learnable=use_learnable_pos_emb,
-        )
+            PatchEmbed(width, patch_size, tubelet_size),
+            make_blocks(width, depth, heads, mlp_ratio=mlp_ratio, drop_path=drop_path_rate, init_values=init_values),
+            table=table, learnable=use_learnable_pos_emb, returned=self.returned, checkpoint_num=checkpoint_num,
+        )  # fmt: skip
         self.register_buffer("clip_pos_embed", table.clone(), persistent=False)
         self.clip_decoder = nn.ModuleList(Decoder(width, teacher_width, norm_type) for _ in range(return_layers))
         self.apply(_init_weights)
@@ -188,26 +160,16 @@ class Student(HubModel):
     @property
     def arguments(self) -> dict[str, Any]:
         """Keywords of this class that build the same architecture again; plain values, fit for json."""
-        return {**self._given, "checkpoint_num": self.encoder.checkpoint_num}
-
-    @property
-    def embed_dim(self) -> int:
-        """D, the width of tokens and features; as `num_features`."""
-        return self.num_features
-
-    @property
-    def feature_info(self) -> list[dict[str, int | str]]:
-        """For timm: module, width and pixels per token of every block's output."""
-        return feature_info(self.encoder.blocks, self.num_features, self.patch_size, "encoder.blocks")
-
-    @property
-    def num_tokens(self) -> int:
-        """L, tokens of a whole clip."""
-        return math.prod(self.grid)
+        return {**self._keywords, "checkpoint_num": self.encoder.checkpoint_num}
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters and tables that are never decayed; those that this model lacks do no harm."""
+        """Names of parameters and tables that are never decayed; names that this model lacks do no harm."""
         return {"encoder.pos_embed", "pos_embed", "clip_pos_embed"}
+
+    def fit_weights(self, plan: Plan) -> None:
+        """Brings a file's weights to this model's names, patches and positions; for `load_weights`."""
+        fitting.fit_names(plan, self.state_dict())
+        self.fit_clip(plan, "encoder.")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """From now on all blocks recompute their activations in the backward pass, or none does."""
@@ -241,6 +203,14 @@ class Student(HubModel):
         check_layout(output_fmt, whole_clip=visible is None)
         outputs = self._outputs(video, visible, block_indices(self.num_layers, indices))
         return [arranged(self.encoder.norm(out) if norm else out, self.grid, output_fmt) for out in outputs]
+
+    def feature_blocks(self) -> nn.ModuleList:
+        """The encoder's blocks."""
+        return self.encoder.blocks
+
+    def forward_all(self, video: Tensor) -> Tensor:
+        """As `forward_features` of whole clips; see `umt.models.features`."""
+        return self.forward_features(video)
 
     def _outputs(self, video: Tensor, visible: Tensor | None, blocks: Sequence[int]) -> list[Tensor]:
         check_video(video, self.clip_shape)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tests.models.original import facts, small_classifier, small_student, small_teacher, weight
 from umt.errors import CheckpointError
 from umt.models import ClipTeacher, Student, VisionTransformer, create_model, load_weights
+from umt.models.layouts.plan import Plan
 
 SMALL = {"image_size": 32, "patch_size": 8, "width": 24, "depth": 2, "heads": 2, "num_frames": 2}
 
@@ -181,7 +182,7 @@ def test_a_head_of_another_class_count_is_refused(tmp_path: Path) -> None:
 
 def test_rows_that_the_head_lacks_are_refused(tmp_path: Path) -> None:
     file = saved(tmp_path, classifier(num_classes=7).state_dict())
-    with pytest.raises(CheckpointError, match=r"head row 7 is asked for.*rows 0\.\.6"):
+    with pytest.raises(CheckpointError, match=r"head row 7 does not exist.*rows 0\.\.6"):
         load_weights(classifier(), file, head_rows=[0, 1, 2, 3, 7])
 
 
@@ -414,8 +415,23 @@ def test_a_visual_tower_of_another_width_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_modules_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="does not know Linear"):
+    with pytest.raises(CheckpointError, match="does not know Linear, which has no method fit_weights"):
         load_weights(nn.Linear(2, 2), saved(tmp_path, {"weight": torch.ones(2, 2)}))
+
+
+class Halved(nn.Linear):
+    """A model of one's own, whose files have twice as many rows."""
+
+    def fit_weights(self, plan: Plan) -> None:
+        plan.state["weight"] = plan.state["weight"][::2]
+        plan.report.adapted["weight"] = "every second row"
+
+
+def test_a_model_of_ones_own_says_how_its_weights_fit(tmp_path: Path) -> None:
+    model, rows = Halved(2, 2), torch.arange(8.0).reshape(4, 2)
+    report = load_weights(model, saved(tmp_path, {"weight": rows, "bias": torch.ones(2)}))
+    assert torch.equal(model.weight, rows[::2])
+    assert (report.loaded, report.adapted) == (["bias"], {"weight": "every second row"})
 
 
 # --- the report ---

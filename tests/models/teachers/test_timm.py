@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from umt.data.transforms import normalize
 from umt.errors import CheckpointError, ConfigError
-from umt.models import create_model, create_teacher, description
-from umt.models.timm_names import patch_size
-from umt.models.timm_teacher import TimmTeacher, load_timm
+from umt.models import create_model, create_teacher
+from umt.models.teachers.timm import TimmTeacher, load_timm
+from umt.models.teachers.timm_names import patch_size
 from umt.tasks.distill.task import Distill
 
 timm = pytest.importorskip("timm")
@@ -153,7 +153,6 @@ def test_frames_are_brought_to_the_model_s_statistics() -> None:
 
 
 def test_frames_of_a_model_with_imagenet_s_statistics_stay_as_they_are() -> None:
-    assert (description.IMAGENET_MEAN, description.IMAGENET_STD) == (normalize.MEAN, normalize.STD)
     teacher = small("vit_small_patch14_dinov2")
     video = clip(teacher)
     assert teacher.renormalize(video) is video
@@ -245,14 +244,14 @@ def test_a_file_gives_its_weights_on_another_grid(tmp_path: Path) -> None:
 
 def test_a_file_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     torch.save({"cls_token": torch.zeros(1, 1, 192)}, tmp_path / "vit.pth")
-    with pytest.raises(CheckpointError, match=r"is no vit_tiny_patch16_224 of timm's: it lacks \d+ of its weights"):
+    with pytest.raises(CheckpointError, match=r"is no vit_tiny_patch16_224 of timm's: it lacks \d+ of the weights"):
         load_timm("vit_tiny_patch16_224", weights=str(tmp_path / "vit.pth"), image_size=32)
 
 
 @pytest.mark.parametrize(
     ("made", "sentence"),
     [
-        ({"depth": 13}, r"it has blocks\.12\.norm1\.weight, .*, which that one has not"),
+        ({"depth": 13}, r"it has blocks\.12\.norm1\.weight, .*, which that model does not have"),
         ({"embed_dim": 96}, r"of timm's: size mismatch for cls_token"),
     ],
 )

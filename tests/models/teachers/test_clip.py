@@ -122,7 +122,7 @@ def test_unequal_counts_per_frame_are_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"image_size": 200}, r"image height \(200\) is not a multiple of patch_size \(16\)"),
+        ({"image_size": 200}, r"image_size \(200\) must be a multiple of 16, the patch_size"),
         ({"return_interval": 0.5}, "distinct and not negative"),
         ({"norm_type": "batch"}, "must be 'l2' or 'none'"),
         ({"output_dim": 0}, r"output_dim \(0\) must be at least 1"),

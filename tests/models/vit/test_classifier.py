@@ -152,7 +152,7 @@ def test_head_dropout_acts_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"image_size": 230}, r"image height \(230\) is not a multiple of patch_size \(16\)"),
+        ({"image_size": 230}, r"image_size \(230\) must be a multiple of 16, the patch_size"),
         ({"num_classes": -1}, r"num_classes \(-1\) must not be negative"),
         ({"fc_drop_rate": 1.5}, r"fc_drop_rate \(1.5\) is a probability"),
         ({"width": 770}, "heads must divide width"),

@@ -1,4 +1,4 @@
-"""What a user of a model must know beside its weights; the content of `config.json` in an exported folder. No torch."""
+"""What a user of a model must know, apart from its weights: `config.json` of an exported folder. No torch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from umt import imagenet
 from umt.errors import CheckpointError
 from umt.formats import Format
-from umt.models.specs import SPECS, image_shape
+from umt.models.specs import FAMILIES, SPECS, image_shape
 
 FORMAT = Format("an exported model", CheckpointError, key="umt_model")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Sampling = Literal["sparse", "dense", "ssv2"]
 
@@ -29,16 +28,16 @@ class Description:
         sampling, sampling_rate: how frames are taken from a video (the rate counts for "dense" only).
         short_side_size: pixels to which a frame's short side is brought before crops of it are taken.
         test_clips, test_crops: views of a video over which results are merged.
-        labels: class names in the order of the head; None where nothing says them. `labels_source`: what says them.
-        multi_label: classes do not exclude each other; a sigmoid each, not a softmax.
+        labels: class names in the order of the head; None where they are not known. `labels_source`: where from.
+        multi_label: classes do not exclude each other: one sigmoid per class instead of a softmax.
         provenance: where the weights come from: source, sha256, epoch, ...
         licence: of "code", "weights", "teacher" and "data", as far as known.
     """
 
     model: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...] = imagenet.MEAN
+    std: tuple[float, ...] = imagenet.STD
     sampling: Sampling = "sparse"
     sampling_rate: int = 4
     short_side_size: int = 224
@@ -67,14 +66,12 @@ class Description:
         if spec is None:
             return self.model
         names = ("width", "depth", "heads", "patch_size")
-        width, depth, heads, patch = (self.arguments.get(name, getattr(spec, name)) for name in names)
+        width, depth, heads, patch = sizes = tuple(self.arguments.get(name, getattr(spec, name)) for name in names)
         hidden = int(width * self.arguments.get("mlp_ratio", spec.mlp_ratio))
-        if (width, depth, heads, patch) == tuple(getattr(spec, name) for name in names) and hidden == int(
-            spec.width * spec.mlp_ratio
-        ):
+        if sizes == tuple(getattr(spec, name) for name in names) and hidden == int(spec.width * spec.mlp_ratio):
             return self.model
-        kind = "student" if spec.kind == "student" else "ViT"
-        return f"{kind} of width {width}, hidden width {hidden}, {depth} blocks, {heads} heads and patch {patch}"
+        noun = FAMILIES[spec.kind].noun
+        return f"{noun} of width {width}, hidden width {hidden}, {depth} blocks, {heads} heads and patch {patch}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under the names of the fields, and `umt_model`, the number of this layout."""
@@ -96,11 +93,11 @@ class Description:
             for name in ("mean", "std", "labels"):
                 if name in values:
                     values[name] = _tuple(values[name])
-            made = cls(**values)
-            image_shape(made.arguments.get("image_size", 224))
+            description = cls(**values)
+            image_shape(description.arguments.get("image_size", 224))
         except (TypeError, ValueError, AttributeError, IndexError) as error:
-            raise CheckpointError(f"{where} is no whole description of a model: {error}. Export it again.") from None
-        return made
+            raise CheckpointError(f"{where} does not describe a model completely: {error}. Export it again.") from None
+        return description
 
 
 def _tuple(value: Any) -> Any:

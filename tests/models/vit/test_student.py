@@ -157,9 +157,18 @@ def test_linears_are_xavier_and_biases_zero() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"image_size": 220}, r"image height \(220\) is not a multiple of patch_size \(16\). The nearest is 224"),
-        ({"image_size": (224, 8)}, r"image width \(8\) is not a multiple of patch_size"),
-        ({"num_frames": 9, "tubelet_size": 2}, r"num_frames \(9\) is not a multiple of tubelet_size \(2\)"),
+        (
+            {"image_size": 220},
+            r"image_size \(220\) must be a multiple of 16, .* Try image_size 208 or 224\.",
+        ),
+        (
+            {"image_size": (224, 8)},
+            r"image_size \(224 x 8\) must be a multiple of 16, .* Try image_size 224 x 16\.",
+        ),
+        (
+            {"num_frames": 9, "tubelet_size": 2},
+            r"num_frames \(9\) must be a multiple of tubelet_size \(2\)\. Try num",
+        ),
         ({"num_frames": 0}, r"num_frames \(0\) must be at least 1"),
         ({"heads": 7}, "heads must divide width"),
         ({"decoder_embed_dim": 512}, r"decoder_embed_dim \(512\) must equal the student's width \(768\)"),

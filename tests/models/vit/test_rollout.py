@@ -9,7 +9,7 @@ from torch import nn
 from umt.errors import ConfigError
 from umt.layers.attention import Attention, merge_heads, split_heads
 from umt.models import Student, VisionTransformer, create_model
-from umt.models.rollout import attention_weights, block_attentions, class_maps, mean_attention, received, rollout
+from umt.models.vit.rollout import attention_weights, block_attentions, class_maps, mean_attention, received, rollout
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_the_first_blocks_attention_is_that_of_its_normed_input() -> None:
 def test_blocks_of_another_library_are_refused() -> None:
     block = nn.Module()
     block.attn = nn.Identity()
-    with pytest.raises(ConfigError, match="must be umt's Attention"):
+    with pytest.raises(ConfigError, match="whose attn is umt's Attention"):
         block_attentions([block], lambda: None)
 
 

@@ -1,7 +1,7 @@
 """Where a trained model looks: attention matrices of its blocks, and how they flow from the last block to the first.
 
 Attention rollout: Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928. Nothing here changes a model: hooks take
-what goes into each block's attention, and the matrices are computed again beside the fused attention.
+what goes into each block's attention, and the matrices are computed again, apart from the fused attention.
 Shapes: B clips, L tokens, D width, h heads, K classes.
 """
 
@@ -66,7 +66,7 @@ def block_attentions(blocks: Sequence[nn.Module], run: Callable[[], object]) -> 
     Raises `ConfigError` for blocks whose attention is not this library's.
     """
     if not all(isinstance(block.attn, Attention) for block in blocks):
-        raise ConfigError("attention maps want blocks of umt.layers.block: their attn must be umt's Attention.")
+        raise ConfigError("attention maps need blocks of umt.layers.block, whose attn is umt's Attention.")
     taken: list[Tensor] = []
     with torch.no_grad(), _watched(blocks, lambda attention, x: taken.append(mean_attention(attention, x))):
         run()

@@ -1,6 +1,6 @@
 """Any vision transformer of timm's as the frozen image teacher: DINOv2, DINOv3, SigLIP 2, EVA-02, a plain ViT.
 
-Paper of the method: https://arxiv.org/abs/2303.16058. What differs from CLIP's tower (clip_teacher.py):
+Paper of the method: https://arxiv.org/abs/2303.16058. What differs from CLIP's tower (clip.py):
 
 - Targets are the tokens after the model's final norm, as wide as the model; there is no projection.
 - Frames come normalised for ImageNet, as the student has them, and are brought to the statistics that the model was
@@ -28,15 +28,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from umt import imagenet
 from umt.errors import CheckpointError, ConfigError
-from umt.models.description import IMAGENET_MEAN, IMAGENET_STD
 from umt.models.files.hub_access import asking_the_hub
-from umt.models.specs import image_shape, return_indices
-from umt.models.timm_names import TIMM
+from umt.models.specs import TokenNames, check_norm_type, image_shape, return_indices, token_grid
+from umt.models.teachers.timm_names import TIMM
 from umt.models.video_input import resize_frames
 from umt.spelling import did_you_mean
 
-# What a file may have beside the model: heads, and what pretraining hid tokens with.
+# What a file may have that a teacher lacks: heads, and what pretraining hid tokens with.
 _NOT_OF_A_TEACHER = ("head", "fc_norm", "lm_head", "mask_token", "decoder", "pre_logits")
 
 Saliency = Literal["class token", "attention pool", "attention received"]
@@ -66,8 +66,7 @@ class TimmTeacher(nn.Module):
         norm_type: Literal["l2", "none"] = "l2",
     ) -> None:
         super().__init__()
-        if norm_type not in ("l2", "none"):
-            raise ConfigError(f"norm_type ({norm_type!r}) must be 'l2' or 'none'.")
+        check_norm_type(norm_type)
         vit: Any = model
         if not (hasattr(vit, "blocks") and hasattr(vit, "forward_intermediates") and hasattr(vit, "num_prefix_tokens")):
             raise ConfigError(_no_vit(name))
@@ -92,10 +91,10 @@ class TimmTeacher(nn.Module):
         self._norm = "fc_norm" if isinstance(vit.norm, nn.Identity) else "norm"
         for module in vit.modules():
             if hasattr(module, "fused_attn"):
-                module.fused_attn = True  # its other form, without torch's function, could not be listened to
+                module.fused_attn = True  # the other form, without torch's function, cannot be observed
         configured = getattr(vit, "pretrained_cfg", None) or {}
-        self.mean = tuple(configured.get("mean") or IMAGENET_MEAN)
-        self.std = tuple(configured.get("std") or IMAGENET_STD)
+        self.mean = tuple(configured.get("mean") or imagenet.MEAN)
+        self.std = tuple(configured.get("std") or imagenet.STD)
 
     def resize(self, video: Tensor) -> Tensor:
         """video (B, 3, T, H, W) -> (B, 3, T, h, w) of the teacher's size, as for CLIP: bicubic, not antialiased."""
@@ -103,9 +102,9 @@ class TimmTeacher(nn.Module):
 
     def renormalize(self, video: Tensor) -> Tensor:
         """video (B, 3, T, H, W) with ImageNet's mean and standard deviation -> the same with the model's own."""
-        if self.mean == IMAGENET_MEAN and self.std == IMAGENET_STD:
+        if self.mean == imagenet.MEAN and self.std == imagenet.STD:
             return video
-        channels = zip(video.unbind(1), IMAGENET_MEAN, IMAGENET_STD, self.mean, self.std, strict=True)
+        channels = zip(video.unbind(1), imagenet.MEAN, imagenet.STD, self.mean, self.std, strict=True)
         return torch.stack([(x * (was_s / s)) + (was_m - m) / s for x, was_m, was_s, m, s in channels], dim=1)
 
     def forward(self, video: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -200,30 +199,30 @@ def load_timm(
     except ImportError:
         raise ConfigError(f"teacher {TIMM}{name} needs timm. Run: pip install timm") from None
     _check_name(timm, name)
-    own = download and not weights
+    pretrained = download and not weights
     model: Any
     try:
-        with asking_the_hub() if own else contextlib.nullcontext():
-            model = timm.create_model(name, pretrained=own, num_classes=0, img_size=image_size)
+        with asking_the_hub() if pretrained else contextlib.nullcontext():
+            model = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
     except TypeError:
         raise ConfigError(_no_vit(name)) from None
     except (OSError, RuntimeError, AssertionError, ValueError) as error:
-        if not own:
+        if not pretrained:
             raise ConfigError(f"teacher {TIMM}{name} cannot be made for {image_size} px: {error}") from error
         if "No pretrained weights" in str(error):
-            raise CheckpointError(f"teacher {TIMM}{name}: timm has no weights of it. Give a file of them.") from None
+            raise CheckpointError(f"teacher {TIMM}{name}: timm has no weights for it. Give a file of them.") from None
         raise CheckpointError(
             f"teacher {TIMM}{name}: timm cannot fetch its weights ({_reason(error)}). Start it once where "
             "there is a network, or give their file."
         ) from error
     if not weights:
         tagged = ".".join(filter(None, (name.partition(".")[0], (model.pretrained_cfg or {}).get("tag"))))
-        return model, f"timm's own weights of {tagged}" if own else f"timm's {name} with random weights"
+        return model, f"timm's own weights of {tagged}" if pretrained else f"timm's {name} with random weights"
     return model, _load_file(model, name, weights)
 
 
 def _reason(error: Exception) -> str:
-    """Why timm has no weights: of the hub's package, which says it at length, in a few words."""
+    """Why timm has no weights, in a few words: the hub's package says it at length."""
     if type(error).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled"):
         return "they are not in the hub's cache here, and the hub cannot be reached"
     return _first_line(error)
@@ -231,9 +230,9 @@ def _reason(error: Exception) -> str:
 
 def _load_file(model: nn.Module, name: str, weights: str) -> str:
     """Loads a file by timm's own filter for this model, which also resamples positions; every weight must be in it."""
-    from umt.models.adapters import strip_wrappers
     from umt.models.files.checkpoint_file import read_state_dict
     from umt.models.files.fetch import fetch
+    from umt.models.layouts.adapters import strip_wrappers
 
     state = strip_wrappers(read_state_dict(fetch(weights), model_key="model|module|state_dict"))
     read = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)
@@ -244,11 +243,11 @@ def _load_file(model: nn.Module, name: str, weights: str) -> str:
         raise CheckpointError(f"{weights} is no {name} of timm's: {_first_line(error)}") from error
     if other := [key for key in unexpected if not key.startswith(_NOT_OF_A_TEACHER)]:
         raise CheckpointError(
-            f"{weights} is no {name} of timm's: it has {', '.join(other[:4])}, which that one has not."
+            f"{weights} is no {name} of timm's: it has {', '.join(other[:4])}, which that model does not have."
         )
     if missing:
         some = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
-        raise CheckpointError(f"{weights} is no {name} of timm's: it lacks {len(missing)} of its weights ({some}).")
+        raise CheckpointError(f"{weights} is no {name} of timm's: it lacks {len(missing)} of the weights ({some}).")
     return f"{weights}: all weights of timm's {name}"
 
 
@@ -280,10 +279,8 @@ def _grid(vit: Any, name: str, size: tuple[int, int]) -> tuple[int, tuple[int, i
     if not height or patch != other:
         raise ConfigError(_no_vit(name))
     if size != (height * patch, width * patch):
-        raise ConfigError(
-            f"--clip_input_resolution ({size[0]}) must be a multiple of {patch}, the patch of {TIMM}{name}. "
-            f"Try --clip_input_resolution {max(round(size[0] / patch), 1) * patch}."
-        )
+        token_grid(size, patch, names=TokenNames.of_flags(f"{TIMM}{name}", "--clip_input_resolution"))
+        raise ConfigError(_no_vit(name))
     return int(patch), (int(height), int(width))
 
 

@@ -17,10 +17,11 @@ from umt.data import labels
 from umt.errors import CheckpointError, ConfigError
 from umt.layers.pos_embed import position_table
 from umt.models import Student, VisionTransformer, create_model, load_weights
-from umt.models.description import Description
+from umt.models.files.description import Description
+from umt.models.files.pretrained import load_pretrained
 from umt.models.files.weights import Weights
+from umt.models.files.which_model import which_model
 from umt.models.layouts.architecture import architecture_of
-from umt.models.pretrained import _build, load_pretrained
 from umt.tasks.classify.recipe import ClassifyRecipe
 from umt.tasks.distill.recipe import DistillRecipe
 
@@ -92,6 +93,18 @@ def test_a_student_is_a_student_unless_its_encoder_is_asked_for(tmp_path: Path) 
     )
 
 
+def test_a_named_teacher_is_loaded_and_described(tmp_path: Path) -> None:
+    teacher = create_model("clip_tiny_patch8_48")
+    file = saved(tmp_path, teacher.state_dict())
+    loaded = load_pretrained(file, model="clip_tiny_patch8_48", num_frames=4)
+    assert (loaded.description.model, loaded.description.num_frames, loaded.description.input_size) == (
+        "clip_tiny_patch8_48", 4, 48,
+    )  # fmt: skip
+    assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in loaded.model.state_dict().items())
+    with pytest.raises(ConfigError, match=r"clip_tiny_patch8_48 is a teacher, which has no num_classes\. Leave it out"):
+        load_pretrained(file, model="clip_tiny_patch8_48", num_classes=3)
+
+
 def test_an_exported_folder_is_described_by_its_configuration(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -120,7 +133,7 @@ def test_a_description_survives_json() -> None:
 
 @pytest.mark.parametrize("content", [{}, {"umt_model": 1}, {"umt_model": 1, "model": "a", "arguments": [1]}])
 def test_a_configuration_of_others_is_refused(content: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match=r"config\.json is (not the|no whole) description"):
+    with pytest.raises(CheckpointError, match=r"config\.json (is not the description|does not describe)"):
         Description.from_json(content)
 
 
@@ -158,7 +171,7 @@ QUICK = ("pretrain_umt_base_patch16_224", "vit_base_patch16_224_f8_meanpool", "v
 )
 def test_every_published_layout_tells_its_model_by_shapes_alone(name: str) -> None:
     state = layout(name)
-    entry, arguments, _ = _build(Weights("w.pth", Path("w.pth"), state), None, {})
+    entry, arguments, _ = which_model(Weights("w.pth", Path("w.pth"), state), None, {})
     assert name.startswith(entry)
     frames = 16 if "_f16_" in name else 8
     assert (arguments["num_frames"], arguments["tubelet_size"]) == (frames, 1)
@@ -302,7 +315,7 @@ def test_every_size_of_videomae_is_known_by_its_shapes(
         state = without_table(create_model(name, num_frames=16, tubelet_size=2, num_classes=710))
     seen = architecture_of(state, "w.pth")
     assert (seen.width, seen.depth, seen.hidden, seen.patch_size) == (width, depth, hidden, patch)
-    entry, arguments, _ = _build(Weights("w.pth", Path("w.pth"), state), None, {})
+    entry, arguments, _ = which_model(Weights("w.pth", Path("w.pth"), state), None, {})
     assert (entry, arguments["num_frames"], arguments["tubelet_size"], arguments["num_classes"]) == (name, 16, 2, 710)
     assert "position_grid" not in arguments  # the entry's own is VideoMAE's
 

@@ -7,7 +7,7 @@ import torch
 
 from umt.errors import ConfigError
 from umt.models import VisionTransformer, create_model
-from umt.models.freezing import freeze_blocks
+from umt.models.vit.freezing import freeze_blocks
 from umt.optim.build import create_optimizer
 from umt.optim.param_groups import param_groups
 

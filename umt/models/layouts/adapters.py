@@ -40,7 +40,7 @@ def take_rows(state: StateDict, rows: Sequence[int]) -> StateDict:
     have = state["head.weight"].shape[0]
     outside = [row for row in rows if not 0 <= row < have]
     if outside:
-        raise CheckpointError(f"head row {outside[0]} is asked for, but the file's head has rows 0..{have - 1}.")
+        raise CheckpointError(f"head row {outside[0]} does not exist: the file's head has rows 0..{have - 1}.")
     index = torch.tensor(rows)
     return {**state, "head.weight": state["head.weight"][index], "head.bias": state["head.bias"][index]}
 

@@ -9,7 +9,7 @@ from torch import nn
 from umt.errors import ConfigError
 from umt.layers.attention import Attention
 from umt.layers.drop_path import DropPath
-from umt.models.vit import VisionTransformer
+from umt.models.vit.classifier import VisionTransformer
 
 
 def freeze_blocks(model: VisionTransformer, count: int) -> None:

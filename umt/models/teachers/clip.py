@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from umt.errors import ConfigError
 from umt.layers.attention import ClipAttention
 from umt.layers.patch_embed import patchify
-from umt.models.specs import check_transformer, image_shape, return_indices, token_grid
+from umt.models.layouts import adapters
+from umt.models.layouts import clip as layouts
+from umt.models.layouts.plan import Plan
+from umt.models.specs import Grid, check_norm_type, check_transformer, image_shape, return_indices, token_grid
 from umt.models.video_input import check_visible, resize_frames
 
 NORM_EPS = 1e-5
@@ -91,6 +94,8 @@ class ClipTeacher(nn.Module):
     Raises `ConfigError` for sizes that cannot work.
     """
 
+    head_input = ""
+
     def __init__(
         self,
         *,
@@ -107,8 +112,7 @@ class ClipTeacher(nn.Module):
     ) -> None:
         super().__init__()
         check_transformer(width=width, depth=depth, heads=heads)
-        if norm_type not in ("l2", "none"):
-            raise ConfigError(f"norm_type ({norm_type!r}) must be 'l2' or 'none'.")
+        check_norm_type(norm_type)
         if output_dim < 1:
             raise ConfigError(f"output_dim ({output_dim}) must be at least 1.")
         _, grid_h, grid_w = token_grid(image_size, patch_size, tubelet_size, tubelet_size)
@@ -144,10 +148,41 @@ class ClipTeacher(nn.Module):
             for linear in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
                 nn.init.zeros_(linear.bias)
 
+    def feature_blocks(self) -> nn.ModuleList:
+        """The blocks in order; each sees the frames of a clip as further images of the batch."""
+        return self.transformer.resblocks
+
+    def feature_grid(self, num_frames: int) -> Grid:
+        """(T', H', W') patches of a clip of so many frames."""
+        return (num_frames // self.tubelet_size, *self.patch_grid)
+
+    def forward_all(self, video: Tensor) -> Tensor:
+        """As `encode_tokens`: `forward` runs its last block in another way, past hooks. See `umt.models.features`."""
+        return self.encode_tokens(video)
+
+    def fit_weights(self, plan: Plan) -> None:
+        """Takes the visual tower out of a CLIP's state dict and fits convolution and positions; for `load_weights`."""
+        layouts.refuse_other_activations(str(plan.file))
+        tower = layouts.to_openai(plan.state, plan.report.path)
+        plan.state = tower.state
+        plan.report.unused += tower.unused
+        if tower.layout != layouts.OPENAI:
+            plan.report.adapted["names"] = f"{tower.layout} -> {layouts.OPENAI}"
+        kernel = plan.state.get("conv1.weight")
+        if kernel is not None and kernel.ndim == 4:
+            plan.state["conv1.weight"] = adapters.inflate_convolution(kernel, self.tubelet_size)
+            plan.report.adapted["conv1.weight"] = f"2-D -> 3-D, {self.tubelet_size} frames"
+        table = plan.state.get("positional_embedding")
+        if table is not None and table.ndim == 2 and table.shape[0] != self.positional_embedding.shape[0]:
+            plan.state["positional_embedding"] = adapters.resample_clip_positions(table, self.patch_grid)
+            plan.report.adapted["positional_embedding"] = (
+                f"{table.shape[0] - 1} patches -> {'x'.join(map(str, self.patch_grid))}, bicubic"
+            )
+
     def resize(self, video: Tensor) -> Tensor:
         """video (B, 3, T, H, W) -> (B, 3, T, h, w) of the teacher's size: bicubic without antialiasing, in float32.
 
-        The published students were taught so; a clip of the right size is returned as it is.
+        The published students were trained so; a clip of the right size is returned as it is.
         """
         return resize_frames(video, self.image_shape)
 

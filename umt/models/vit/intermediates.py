@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from umt.errors import ConfigError
 from umt.models.specs import Grid
@@ -18,7 +18,7 @@ Layout = Literal["NLC", "NCTHW"]
 
 
 def block_indices(depth: int, indices: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Numbers of the wanted blocks, ascending and each once: None: all; n: the last n; else those, -1 the last.
+    """Numbers of the blocks asked for, ascending and each once: None: all; n: the last n; else those, -1 the last.
 
     Raises `ConfigError` for blocks that do not exist.
     """
@@ -49,10 +49,3 @@ def check_layout(layout: str, whole_clip: bool = True) -> None:
         raise ConfigError(f"output_fmt ({layout!r}) must be one of {', '.join(map(repr, get_args(Layout)))}.")
     if layout == "NCTHW" and not whole_clip:
         raise ConfigError("output_fmt 'NCTHW' needs all tokens of a clip: leave `visible` out, or use 'NLC'.")
-
-
-def feature_info(
-    blocks: nn.ModuleList, width: int, patch_size: int, module: str = "blocks"
-) -> list[dict[str, int | str]]:
-    """What timm wants to know of every block's output: its module, its width, and how many pixels a token spans."""
-    return [{"module": f"{module}.{i}", "num_chs": width, "reduction": patch_size} for i in range(len(blocks))]

@@ -1,6 +1,6 @@
 """What a task asks of an image teacher, and the one function that makes any of them from a name.
 
-Names are those of `SPECS` (CLIP) and `timm:NAME` (umt/models/timm_teacher.py). Shapes as in clip_teacher.py.
+Names are those of `SPECS` (CLIP) and `timm:NAME` (timm.py). Shapes as in clip.py.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from umt.errors import ConfigError
 from umt.models.specs import find_spec
-from umt.models.timm_names import TIMM, is_timm
+from umt.models.teachers.timm_names import TIMM, is_timm
 
 
 class Teacher(Protocol):
-    """A frozen image model that looks at every frame by itself. What keeps to it is a module, too."""
+    """A frozen image model that looks at every frame by itself. Its implementations are modules."""
 
     patch_grid: tuple[int, int]  # tokens of a frame, (height, width)
     patch_size: int
@@ -51,25 +51,25 @@ def create_teacher(
 
     Raises `ConfigError` for a model that cannot teach, `CheckpointError` for weights that do not fit.
     """
-    asked: dict[str, Any] = {
+    keywords: dict[str, Any] = {
         "image_size": image_size,
         "return_layers": return_layers,
         "return_interval": return_interval,
         "norm_type": norm_type,
     }
     if is_timm(name):
-        from umt.models.timm_teacher import TimmTeacher, load_timm
+        from umt.models.teachers.timm import TimmTeacher, load_timm
 
         name = name[len(TIMM) :]
         model, origin = load_timm(name, weights=weights, download=download, image_size=image_size)
-        return TimmTeacher(model, name=name, **asked), origin
+        return TimmTeacher(model, name=name, **keywords), origin
     if find_spec(name).kind != "teacher":
         raise ConfigError(f"{name} is not a teacher. A CLIP is (clip_b16, ...), or a transformer of timm's: timm:NAME.")
-    from umt.models.clip_teacher import ClipTeacher
-    from umt.models.loading import load_weights
+    from umt.models.files.loading import load_weights
     from umt.models.registry import create_model
+    from umt.models.teachers.clip import ClipTeacher
 
-    teacher: ClipTeacher = create_model(name, **asked)
+    teacher: ClipTeacher = create_model(name, **keywords)
     if not weights:
         return teacher, f"{name} with random weights"
     return teacher, str(load_weights(teacher, weights, model_key="model|module|state_dict"))
