@@ -226,7 +226,7 @@ def test_a_video_that_cannot_be_drawn_leaves_nothing(tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         ([], "takes videos and --checkpoint"),
-        (["--window", "0"], r"--window \(0\) must be more than 0"),
+        (["--window", "0"], r"--window \(0\) must be above 0"),
         (["--stride", "1"], "give --window too"),
         (["--window", "1", "--clips", "4"], "Leave one of them out"),
         (["--threshold", "50"], r"--threshold \(50\) is a probability"),

@@ -115,7 +115,7 @@ def test_an_unreadable_test_video_is_named_unless_it_may_count_as_wrong(data: Pa
     [
         (["--layer", "4"], r"--layer \(4\): the model has blocks 0\.\.3"),
         (["--token_grid", "9", "1", "1"], r"--token_grid \(9x1x1\) is finer than the model's 8x6x6"),
-        (["--knn_k", "0"], r"--knn_k \(0\) must be above 0"),
+        (["--knn_k", "0"], r"--knn_k \(0\) must be at least 1"),
         (["--linear_weight_decay", "-1"], r"--linear_weight_decay \(-1\) must be at least 0"),
         (["--attentive-lr", "1"], r"there is no flag --attentive-lr\. Did you mean --attentive_lr"),
     ],

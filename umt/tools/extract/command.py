@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from umt.command_line import Parser
 from umt.errors import ConfigError, PeerLostError, UserError
+from umt.flags.command_line import COUNT, Parser
 from umt.tools.recognizer_flags import (
+    add_clip_flags,
+    add_list_flags,
     add_model_flags,
     add_view_flags,
-    check_numbers,
-    check_workers,
     load_recognizer,
     unread,
     workers_for,
@@ -41,39 +41,32 @@ def parse(argv: Sequence[str]) -> Namespace:
     """The words of the command line. Raises ConfigError."""
     parser = Parser("umt extract", ABOUT, "umt extract LIST --checkpoint WEIGHTS --output DIR [flags]")
     parser.add_argument("list", nargs="?", metavar="LIST")
-    add_model_flags(parser, labels=False)
+    add_model_flags(parser)
     what = parser.add_argument_group("what is taken").add_argument
     what("--layer", nargs="+", metavar="LAYER",
          help="numbers of blocks (-1: the last), pre_logits (what the head is fed), or names of modules; "
               "default: pre_logits of a classifier, else -1")  # fmt: skip
     what("--pool", default="mean", help="mean of all tokens (default), spatial: of each moment, none, or first")
-    what("--clips", type=int, metavar="N", help="clips over the whole video; default: the model's, as in a test")
-    what("--crops", type=int, metavar="N", help="crops of a clip; default: the model's, with --clip_stride 1")
-    what("--clip_stride", type=int, metavar="FRAMES", help="slide: a clip begins every so many frames")
-    what("--split", metavar="CHAR", help="separator of the list; default: found out")
-    what("--prefix", default="", metavar="DIR", help="folder, URL or shards joined before the list's paths")
+    add_clip_flags(what, sliding="--clip_stride")
+    what("--clip_stride", type=COUNT, metavar="FRAMES", help="slide: a clip begins every so many frames")
+    add_list_flags(what)
     what("--frame_folders", action="store_true", help="rows are folders of frames: path, frames, label")
     out = parser.add_argument_group("where it goes").add_argument
     out("--output", metavar="DIR", help="folder of the features")
     out("--format", default="npz", help="npz: a file a video (default); parquet or safetensors: shards")
-    out("--shard_size", type=int, metavar="ROWS", help="rows of a shard (256; 16 with --pool none)")
+    out("--shard_size", type=COUNT, metavar="ROWS", help="rows of a shard (256; 16 with --pool none)")
     out("--dtype", default="fp16", help="fp16 (default), fp32, or bf16 (safetensors only)")
     out("--skip_unreadable", action="store_true", help="a video that cannot be read is no failure")
     add_view_flags(parser)
     run = parser.add_argument_group("processes").add_argument
-    run("--processes", type=int, default=1, metavar="N", help="processes on this machine, each with a GPU if there are")
-    run("--threads", type=int, metavar="N", help="CPU threads of a process; kept when it goes on")
+    run("--processes", type=COUNT, default=1, metavar="N", help="processes on this machine, each with a GPU if any")
+    run("--threads", type=COUNT, metavar="N", help="CPU threads of a process; kept when it goes on")
     words = parser.words(argv)
     if not words.list or not words.checkpoint or not words.output:
         raise ConfigError(
             "umt extract takes a list, --checkpoint and --output, e.g. umt extract train.csv --checkpoint best.pth "
             "--output features."
         )
-    check_numbers(
-        words, "clips", "crops", "clip_stride", "shard_size", "batch_size", "processes", "num_frames", "input_size",
-        "short_side_size", "threads",
-    )  # fmt: skip
-    check_workers(words)
     for name, known in (("format", ("npz", "parquet", "safetensors")), ("dtype", ("fp16", "fp32", "bf16")),
                         ("pool", ("mean", "spatial", "none", "first"))):  # fmt: skip
         if getattr(words, name) not in known:

@@ -20,13 +20,11 @@ from umt.errors import AnnotationError
 from umt.evaluation.metrics import label_rank, top_k
 from umt.evaluation.scores import ViewScores
 from umt.evaluation.summary import Summary, summarise
-from umt.tools.probe import attentive, knn, linear
+from umt.tools.probe import PROBES, attentive, knn, linear
 from umt.tools.probe.features import HERE, Store, Views
 from umt.tools.probe.heads import Curve, Setting, fit, predict
 from umt.tools.probe.lists import Lists
 from umt.tools.probe.table import Table
-
-PROBES = ("knn", "linear", "attentive")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import umt
 from umt import devices
 from umt.data.lists.video_list import VideoList
 from umt.errors import AnnotationError, ConfigError
@@ -36,7 +34,7 @@ from umt.tools.probe.features import (
     token_grid,
 )
 from umt.tools.probe.lists import Lists, find, settled
-from umt.tools.recognizer_flags import workers_for
+from umt.tools.recognizer_flags import SAMPLING, given, load_recognizer, workers_for
 
 NONE = "none"
 RANDOM = "random weights"
@@ -98,19 +96,11 @@ def from_videos(words: argparse.Namespace) -> Found:
 
 def _models(words: argparse.Namespace) -> list[tuple[str, Recognizer]]:
     """Name and model for each --checkpoint, those without weights of the architecture of the first that has some."""
-    asked = {"model": words.model, "num_frames": words.num_frames, "input_size": words.input_size,
-             "tubelet_size": words.tubelet_size}  # fmt: skip
-    asked = {name: value for name, value in asked.items() if value is not None}
-    found: dict[int, Recognizer] = {}
-    for place, source in enumerate(words.checkpoint):
-        if source != NONE:
-            one = umt.load(source, device=words.device, precision=words.precision, **asked)
-            found[place] = _sampled(one, words.sampling)
-    like = next(iter(found.values()), None)
-    for place, source in enumerate(words.checkpoint):
-        if source == NONE:
-            found[place] = _random(words, asked, like)
-    models = [found[place] for place in range(len(words.checkpoint))]
+    loaded = {
+        source: load_recognizer(words, words.device, source=source) for source in words.checkpoint if source != NONE
+    }
+    like = next(iter(loaded.values()), None)
+    models = [_random(words, like) if source == NONE else loaded[source] for source in words.checkpoint]
     first = models[0]
     for source, one in zip(words.checkpoint, models, strict=True):
         for what, value in _taken(one).items():
@@ -147,7 +137,7 @@ def _names(sources: Sequence[str]) -> list[str]:
     return names
 
 
-def _random(words: argparse.Namespace, asked: dict[str, Any], like: Recognizer | None) -> Recognizer:
+def _random(words: argparse.Namespace, like: Recognizer | None) -> Recognizer:
     if like is not None:
         about = like.description
         arguments = dict(about.arguments)
@@ -156,21 +146,16 @@ def _random(words: argparse.Namespace, asked: dict[str, Any], like: Recognizer |
         frames, size = words.num_frames or spec.num_frames or 8, words.input_size or spec.image_size
         arguments = {"image_size": size, "num_frames": frames}
         arguments |= {"tubelet_size": words.tubelet_size} if words.tubelet_size else {}
-        about = Description(words.model, arguments, short_side_size=size)
+        about = Description(words.model, arguments, **{"short_side_size": size, **given(words, *SAMPLING)})
     else:
         raise ConfigError("--checkpoint none wants --model NAME, or a checkpoint beside it for its architecture.")
     torch.manual_seed(key(words.seed, "weights"))
     built = create_model(about.model, **{k: v for k, v in arguments.items() if k != "num_classes"})
     device = devices.choose_device(words.device)
     precision = devices.choose_precision(words.precision, device)
-    return _sampled(Recognizer(built, about, device=device, precision=precision), words.sampling)
-
-
-def _sampled(model: Recognizer, sampling: str | None) -> Recognizer:
-    if sampling is not None:
-        model.views = dataclasses.replace(model.views, sampling=sampling)
-        model.description = dataclasses.replace(model.description, sampling=sampling)  # type: ignore[arg-type]
-    return model
+    return Recognizer(
+        built, about, device=device, precision=precision, batch_size=words.batch_size, decoder=words.decoder
+    )
 
 
 def _want(
