@@ -7,7 +7,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from umt.errors import ConfigError, UserError
-from umt.flags.command_line import COUNT, Number, Parser
+from umt.flags.command_line import Number, Parser
+from umt.tools.predict.classes import ClassPredictor, add_flags
 from umt.tools.recognizer_flags import (
     add_clip_flags,
     add_list_flags,
@@ -19,11 +20,11 @@ from umt.tools.recognizer_flags import (
 
 _POSITIVE = Number(float, above=0, below=float("inf"), rule="must be above 0")
 
-ABOUT = """What is in a video: the likeliest classes, of the whole of it or of a sliding window.
+ABOUT = """What is in a video: the likeliest classes, of the whole video or of a sliding window.
 
 VIDEO is a file, a folder of videos or of frames, a pattern ('clips/**/*.mp4'), a URL, or a list (csv, txt, parquet).
-Of the whole video a test's clips and crops are averaged; the numbers are those of umt test. With --window it is gone
-through piece by piece, whatever its length. Exit code 2: some video could not be read (the others are done)."""
+For a whole video the clips and crops of a test are averaged; the numbers are those of umt test. With --window a video
+of any length is read window by window. Exit code 2: some video could not be read (the others are done)."""
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -31,21 +32,15 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser = Parser("umt predict", ABOUT, "umt predict VIDEO ... --checkpoint WEIGHTS [flags]")
     parser.add_argument("videos", nargs="*", metavar="VIDEO")
     add_model_flags(parser, labels=True)
-    views = parser.add_argument_group("what is looked at").add_argument
+    views = parser.add_argument_group("the videos and their views").add_argument
     add_clip_flags(views, sliding="--window")
-    views("--window", type=_POSITIVE, metavar="SECONDS", help="look at so many seconds at a time")
+    views("--window", type=_POSITIVE, metavar="SECONDS", help="one answer for each window of this length")
     views("--stride", type=_POSITIVE, metavar="SECONDS", help="from one window's start to the next; default: --window")
     views("--fps", type=_POSITIVE, metavar="N", help="frames per second of folders of frames, for --window")
     add_list_flags(views)
-    views("--skip_unreadable", action="store_true", help="a video that cannot be read is named, but no failure")
-    out = parser.add_argument_group("what is said").add_argument
-    out("--topk", type=COUNT, metavar="K", help="classes of each video or window (5)")
-    out(
-        "--threshold",
-        type=Number(float, at_least=0, at_most=1, rule="is a probability, from 0 to 1"),
-        metavar="P",
-        help="only classes of at least this probability, however many",
-    )
+    views("--skip_unreadable", action="store_true", help="report a video that cannot be read, but do not fail")
+    out = parser.add_argument_group("output").add_argument
+    add_flags(out)
     out("--json", metavar="FILE", help="everything for programs; - is the standard output, instead of the table")
     out("--csv", metavar="FILE", help="a line for each class; - is the standard output")
     out("--render", metavar="OUT", help="the video with the classes drawn in, as MP4; a folder for several videos")
@@ -66,16 +61,15 @@ def main(argv: Sequence[str]) -> int:
     """Runs `umt predict ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
     words = parse(argv)
     from umt.inference.sources import find_videos
+    from umt.tools.predict.output import opened
     from umt.tools.predict.run import predict_all
-    from umt.tools.predict.tell import telling
 
     videos = find_videos(words.videos, split=words.split, prefix=words.prefix)
     model = load_recognizer(words, words.device, words.labels)
-    if words.threshold is None and words.topk is None:
-        words.topk = 5
-    with telling(words, model) as teller:
-        failures = predict_all(words, model, videos, teller)
-        teller.end(failures)
+    predictor = ClassPredictor(model, topk=words.topk, threshold=words.threshold, labels=words.labels)
+    with opened(words, predictor) as output:
+        failures = predict_all(words, model, predictor, videos, output)
+        output.end(failures, checkpoint=str(words.checkpoint), model=model.description.model)
     if failures and not words.skip_unreadable:
         raise UserError(
             f"{unread(len(failures), len(videos), failures[0].cause)} --skip_unreadable makes it no failure."
