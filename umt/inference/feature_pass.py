@@ -66,8 +66,7 @@ class Group:
             elif len(rows) == 1:  # a file that is not empty is whole: it was renamed when it was
                 missing += [] if path.stat().st_size else rows
             else:
-                present = {row.row for row in feature_files.read(path, [])}
-                missing += [row for row in rows if row not in present]
+                missing += sorted(set(rows) - set(feature_files.rows_in(path)))
         return missing
 
 

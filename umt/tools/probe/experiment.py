@@ -21,7 +21,7 @@ from umt.evaluation.metrics import label_rank, top_k
 from umt.evaluation.scores import ViewScores
 from umt.evaluation.summary import Summary, summarise
 from umt.tools.probe import PROBES, attentive, knn, linear
-from umt.tools.probe.features import HERE, Store, Views
+from umt.tools.probe.features import Kept, Views
 from umt.tools.probe.heads import Curve, Setting, fit, predict
 from umt.tools.probe.lists import Lists
 from umt.tools.probe.table import Table
@@ -89,16 +89,16 @@ class _Samples:
 class Experiment:
     """The features of one model and the lists that they are of."""
 
-    def __init__(self, store: Store, lists: Lists, views: dict[str, Views], plan: Plan, device: torch.device) -> None:
-        self.store, self.lists, self.views, self.plan, self.device = store, lists, views, plan, device
+    def __init__(self, kept: Kept, lists: Lists, views: dict[str, Views], plan: Plan, device: torch.device) -> None:
+        self.kept, self.lists, self.views, self.plan, self.device = kept, lists, views, plan, device
         labels = {name: videos.labels for name, videos in lists.videos.items()}
-        there = {name: np.flatnonzero(store.get(name, "marks") == HERE) for name in labels}
-        train = there["train"]
+        self.present = {name: kept.present(name) for name in labels}
+        train = self.present["train"]
         held = np.zeros(len(labels["train"]), np.bool_) if lists.chooses is None else lists.chooses
         own = self._samples(train[~held[train]], "train")
         self.choice = ("train", self._samples(train[held[train]], "train"))
         if lists.chooses is None:
-            self.choice = ("val", self._samples(there["val"], "val"))
+            self.choice = ("val", self._samples(self.present["val"], "val"))
         self.fitted, self.all = own, self._samples(train, "train")
         for what, samples in (("training", own), ("choice", self.choice[1])):
             if not len(samples.places):
@@ -108,8 +108,7 @@ class Experiment:
         return _Samples.of(rows, self.lists.videos[split].labels, self.views[split].count)
 
     def _table(self, split: str, kind: str) -> Table:
-        array = self.store.get(split, kind)
-        return Table(array.reshape(-1, *array.shape[2:]), device=self.device)
+        return Table(self.kept.array(split, kind), device=self.device)
 
     def run(self, probe: str) -> Outcome:
         """`probe`: "knn", "linear" or "attentive"."""
@@ -195,13 +194,13 @@ class Experiment:
             clips=views.clips,
             crops=views.crops,
             classes=self.lists.classes,
-            provenance={"probe": probe, "weights": self.store.recipe["weights"], "features": self.store.digest},
+            provenance={"probe": probe, "weights": self.kept.recipe["weights"], "features": self.kept.digest},
             class_names=self.lists.names,
         )
         each = logits.reshape(len(videos), views.clips, views.crops, -1)
-        marks = self.store.get("test", "marks")
+        present = set(self.present["test"].tolist())
         for row in range(len(videos)):
-            if marks[row] == HERE:
+            if row in present:
                 scores.add_video(row, each[row])
             else:
                 scores.count_as_wrong(row, "unreadable")
