@@ -56,7 +56,7 @@ SECONDS_OR_0 = Number(float, at_least=0, rule="must be at least 0 seconds; 0 set
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags of one tool. Mistakes are ConfigErrors; a misspelt flag is told the nearest ones; no abbreviations."""
+    """Flags of one tool. Mistakes are ConfigErrors, which suggest the nearest flags; there are no abbreviations."""
 
     def __init__(self, prog: str, description: str, usage: str | None = None) -> None:
         super().__init__(
@@ -95,7 +95,7 @@ class Parser(argparse.ArgumentParser):
 @dataclass(frozen=True)
 class Tools:
     """The tools under one command, `prog TOOL`. `modules`: tool -> its module, which has `main(argv) -> exit code` and
-    is imported when it is asked for, and what it is for. `page` tells more of them.
+    is imported only when it runs, and what it is for. `page`: the documentation.
     """
 
     prog: str
@@ -107,7 +107,7 @@ class Tools:
         """What `prog --help` prints."""
         width = max(map(len, self.modules)) + 1
         lines = [f"  {self.prog} {name:<{width}} {what}" for name, (_, what) in self.modules.items()]
-        more = f"{self.prog} COMMAND --help lists the flags; {self.page} tells it in order."
+        more = f"{self.prog} COMMAND --help lists the flags; {self.page} explains them."
         return "\n".join([f"{self.prog}: {self.about}", "", *lines, "", more])
 
     def run(self, argv: Sequence[str]) -> int:

@@ -220,18 +220,18 @@ def _read_parquet(path: Path, layers: Sequence[str] | None) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     try:
-        held = pq.ParquetFile(path)
-        names = [name.removesuffix(".shape") for name in held.schema_arrow.names if name.endswith(".shape")]
+        file = pq.ParquetFile(path)
+        names = [name.removesuffix(".shape") for name in file.schema_arrow.names if name.endswith(".shape")]
         kept = [name for name in names if name != "frames"] if layers is None else list(layers)
-        wanted = ["row", "path", "label", "frames", "frames.shape", *kept, *(f"{name}.shape" for name in kept)]
-        table = held.read(wanted).combine_chunks()
+        columns = ["row", "path", "label", "frames", "frames.shape", *kept, *(f"{name}.shape" for name in kept)]
+        table = file.read(columns).combine_chunks()
     except pa.ArrowInvalid as error:
         raise ValueError(str(error)) from error
 
     def array(name: str, place: int) -> NDArray[Any]:
         flat = table[name][place].values.to_numpy(zero_copy_only=False)
-        made: NDArray[Any] = flat.reshape(table[f"{name}.shape"][place].as_py()).copy()
-        return made
+        values: NDArray[Any] = flat.reshape(table[f"{name}.shape"][place].as_py()).copy()
+        return values
 
     for place in range(table.num_rows):
         yield Row(

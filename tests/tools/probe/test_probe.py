@@ -199,7 +199,7 @@ def test_features_of_umt_extract_give_the_same_table(
     for one, two in zip(*(table["probes"] for table in tables), strict=True):
         assert one["top1"] == two["top1"]
         assert [t["loss"] for t in one["tried"]] == pytest.approx([t["loss"] for t in two["tried"]], rel=1e-4)
-    with pytest.raises(ConfigError, match="an attentive probe wants tokens"):
+    with pytest.raises(ConfigError, match="an attentive probe needs tokens"):
         main(["--features", str(tmp_path / "features")])
 
 
@@ -214,5 +214,5 @@ def test_models_of_other_clips_are_not_probed_in_one_pass(data: Path, tmp_path: 
 
 
 def test_random_weights_want_an_architecture(data: Path) -> None:
-    with pytest.raises(ConfigError, match="--checkpoint none wants --model NAME"):
+    with pytest.raises(ConfigError, match="--checkpoint none needs --model NAME"):
         main(["--checkpoint", "none", "--data_path", str(data)])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from umt.inference.feature_pass import Group, Unread
     from umt.inference.parts import ClipParts
 
-ABOUT = """Features of every video of a list, with the exact recipe beside them.
+ABOUT = """Features of every video of a list, together with the exact recipe.
 
 LIST is a list of videos (csv, text, parquet, local or by URL) or a folder of videos. Stopped and started again, the
 same command goes on, with any number of processes (--processes, torchrun or srun), and the files come out the same to

@@ -1,6 +1,6 @@
 """`--processes N`: the same command N times on this machine, numbered as torchrun numbers them; it ends as one.
 
-And how processes, whoever started them, agree on an error: no process waits for one that has ended.
+And how processes, also those of torchrun or srun, agree on an error: none waits for one that has ended.
 """
 
 from __future__ import annotations

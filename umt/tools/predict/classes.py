@@ -71,13 +71,15 @@ class ClassPredictor:
         """The names on a dark ground, each with a bar of its probability."""
         from PIL import Image, ImageDraw, ImageFont
 
+        from umt import drawing
+
         size = max(min(min(height, width) // 24, 40), 12)
         font = ImageFont.load_default(size)
         line, margin = round(size * 1.5), size // 2
         classes = answer[: max((height // 2 - 2 * margin) // line, 1)]
         image = Image.new("RGBA", (width, line * max(len(classes), 1) + 2 * margin), (0, 0, 0, 0))
         draw = ImageDraw.Draw(image)
-        names = [(_fitting(name, font, width - 7 * size), p) for _, name, p in classes] or [("-", 0.0)]
+        names = [(drawing.fitted(name, width - 7 * size, font), p) for _, name, p in classes] or [("-", 0.0)]
         longest = max(font.getlength(name) for name, _ in names)
         right = min(round(longest + 6 * size), width)
         draw.rectangle((0, 0, right, image.height), fill=(0, 0, 0, 175))
@@ -93,12 +95,3 @@ class ClassPredictor:
                 share = f"{100 * p:.0f} %"
                 draw.text((right - margin - size // 3, middle), share, font=font, fill=white, anchor="rm")
         return image
-
-
-def _fitting(name: str, font: Any, width: float) -> str:
-    """A name cut to a width in pixels."""
-    if font.getlength(name) <= width:
-        return name
-    while len(name) > 1 and font.getlength(name + "...") > width:
-        name = name[:-1]
-    return name + "..."

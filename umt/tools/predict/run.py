@@ -27,7 +27,7 @@ from umt.tools.recognizer_flags import workers_for
 def predict_all(
     words: Namespace, model: Recognizer, predictor: Predictor, videos: VideoList, output: Output
 ) -> list[Failure]:
-    """Writes the answers for every video; the videos that could not be read. Raises ConfigError, OutputError."""
+    """Writes the answers for every video; returns those that could not be read. Raises ConfigError, OutputError."""
     targets = _targets(words.render, videos)
     failures: list[Failure] = []
     with tqdm(desc="predict", unit="video", total=len(videos), disable=None, leave=False, dynamic_ncols=True) as bar:

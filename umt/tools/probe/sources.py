@@ -119,8 +119,8 @@ def _models(words: argparse.Namespace) -> list[tuple[str, Recognizer]]:
     like = next(iter(loaded.values()), None)
     models = [_random(words, like) if source == NONE else loaded[source] for source in words.checkpoint]
     first = models[0]
-    for source, one in zip(words.checkpoint, models, strict=True):
-        for what, value in _taken(one).items():
+    for source, model in zip(words.checkpoint, models, strict=True):
+        for what, value in _taken(model).items():
             other = _taken(first)[what]
             if value != other:
                 raise ConfigError(
@@ -165,7 +165,7 @@ def _random(words: argparse.Namespace, like: Recognizer | None) -> Recognizer:
         arguments |= {"tubelet_size": words.tubelet_size} if words.tubelet_size else {}
         about = Description(words.model, arguments, **{"short_side_size": size, **given(words, *SAMPLING)})
     else:
-        raise ConfigError("--checkpoint none wants --model NAME, or a checkpoint beside it for its architecture.")
+        raise ConfigError("--checkpoint none needs --model NAME, or a checkpoint next to it for its architecture.")
     torch.manual_seed(key(words.seed, "weights"))
     built = create_model(about.model, **{k: v for k, v in arguments.items() if k != "num_classes"})
     device = devices.choose_device(words.device)
@@ -225,8 +225,8 @@ def from_features(words: argparse.Namespace) -> Source:
             raise ConfigError(f"{folders[name]} has sliding windows, of which no two videos have as many. Use --clips.")
     if first["pool"] not in ("none", "spatial") and "attentive" in words.probes:
         raise ConfigError(
-            f"--features ({words.features}) has one feature a clip, and an attentive probe wants tokens. Give --probes "
-            "knn linear, or extract with --pool none."
+            f"--features ({words.features}) has one feature per clip, and an attentive probe needs tokens. Give "
+            "--probes knn linear, or extract with --pool none."
         )
     notes: list[str] = []
     videos, places = {}, {}
@@ -256,7 +256,7 @@ def _listed(name: str, folder: Path, recipe: dict[str, Any], notes: list[str]) -
     if min(labels, default=-1) < 0:
         raise AnnotationError(f"{folder}: some videos have no label, and a probe needs all of them.")
     if recipe["list"].get("multi_label"):
-        raise AnnotationError(f"{folder} has several labels a video, and a probe tells one class from others.")
+        raise AnnotationError(f"{folder} has several labels per video, and a probe knows one class per video.")
     videos = VideoList(str(folder), [path for _, path, _ in rows], labels, class_names=recipe["list"].get("classes"))
     return videos, {row: place for place, (row, _, _) in enumerate(rows)}
 
