@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from umt.devices import DTYPES as DTYPES
-from umt.errors import ConfigError, OutputError, UserError
-from umt.writing import whole
+from umt.errors import ConfigError, UserError
+from umt.writing import output_errors, whole
 
 FORMATS = ("npz", "parquet", "safetensors")
 _ROWS_A_FOLDER = 1000  # of npz files, since folders of a million files are slow
@@ -73,15 +73,10 @@ def check(form: str, dtype: str) -> None:
 
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Writes a file, whole or not at all. Raises OutputError."""
-    try:
-        # Of a shard much would be lost; flushing each of a million small files takes too long.
-        with whole(path, flush=path.suffix != ".npz") as place:
-            _WRITERS[path.suffix](place, rows)
-    except OSError as error:
-        raise OutputError(
-            f"--output: {path} cannot be written ({error.strerror or error}). Free the disk or give another folder; "
-            "the same command goes on."
-        ) from error
+    remedy = "Free the disk or give another folder; the same command goes on."
+    # Of a shard much would be lost; flushing each of a million small files takes too long.
+    with output_errors(f"--output: {path}", remedy), whole(path, flush=path.suffix != ".npz") as place:
+        _WRITERS[path.suffix](place, rows)
 
 
 def read(path: Path, layers: Sequence[str] | None = None) -> list[Row]:

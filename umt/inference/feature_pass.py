@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,12 +20,11 @@ from torch import Tensor
 
 from umt.data.loading.batch import Batch
 from umt.data.loading.loaders import Work, Workers
-from umt.errors import OutputError
 from umt.inference import feature_files
 from umt.inference.feature_files import FeaturesError, Row
 from umt.inference.parts import ClipParts
 from umt.inference.recognizer import Recognizer
-from umt.writing import whole
+from umt.writing import output_errors, whole
 
 log = logging.getLogger(__name__)
 
@@ -100,16 +99,12 @@ def failed_rows(folder: Path) -> frozenset[int]:
 
 def write_failures(folder: Path, failures: Sequence[Unread]) -> None:
     """Writes which rows could not be read; no file if all could. Raises OutputError."""
-    try:
+    with output_errors(f"--output ({folder})", "Free the disk; the same command goes on."):
         if not failures:
             (folder / FAILURES).unlink(missing_ok=True)
             return
         with whole(folder / FAILURES) as place:
             place.write_text("".join(json.dumps(asdict(failure)) + "\n" for failure in failures), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"--output ({folder}) cannot be written: {error.strerror}. Free the disk; the same command goes on."
-        ) from None
 
 
 def warn(failure: Unread) -> None:
@@ -215,90 +210,66 @@ def _features(
 ) -> Iterator[tuple[int, int, list[Row] | Unread]]:
     """Group, row and its features by extractor: first of the videos that come in one part, then of the long ones."""
     lengths: dict[int, int] = {}
+    parts: dict[int, int] = {}  # of a row; 0: one of them cannot be read
     done: dict[int, list[Layers]] = {}
-    parts: dict[int, int] = {}
     group_of = {row: number for number, rows in plan for row in rows}
-    works: list[Work] = [(0, (row,), ()) for row in group_of]
+    more: list[Work] = [(0, (row,), ()) for row in group_of]
 
-    def finish(number: int, row: int, features: Layers) -> Iterator[tuple[int, int, list[Row]]]:
-        if not parts[row]:  # another part of it has failed
-            return
-        done.setdefault(row, []).append(features)
-        if len(done[row]) == parts[row]:
-            yield number, row, _rows(clips, row, lengths[row], done.pop(row), dtype, len(extractors))
+    def views_of(batches: Iterable[tuple[Work, Batch]]) -> Iterator[tuple[int, Tensor | Unread]]:
+        for (part, (row,), _), batch in batches:
+            if batch.failures:
+                if parts.get(row, 1):  # however many of its parts cannot be read, it fails once
+                    parts[row] = 0
+                    done.pop(row, None)
+                    failure = batch.failures[0]
+                    yield row, Unread(row, str(failure["path"]), str(failure["cause"]))
+                continue
+            if part == 0:
+                lengths[row] = int(batch.seed[0])
+                parts[row] = clips.parts(lengths[row])
+                more.extend((later, (row,), ()) for later in range(1, parts[row]))
+            yield row, batch.video.permute(0, 2, 3, 4, 1)
 
-    for stage in range(2):
-        more: list[Work] = []
+    while more:
+        works, more = more, []
         batches = zip(works, workers.run(clips, works), strict=True)
         for number, of_group in itertools.groupby(batches, key=lambda pair: group_of[pair[0][1][0]]):
-            filler = _Filler(extractors)
-            for (_, (row,), _), batch in of_group:
-                if batch.failures:
-                    if parts.get(row, 1):  # however many of its parts cannot be read, it fails once
-                        parts[row] = 0
-                        done.pop(row, None)
-                        yield number, row, _unread(row, batch)
-                    continue
-                if stage == 0:
-                    lengths[row] = int(batch.seed[0])
-                    parts[row] = clips.parts(lengths[row])
-                    more += [(part, (row,), ()) for part in range(1, parts[row])]
-                filler.add(row, batch.video.permute(0, 2, 3, 4, 1))
-                for finished in filler.take():
-                    yield from finish(number, *finished)
-            filler.end()
-            for finished in filler.take():
-                yield from finish(number, *finished)
-        works = more
-        if not works:
-            return
+            for row, features in _filled(extractors, views_of(of_group)):
+                if isinstance(features, Unread):
+                    yield number, row, features
+                elif parts[row]:
+                    done.setdefault(row, []).append(features)
+                    if len(done[row]) == parts[row]:
+                        yield number, row, _rows(clips, row, lengths[row], done.pop(row), dtype, len(extractors))
 
 
-class _Filler:
-    """Views of several videos through the extractors, in batches that are full but for the last."""
-
-    def __init__(self, extractors: _Together) -> None:
-        self._extractors = extractors
-        self._done: list[tuple[int, Layers]] = []
-        self._views: list[Tensor] = []
-        self._owners: list[tuple[int, int]] = []  # (row, views) that are not done
-        self._outputs: list[Layers] = []
-
-    def add(self, row: int, views: Tensor) -> None:
-        """Takes the views (V, T, H, W, 3) of a row."""
-        self._owners.append((row, len(views)))
-        self._views.append(views)
-        self._run(last=False)
-
-    def take(self) -> list[tuple[int, Layers]]:
-        """Rows whose views have all been through since the last call, and their features."""
-        done, self._done = self._done, []
-        return done
-
-    def end(self) -> None:
-        """Computes what is left."""
-        self._run(last=True)
-
-    def _run(self, *, last: bool) -> None:
-        waiting = torch.cat(self._views) if len(self._views) > 1 else self._views[0] if self._views else None
-        if waiting is None:
-            return
-        full = len(waiting) if last else len(waiting) - len(waiting) % self._extractors.batch_size
-        if full:
-            self._outputs.append(self._extractors(waiting[:full]))
-        self._views = [waiting[full:]] if full < len(waiting) else []
-        self._hand_out()
-
-    def _hand_out(self) -> None:
-        if not self._outputs:
-            return
-        outputs = {layer: torch.cat([part[layer] for part in self._outputs]) for layer in self._outputs[0]}
-        start, stop = 0, len(next(iter(outputs.values())))
-        while self._owners and start + self._owners[0][1] <= stop:
-            row, count = self._owners.pop(0)
-            self._done.append((row, {layer: values[start : start + count] for layer, values in outputs.items()}))
-            start += count
-        self._outputs = [{layer: values[start:] for layer, values in outputs.items()}] if start < stop else []
+def _filled(
+    extractors: _Together, items: Iterable[tuple[int, Tensor | Unread]]
+) -> Iterator[tuple[int, Layers | Unread]]:
+    """Views (V, T, H, W, 3) of several rows through the extractors, in batches that are full but for the last."""
+    owners: list[tuple[int, int]] = []  # (row, views) whose features are not complete
+    waiting: list[Tensor] = []
+    outputs: list[Layers] = []
+    for row, views in itertools.chain(items, [(-1, None)]):
+        if isinstance(views, Unread):
+            yield row, views
+            continue
+        if views is not None:
+            owners.append((row, len(views)))
+            waiting.append(views)
+        if waiting:
+            together = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
+            full = len(together) if views is None else len(together) - len(together) % extractors.batch_size
+            outputs += [extractors(together[:full])] if full else []
+            waiting = [together[full:]] if full < len(together) else []
+        if outputs:
+            features = {layer: torch.cat([part[layer] for part in outputs]) for layer in outputs[0]}
+            start, stop = 0, len(next(iter(features.values())))
+            while owners and start + owners[0][1] <= stop:
+                owner, count = owners.pop(0)
+                yield owner, {layer: values[start : start + count] for layer, values in features.items()}
+                start += count
+            outputs = [{layer: values[start:] for layer, values in features.items()}] if start < stop else []
 
 
 def _rows(
@@ -317,8 +288,3 @@ def _rows(
                 "does not help --precision fp32."
             )
     return rows
-
-
-def _unread(row: int, batch: Batch) -> Unread:
-    failure = batch.failures[0]
-    return Unread(row, str(failure["path"]), str(failure["cause"]))

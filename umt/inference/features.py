@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.errors import ConfigError, OutputError
+from umt.errors import ConfigError
 from umt.inference import feature_files
 from umt.inference.feature_files import FeaturesError, Row
-from umt.writing import whole
+from umt.writing import output_errors, whole
 
 RECIPE = "recipe.json"
 FORMAT = 1  # the key `umt_features` of a recipe
@@ -42,32 +42,19 @@ def recipe(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def settle(folder: Path, content: Mapping[str, Any]) -> None:
     """Writes `content` as the recipe of features to come, or checks that the folder has the same one.
 
-    Raises ConfigError for a folder of another recipe or of something else, OutputError for one that cannot be written.
+    Raises ConfigError for a folder of another recipe or of something else, FeaturesError for a recipe that cannot be
+    read, OutputError for a folder that cannot be written.
     """
     if (folder / RECIPE).exists():
-        present = load(folder) or {}
+        present = recipe(folder)
         for name in content:
             if name not in _ASIDE and _plain(present.get(name)) != _plain(content[name]):
                 raise ConfigError(_differs(folder, name, present.get(name), content[name]))
         return
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"--output ({folder}) is not empty and holds no {RECIPE}. Give a folder of its own.")
-    try:
-        with whole(folder / RECIPE) as place:
-            place.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"--output ({folder}) cannot be written: {error.strerror}. Give another place.") from None
-
-
-def load(folder: Path) -> dict[str, Any] | None:
-    """The recipe of an --output folder; None if there is none. Raises ConfigError for one that cannot be read."""
-    try:
-        content: dict[str, Any] = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder / RECIPE} cannot be read ({error}). Give another --output.") from None
-    return content
+    with output_errors(f"--output ({folder})", "Give another place."), whole(folder / RECIPE) as place:
+        place.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _differs(folder: Path, name: str, present: Any, asked: Any) -> str:

@@ -172,7 +172,7 @@ def test_a_disk_that_takes_no_more_is_a_sentence_and_the_command_goes_on(data: P
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
     try:
-        with pytest.raises(OutputError, match=r"features-000000000\.safetensors cannot be written .*Free the disk"):
+        with pytest.raises(OutputError, match=r"features-000000000\.safetensors cannot be written: .*Free the disk"):
             _probe(data, tmp_path / "out", "--probes", "knn")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

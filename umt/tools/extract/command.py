@@ -83,7 +83,8 @@ def main(argv: Sequence[str]) -> int:
     from umt.tools.extract.processes import end_with_parent, start
 
     feature_files.check(words.format, words.dtype)
-    recipe = features.load(Path(words.output))
+    folder = Path(words.output)
+    recipe = features.recipe(folder) if (folder / features.RECIPE).exists() else {}
     if words.processes > 1 and "RANK" not in os.environ:
         from umt import devices
 
@@ -93,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
     end_with_parent()
     from umt.engine import logs, runtime
 
-    threads = words.threads or (recipe or {}).get("computed", {}).get("threads", 0)
+    threads = words.threads or recipe.get("computed", {}).get("threads", 0)
     # Some ranks have less to do: the group must wait for the slowest.
     run = runtime.start(device=words.device, precision=words.precision, threads=threads, timeout_minutes=7 * 24 * 60)
     logs.setup_console(main=run.is_main)

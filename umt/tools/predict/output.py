@@ -14,9 +14,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from umt.errors import OutputError
 from umt.tools.predict.predictor import Failure, Part, Predictor
-from umt.writing import whole
+from umt.writing import output_errors, whole
 
 
 class Output:
@@ -116,17 +115,9 @@ def _file(name: str | None, flag: str) -> Iterator[TextIO | None]:
     path = Path(name)
     as_it_is = name.startswith("/dev/") or (path.exists() and not path.is_file())
     with contextlib.ExitStack() as stack:
-        try:
+        with output_errors(f"{flag} ({name})", "Give another place."):
             place = path if as_it_is else stack.enter_context(whole(path.resolve()))  # a link stays one
             file = stack.enter_context(open(place, "w", encoding="utf-8", errors="surrogateescape", newline=""))
-        except OSError as error:
-            raise _unwritable(flag, name, error) from None
         yield file
-        try:
+        with output_errors(f"{flag} ({name})", "Give another place."):
             stack.close()
-        except OSError as error:
-            raise _unwritable(flag, name, error) from None
-
-
-def _unwritable(flag: str, name: str, error: OSError) -> OutputError:
-    return OutputError(f"{flag} ({name}) cannot be written: {error.strerror}. Give another place.")

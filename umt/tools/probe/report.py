@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from umt.errors import OutputError
 from umt.tools.probe.experiment import Outcome
-from umt.writing import whole
+from umt.writing import output_errors, whole
 
 RESULTS, CURVES = "results.json", "curves.png"
 _COLOURS = ("#2b8fd6", "#e0862f", "#9a6dd7", "#2f9e5b", "#d9534a", "#80868f")
@@ -51,7 +50,7 @@ def setting(tried: Mapping[str, Any]) -> str:
 
 def write(folder: Path, results: Mapping[str, Any], outcomes: Sequence[Sequence[Outcome]]) -> None:
     """Everything into `folder`, results.json last: where it is, the probe has finished. OutputError if that fails."""
-    try:
+    with output_errors(f"--output ({folder})", "Free the disk or choose another."):
         folder.mkdir(parents=True, exist_ok=True)
         for number, of_model in enumerate(outcomes):
             for outcome in of_model:
@@ -59,10 +58,6 @@ def write(folder: Path, results: Mapping[str, Any], outcomes: Sequence[Sequence[
         (folder / CURVES).write_bytes(curves(results))
         with whole(folder / RESULTS) as place:
             place.write_text(json.dumps(results) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"--output ({folder}) cannot be written ({error.strerror or error}). Free the disk or choose another."
-        ) from error
 
 
 def curves(results: Mapping[str, Any]) -> bytes:

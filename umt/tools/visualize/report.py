@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from umt import drawing
-from umt.errors import ConfigError, OutputError, VideoError
+from umt.errors import ConfigError, VideoError
 from umt.inference.recognizer import Recognizer
 from umt.inference.sources import find_videos
 from umt.models import Student, VisionTransformer
@@ -23,6 +23,7 @@ from umt.tools.visualize.classes import ClassMaps
 from umt.tools.visualize.look import Attention, Look, Show, Viewer
 from umt.tools.visualize.pretraining import Pretraining
 from umt.tools.visualize.teacher import Guide, guide_of
+from umt.writing import output_errors, whole
 
 PAGE, NUMBERS = "index.html", "looks.json"
 
@@ -131,8 +132,5 @@ def page(words: Namespace, command: Sequence[str], model: Recognizer, guide: Gui
 
 def _write(path: Path, content: bytes) -> None:
     """Writes a file. OutputError if that is impossible."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        raise OutputError(f"--output: {path} cannot be written ({error.strerror}). Choose another folder.") from error
+    with output_errors(f"--output: {path}", "Choose another folder."), whole(path, flush=False) as place:
+        place.write_bytes(content)
