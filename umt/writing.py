@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the sentence about those that cannot be written."""
 
 from __future__ import annotations
 
@@ -75,3 +75,12 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def output_errors(what: str, remedy: str) -> Iterator[None]:
+    """An OSError of the block becomes an OutputError: "WHAT cannot be written: REASON. REMEDY"."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{what} cannot be written: {error.strerror or error}. {remedy}") from error

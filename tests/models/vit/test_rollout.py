@@ -9,7 +9,14 @@ from torch import nn
 from umt.errors import ConfigError
 from umt.layers.attention import Attention, merge_heads, split_heads
 from umt.models import Student, VisionTransformer, create_model
-from umt.models.vit.rollout import attention_weights, block_attentions, class_maps, mean_attention, received, rollout
+from umt.models.vit.rollout import (
+    attention_weights,
+    block_attentions,
+    class_maps,
+    mean_attention,
+    received,
+    rollout,
+)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import os
 from typing import TYPE_CHECKING
 
 from umt.data import catalog
-from umt.data.lists.split_files import SPLITS, SplitFile, split_file
-from umt.data.storage.urls import is_url, join
+from umt.data.lists.split_files import SPLITS, SplitFile, list_file, split_file
+from umt.data.storage.urls import is_url
 from umt.errors import ConfigError
 from umt.tasks.video.sources import Source, sources
 
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from umt.data.lists.reading import ListClasses
     from umt.data.lists.video_list import VideoList
     from umt.tasks.classify.recipe import ClassifyRecipe
-
-
-def list_file(folder: str, split: str) -> str:
-    """The list of a split: `split.csv`, or in a folder of this machine `split.parquet` where there is no csv."""
-    csv, parquet = join(folder, f"{split}.csv"), join(folder, f"{split}.parquet")
-    return parquet if not is_url(folder) and os.path.isfile(parquet) and not os.path.isfile(csv) else csv
 
 
 def split_of(recipe: ClassifyRecipe, folder: str, split: str) -> SplitFile:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from umt.command_line import Parser
 from umt.errors import ConfigError
+from umt.flags.command_line import Parser
 from umt.tools.export.request import DTYPES, FORMATS, LICENCES, Request, check
 
 _DESCRIPTION = """Weights as a folder that others can use: config.json, a model card, and the weights as

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -10,9 +9,10 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from umt.errors import ConfigError
+from umt.flags.command_line import COUNT, Number, Parser
 from umt.run.command_line import parse
 from umt.run.plan import Plan, plan
 from umt.spelling import did_you_mean
@@ -22,21 +22,26 @@ from umt.tools.plan.hardware import Gpu, find_gpu, recognise
 if TYPE_CHECKING:
     from umt.tools.plan.measure import Measured
 
-USAGE = """umt plan SCRIPT|pretrain|finetune [--gpu NAME] [--gpus N] [--measure] [--utilisation U] [--flag value ...]
-
-What a run needs, before it is started: parameters, FLOPs, peak memory of a GPU by parts, hours.
-
-  SCRIPT             an experiment, e.g. exp/pretraining/l16_ptk710_f8_res224.sh; flags after it win, as in a run
-  --gpu NAME         a GPU of the table (A100-80, H100, ...); default: this machine's
-  --gpus N           how many; default: the recipe's own number, else 1
-  --measure          time a real step on this machine's GPU, or CPU, instead of modelling its hours
-  --utilisation U    share of the peak rate that a modelled step reaches (default 0.35; 0.6 in fp32)"""
 MARK = "UMT_FLAGS "
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"umt plan: {message}. See umt plan --help.")
+def _parser() -> Parser:
+    parser = Parser(
+        "umt plan",
+        "What a run needs, before it is started: parameters, FLOPs, peak memory of a GPU by parts, hours.",
+        "umt plan SCRIPT|pretrain|finetune [--gpu NAME] [--gpus N] [--measure] [--utilisation U] [--flag value ...]",
+    )
+    add = parser.add_argument
+    example = "an experiment, e.g. exp/pretraining/l16_ptk710_f8_res224.sh; flags after it win, as in a run"
+    add("script", metavar="SCRIPT", help=example)
+    add("--gpu", metavar="NAME", help="a GPU of the table (A100-80, H100, ...); default: this machine's")
+    add("--gpus", type=COUNT, metavar="N", help="how many; default: the recipe's own number, else 1")
+    add("--measure", action="store_true",
+        help="time a real step on this machine's GPU, or CPU, instead of modelling its hours")  # fmt: skip
+    share = Number(float, above=0, at_most=1, rule="is a share of the peak rate: above 0, at most 1")
+    add("--utilisation", type=share, metavar="U",
+        help="share of the peak rate that a modelled step reaches (default 0.35; 0.6 in fp32)")  # fmt: skip
+    return parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,21 +58,12 @@ def plan_command(argv: Sequence[str]) -> str:
             "pretrain or finetune and their flags."
         )
     if {"-h", "--help"} & set(argv):
-        return USAGE
-    words = _Parser(prog="umt plan", add_help=False, allow_abbrev=False)
-    words.add_argument("--gpu")
-    words.add_argument("--gpus", type=int)
-    words.add_argument("--measure", action="store_true")
-    words.add_argument("--utilisation", type=float)
-    own, rest = words.parse_known_args(argv[1:])
+        return _parser().format_help()
+    own, rest = _parser().known_words(argv)
     gpu = find_gpu(own.gpu) if own.gpu else None
-    if own.gpus is not None and own.gpus < 1:
-        raise ConfigError(f"--gpus ({own.gpus}) must be at least 1.")
-    if own.utilisation is not None and not 0 < own.utilisation <= 1:
-        raise ConfigError(f"--utilisation ({own.utilisation:g}) is a share of the peak rate: above 0, at most 1.")
     if own.measure and gpu is not None:
         raise ConfigError("--measure times this machine, --gpu models another one. Leave one of them out.")
-    config = resolve(argv[0], rest)
+    config = resolve(own.script, rest)
     return report(config, gpu=gpu, gpus=own.gpus, measured=own.measure, utilisation=own.utilisation)
 
 

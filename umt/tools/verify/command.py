@@ -16,9 +16,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from umt.command_line import Parser
 from umt.data import catalog
 from umt.errors import CheckpointError, ConfigError
+from umt.flags.command_line import COUNT, Number, Parser
 from umt.models.files import published
 from umt.spelling import did_you_mean
 from umt.tools.verify.given_list import Given, Told, prepare
@@ -33,6 +33,8 @@ _OF_A_TEST = ("model", "num_frames", "tubelet_size", "input_size", "short_side_s
               "use_learnable_pos_emb", "data_set", "nb_classes", "multi_label", "sampling_rate", "test_num_segment",
               "test_num_crop", "split")  # fmt: skip
 
+POINTS = Number(float, at_least=0)
+
 
 def _parser() -> Parser:
     parser = Parser("umt verify", str(__doc__), "umt verify MODEL LIST [flags] [flags of umt test]")
@@ -42,12 +44,12 @@ def _parser() -> Parser:
     add("--row", metavar="NAME", help="the row that a checkpoint is held against (default: its file name)")
     add("--zoo", metavar="FILE", help="rows of your own: JSON, or Markdown in the form of MODEL_ZOO.md")
     add("--expect", metavar="TOP1|test.json", help="instead of a row: a number, or the test.json of another run")
-    add("--official_videos", type=int, metavar="N", help="videos of the list that the number is of (default: the "
+    add("--official_videos", type=COUNT, metavar="N", help="videos of the list that the number is of (default: the "
         "row's; with --expect TOP1 those of LIST)")  # fmt: skip
-    add("--tolerance", type=float, metavar="T", help="points (default: 0.1, and what the missing videos may make)")
-    add("--max_interval", type=float, default=MAX_INTERVAL, metavar="W", help="with videos missing, a 95 %% interval "
+    add("--tolerance", type=POINTS, metavar="T", help="points (default: 0.1, and what the missing videos may make)")
+    add("--max_interval", type=POINTS, default=MAX_INTERVAL, metavar="W", help="with videos missing, a 95 %% interval "
         f"wider than this says nothing (default: {MAX_INTERVAL:g} points)")  # fmt: skip
-    add("--sample", type=int, metavar="N", help="test N lines of LIST only, drawn by chance, the same each time")
+    add("--sample", type=COUNT, metavar="N", help="test N lines of LIST only, drawn by chance, the same each time")
     add("--json", action="store_true", help="print JSON instead of the table")
     return parser
 
@@ -167,12 +169,6 @@ def _require_enough(official: int | None, videos: int | None) -> None:
 def _expected(words: Any) -> Row:
     place = Path(words.model.split("#")[0].rstrip("/"))
     stem = place.name.removesuffix(".pth").removesuffix(".safetensors")
-    for flag, value in (("tolerance", words.tolerance), ("max_interval", words.max_interval)):
-        if value is not None and not value >= 0:
-            raise ConfigError(f"--{flag} ({value:g}) must not be below 0.")
-    for flag, value in (("sample", words.sample), ("official_videos", words.official_videos)):
-        if value is not None and value < 1:
-            raise ConfigError(f"--{flag} ({value}) must be at least 1.")
     if words.expect is not None:
         if words.row or words.zoo:
             raise ConfigError("--expect and --row or --zoo both say what the number should be. Leave out one of them.")
