@@ -15,9 +15,11 @@ import torch
 import torch.distributed as dist
 
 from umt.data.loading.batch import Batch
-from umt.engine.evaluator import TestResult, run_test, validate, weights_digest
+from umt.engine.evaluate import Evaluation, evaluate, weights_digest
 from umt.errors import UserError
 from umt.evaluation.scores import ViewScores
+from umt.evaluation.validation import Validation, ValidationScores
+from umt.evaluation.view_results import ViewResults
 from umt.models import VisionTransformer
 from umt.tasks.classify import Classify
 
@@ -64,11 +66,18 @@ def loader(rows: Iterable[int]) -> Callable[[frozenset[int]], Iterator[Batch]]:
     return lambda finished: (views(row) for row in rows if row not in finished)
 
 
-def score_all(folder: Path, videos: int = VIDEOS, rows: Iterable[int] | None = None, **options: Any) -> TestResult:
+def score_all(folder: Path, videos: int = VIDEOS, rows: Iterable[int] | None = None, **options: Any) -> Evaluation:
     tested = options.pop("task", None) or task()
     rows = range(videos) if rows is None else rows
     scores = empty_scores(tested.model, videos)
-    return run_test(tested, loader(rows), scores=scores, folder=folder, **{"batch_size": 4, **options})
+    return evaluate(tested, loader(rows), ViewResults(scores), folder=folder, **{"batch_size": 4, **options})
+
+
+def validate(tested: Classify, batches: Iterable[Batch], videos: int = VIDEOS, multi_label: bool = False) -> Validation:
+    results = ValidationScores(videos, multi_label=multi_label)
+    summary = evaluate(tested, lambda finished: batches, results, unreadable_is_wrong=True).summary
+    assert isinstance(summary, Validation)
+    return summary
 
 
 def main(folder: Path, rank: int, processes: int, stop_after: int) -> None:
@@ -87,7 +96,7 @@ def main(folder: Path, rank: int, processes: int, stop_after: int) -> None:
         for videos in (VIDEOS, 1):  # with one video, the second process has none
             share = range(rank, videos, processes)
             found[f"test {videos}"] = score_all(folder / str(videos), videos, share).summary.to_json()
-            result = validate(task(), (views(row, 1, 1) for row in share), videos=videos)
+            result = validate(task(), (views(row, 1, 1) for row in share), videos)
             found[f"validate {videos}"] = [result.loss, result.acc1, result.acc5, result.videos]
         try:
             score_all(folder / "gap", VIDEOS, [0, 2, 4] if rank == 0 else [3])
@@ -96,6 +105,10 @@ def main(folder: Path, rank: int, processes: int, stop_after: int) -> None:
     else:
         found["test"] = score_all(folder, progress=progress).summary.to_json()
     (folder / f"found{rank}.json").write_text(json.dumps(found))
+    if processes > 1:
+        # An exit that leaves gloo's threads to the interpreter's end dies by SIGABRT now and then.
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from umt.errors import ScoresError
 from umt.evaluation.ensemble import MODES, TINY, Member, Mode, align, fuse, gain_interval, outcome, values
 from umt.evaluation.ensemble_report import given as given_weights
 from umt.evaluation.ensemble_report import report
 from umt.evaluation.multiview import merge
-from umt.evaluation.scores import ScoresError
 
 K, R = 5, 12
 

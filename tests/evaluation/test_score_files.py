@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from umt.errors import ScoresError
 from umt.evaluation.ensemble import align, values
 from umt.evaluation.multiview import merge
 from umt.evaluation.score_files import Listed, read_scores
-from umt.evaluation.scores import ScoresError, ViewScores
+from umt.evaluation.scores import ViewScores
 
 K, R = 4, 6
 LOGITS = 3 * np.random.default_rng(0).standard_normal((R, K))

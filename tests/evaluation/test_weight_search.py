@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from umt.errors import ScoresError
 from umt.evaluation.ensemble import MODES, Mode, fuse, outcome, values
-from umt.evaluation.scores import ScoresError
 from umt.evaluation.weight_search import Objective, fit_temperature, folds, search, simplex, stratified
 
 K = 6

@@ -15,12 +15,14 @@ from umt.data import catalog
 from umt.data.lists.balance import Balance, balance_of
 from umt.data.lists.video_list import VideoList
 from umt.engine import checkpoints
-from umt.engine.evaluator import SCORES_FILE, TestResult
+from umt.engine.evaluate import Evaluation
 from umt.engine.progress import Progress
 from umt.evaluation.multi_label import MultiLabelSummary
 from umt.evaluation.multiview import merge
 from umt.evaluation.sanity import ClassResult, Facts, confused, examine
 from umt.evaluation.scores import ViewScores
+from umt.evaluation.summary import Summary
+from umt.evaluation.view_results import SCORES_FILE
 from umt.tasks.base import Task
 from umt.tasks.classify import Classify
 
@@ -35,7 +37,7 @@ def is_own(config: FinetuneConfig) -> bool:
 def report(
     config: FinetuneConfig,
     task: Task,
-    result: TestResult,
+    result: Evaluation,
     progress: Progress,
     *,
     videos: VideoList,
@@ -47,9 +49,9 @@ def report(
     balance = balance_of(videos, config.data.nb_classes)
     scores = ViewScores.load(output / SCORES_FILE)
     line = _line(output / "log.txt", progress.best_epoch if config.evaluation.test_best else None)
-    measured = _many(result.summary, balance) if isinstance(result.summary, MultiLabelSummary) else _one(
-        result.summary, scores, balance
-    )  # fmt: skip
+    summary = result.summary
+    assert isinstance(summary, Summary | MultiLabelSummary)
+    measured = _many(summary, balance) if isinstance(summary, MultiLabelSummary) else _one(summary, scores, balance)
     model, augment = config.model, config.augment
     found = Facts(
         videos=(len(videos), len(validation) if validation is not None else 0, len(test)),
@@ -64,7 +66,7 @@ def report(
         random_start=not model.finetune,
         frozen=model.freeze_blocks,
         mixes=augment.mixup > 0 or augment.cutmix > 0,
-        unreadable=(len(progress.failed_rows), len(result.summary.unreadable)),
+        unreadable=(len(progress.failed_rows), len(summary.unreadable)),
         tested_on_validation=validation is not None and config.evaluation.test_best and _same(validation, test),
         **measured,
     )
@@ -76,7 +78,7 @@ def report(
     log.info("%s", made.text())
 
 
-def _one(summary: Any, scores: ViewScores, balance: Balance) -> dict[str, Any]:
+def _one(summary: Summary, scores: ViewScores, balance: Balance) -> dict[str, Any]:
     said = merge(scores.logits).argmax(-1)
     majority = int(np.argmax(balance.counts))
     return {

@@ -18,11 +18,14 @@ from umt.assemble.tasks import load_finetuned
 from umt.config.schema import FinetuneConfig
 from umt.data.labels.label_order import Order, Settled
 from umt.data.lists.annotations import VideoList
-from umt.engine import checkpoints, evaluator, logs, runtime
+from umt.engine import checkpoints, logs, runtime
+from umt.engine.evaluate import Evaluation, evaluate, weights_digest
 from umt.engine.runtime import Runtime
 from umt.engine.watch import VALIDATION, Watch
 from umt.errors import CheckpointError
 from umt.evaluation.scores import ViewScores
+from umt.evaluation.validation import ValidationScores
+from umt.evaluation.view_results import ViewResults
 from umt.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ def run_test(
     source: str,
     videos: VideoList | None = None,
     names: Sequence[str] | None = None,
-) -> evaluator.TestResult:
+) -> Evaluation:
     """Scores every view of the test list once, writes scores.npz and test.json, and prints the table."""
     evaluation, output = config.evaluation, Path(config.checkpoint.output_dir)
     videos = videos or evaluation_list(config, "test", run)
@@ -57,7 +60,7 @@ def run_test(
         provenance={
             "model": config.model.model,
             "weights": source,
-            "weights_digest": evaluator.weights_digest(task.model),
+            "weights_digest": weights_digest(task.model),
             "list": videos.source,
             "input_size": config.model.input_size,
             "num_frames": config.data.num_frames,
@@ -66,10 +69,10 @@ def run_test(
         },
     )
     with _bar(run, "test", "video") as bar:
-        result = evaluator.run_test(
+        result = evaluate(
             task,
             functools.partial(test_loader, config, videos, run),
-            scores=scores,
+            ViewResults(scores),
             folder=output,
             batch_size=config.optim.batch_size,
             device=run.device,
@@ -82,10 +85,10 @@ def run_test(
         summary = result.summary
         with checkpoints.replacing(output / "test.json") as file:
             file.write(json.dumps(summary.to_json(), indent=1).encode())
-        headline = summary.headline()
+        headline = summary.metrics()
         logs.cut_lines(output / "log.txt", lambda line: not headline.keys().isdisjoint(line))  # of an earlier test
         logs.append_line(output / "log.txt", headline)
-        log.info("%s\nscores of every view: %s", summary.table(), result.scores_path)
+        log.info("%s\nscores of every view: %s", summary.table(), result.path)
     return result
 
 
@@ -137,16 +140,17 @@ def validation(
 
     def validate() -> Mapping[str, float]:
         with _bar(run, "validation", "clip") as bar:
-            result = evaluator.validate(
+            result = evaluate(
                 task,
-                loader,
+                lambda finished: loader,
+                ValidationScores(len(videos), multi_label=config.data.multi_label),
                 device=run.device,
                 autocast=run.autocast,
-                videos=len(videos),
+                unreadable_is_wrong=True,  # else the loader raises
                 progress=functools.partial(_advance, bar, watch),
                 stop=lambda: watch.preemption.reason,
             )
-        return result.metrics()
+        return result.summary.metrics()
 
     return validate
 

@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.errors import ScoresError
 from umt.evaluation.metrics import label_rank, top_k
 from umt.evaluation.multiview import merge
-from umt.evaluation.scores import ScoresError
 from umt.evaluation.summary import Accuracy
 
 Values = NDArray[np.float64]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.errors import ScoresError
 from umt.evaluation.ensemble import Aligned, Mode, Outcome, Values, fuse, gain_interval, normal, outcome
 from umt.evaluation.metrics import bootstrap_interval
-from umt.evaluation.scores import ScoresError
 from umt.evaluation.summary import Accuracy
 
 # Members -> the weights (m,) of these members for each part of the videos, as (places, weights).

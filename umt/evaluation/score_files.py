@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.errors import ScoresError
 from umt.evaluation.ensemble import TINY, Member
-from umt.evaluation.scores import ScoresError, ViewScores
+from umt.evaluation.scores import ViewScores
 
 _KEYS = ("scores", "logits", "probabilities")
 _FIELDS = {"labels": "label", "paths": "path", "rows": "row"}  # in npz and json, and the same in csv

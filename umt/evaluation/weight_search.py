@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.errors import ScoresError
 from umt.evaluation.ensemble import TINY, Mode, Values, values
 from umt.evaluation.metrics import label_rank
-from umt.evaluation.scores import ScoresError
 
 Objective = Literal["top1", "cross_entropy"]
 CHUNK_BYTES = 1 << 27

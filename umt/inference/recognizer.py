@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from umt import devices
 from umt.data.transforms.normalize import normalize
 from umt.errors import CheckpointError, ConfigError
-from umt.evaluation import multiview
-from umt.evaluation.multi_label import merge_sigmoids
+from umt.evaluation.answers import answers
 from umt.inference.class_names import class_names, how, numbered
 from umt.inference.teachers import is_teacher, load_teacher
 from umt.inference.views import Source, Views
@@ -111,7 +110,7 @@ class Recognizer:
 
     def merge(self, logits: Tensor) -> Tensor:
         """logits (V, K) of the views of one video -> its probabilities (K,) float64; see `predict`."""
-        merge = merge_sigmoids if self.description.multi_label else multiview.merge
+        merge = answers(self.description.multi_label).merge
         return torch.from_numpy(merge(logits.numpy()[None, :, None])[0])
 
     def logits(self, views: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from umt.data import labels
-from umt.errors import ConfigError, UserError
+from umt.errors import ConfigError, ScoresError, UserError
 from umt.evaluation.multiview import merge
-from umt.evaluation.scores import ScoresError, ViewScores
+from umt.evaluation.scores import ViewScores
 from umt.evaluation.summary import summarise
 from umt.tools.ensemble.command import main
 

@@ -20,11 +20,11 @@ from umt.command_line import Parser
 from umt.data import labels as known_labels
 from umt.data.lists.video_list import VideoList
 from umt.data.storage.urls import is_url
-from umt.errors import ConfigError
+from umt.errors import ConfigError, ScoresError
 from umt.evaluation.ensemble import MODES, TINY, Aligned, Mode, Values, align, normal
 from umt.evaluation.ensemble_report import Weigh, fused, given, report
 from umt.evaluation.score_files import Listed, read_scores
-from umt.evaluation.scores import ScoresError, ViewScores
+from umt.evaluation.scores import ViewScores
 from umt.evaluation.weight_search import Found, fit_temperature, folds, search, stratified
 from umt.inference.sources import read_rows
 

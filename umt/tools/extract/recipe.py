@@ -18,7 +18,7 @@ from umt import __version__
 from umt.data.lists.video_list import VideoList
 from umt.data.video.reader import choose
 from umt.engine.checkpoints import replacing
-from umt.engine.evaluator import weights_digest
+from umt.engine.evaluate import weights_digest
 from umt.errors import ConfigError, OutputError
 from umt.inference.extraction import Extractor
 from umt.inference.features import FORMAT, RECIPE

@@ -28,7 +28,7 @@ from umt.data.loading.clips import Videos
 from umt.data.loading.loaders import EvalLoader, Workers
 from umt.data.storage.source import storage_of
 from umt.data.transforms.normalize import normalize
-from umt.engine.evaluator import weights_digest
+from umt.engine.evaluate import weights_digest
 from umt.errors import ConfigError, OutputError, VideoError
 from umt.inference.recognizer import Recognizer
 from umt.layers.block import NORM_EPS

@@ -15,16 +15,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.engine.tiny_evaluation import CLASSES, CLIPS, CROPS, VIDEOS, empty_scores, score_all, task, views
+from tests.engine.tiny_evaluation import CLASSES, CLIPS, CROPS, VIDEOS, empty_scores, score_all, task, validate, views
 from umt.data.loading.batch import Batch
 from umt.data.transforms.normalize import normalize
-from umt.engine.evaluator import SCORES_FILE, run_test, validate, weights_digest
-from umt.errors import UserError
+from umt.engine.evaluate import evaluate, weights_digest
+from umt.errors import ScoresError, UserError
 from umt.evaluation.multi_label import MultiLabelScores, summarise_multi_label
 from umt.evaluation.multiview import merge
 from umt.evaluation.partial import PartialWriter, partial_path, partial_ranks
-from umt.evaluation.scores import ScoresError, ViewScores
+from umt.evaluation.scores import ViewScores
 from umt.evaluation.summary import summarise
+from umt.evaluation.view_results import SCORES_FILE, ViewResults
 
 
 def plain(value: Any) -> Any:
@@ -58,13 +59,13 @@ def test_the_merged_result_is_that_of_every_view_by_itself(tmp_path: Path) -> No
     expected = merge(torch.stack(logits).view(VIDEOS, CLIPS, CROPS, CLASSES).numpy())
     label = np.arange(VIDEOS) % CLASSES
     assert result.summary.merged.top1 == 100 * np.mean(expected.argmax(1) == label)
-    saved = ViewScores.load(result.scores_path)
+    saved = ViewScores.load(result.path)
     np.testing.assert_allclose(merge(saved.logits), expected, atol=1e-6)
 
 
 def test_the_numbers_can_be_recomputed_from_the_saved_scores(tmp_path: Path) -> None:
     result = score_all(tmp_path)
-    assert summarise(ViewScores.load(result.scores_path)) == result.summary
+    assert summarise(ViewScores.load(result.path)) == result.summary
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
@@ -84,8 +85,8 @@ def test_views_of_one_video_may_come_in_several_batches(tmp_path: Path) -> None:
         yield from (video[:2] for video in whole)
         yield from (video[2:] for video in whole)
 
-    result = run_test(tested, halves, scores=empty_scores(tested.model), folder=tmp_path / "halves", batch_size=4)
-    assert summarise(ViewScores.load(result.scores_path)).merged == score_all(tmp_path / "whole").summary.merged
+    result = evaluate(tested, halves, ViewResults(empty_scores(tested.model)), folder=tmp_path / "halves", batch_size=4)
+    assert summarise(ViewScores.load(result.path)).merged == score_all(tmp_path / "whole").summary.merged
 
 
 def test_a_video_that_comes_twice_counts_once(tmp_path: Path) -> None:
@@ -117,13 +118,13 @@ def with_failure(row: int) -> Any:
 def test_an_unreadable_test_video_is_named_not_replaced(tmp_path: Path) -> None:
     tested = task()
     with pytest.raises(UserError, match=r"2\.mp4 \(row 2\) cannot be read: moov atom not found.*1 of 5 videos"):
-        run_test(tested, with_failure(2), scores=empty_scores(tested.model), folder=tmp_path)
+        evaluate(tested, with_failure(2), ViewResults(empty_scores(tested.model)), folder=tmp_path)
 
 
 def test_an_unreadable_test_video_counts_as_wrong_when_asked(tmp_path: Path) -> None:
     tested = task()
     scores = empty_scores(tested.model)
-    result = run_test(tested, with_failure(2), scores=scores, folder=tmp_path, unreadable_is_wrong=True)
+    result = evaluate(tested, with_failure(2), ViewResults(scores), folder=tmp_path, unreadable_is_wrong=True)
     assert (result.summary.videos, result.summary.unreadable) == (VIDEOS, {2: "moov atom not found"})
     assert result.summary.classes[2].top5 == 0.0
 
@@ -158,7 +159,7 @@ def test_a_killed_test_goes_on_from_the_videos_that_it_finished(tmp_path: Path) 
     whole = score_all(tmp_path / "whole")
     assert (result.resumed, sum(seen)) == (3, 2 * CLIPS * CROPS)
     assert result.summary == whole.summary
-    assert (ViewScores.load(result.scores_path).logits == ViewScores.load(whole.scores_path).logits).all()
+    assert (ViewScores.load(result.path).logits == ViewScores.load(whole.path).logits).all()
 
 
 def interrupted(folder: Path, ranks: dict[int, list[int]], seed: int = 0) -> None:
@@ -166,10 +167,11 @@ def interrupted(folder: Path, ranks: dict[int, list[int]], seed: int = 0) -> Non
     tested = task(seed)
     scores = empty_scores(tested.model)
     for rank, rows in ranks.items():
-        with PartialWriter(partial_path(folder, rank), scores) as writer, torch.no_grad():
+        results = ViewResults(scores)
+        with PartialWriter(partial_path(folder, rank), results) as writer, torch.no_grad():
             for row in rows:
-                logits = tested.model.eval()(normalize(views(row).video))
-                writer.append(row, logits.view(CLIPS, CROPS, CLASSES).numpy())
+                results.take(views(row), tested.model.eval()(normalize(views(row).video)))
+                writer.append(row, results.dump(row))
 
 
 def test_one_process_takes_up_what_several_left(tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_validation_is_the_mean_over_rows() -> None:
     with torch.no_grad():
         logits = torch.cat([tested.model.eval()(normalize(b.video)) for b in singles(range(VIDEOS))])
     label = torch.arange(VIDEOS) % CLASSES
-    result = validate(tested, singles(range(VIDEOS)), videos=VIDEOS)
+    result = validate(tested, singles(range(VIDEOS)))
     assert result.loss == pytest.approx(F.cross_entropy(logits, label).item(), rel=1e-6)
     assert result.acc1 == pytest.approx(100 * (logits.argmax(1) == label).double().mean().item())
     top5 = (logits.topk(5).indices == label[:, None]).any(1)
@@ -219,19 +221,19 @@ def test_a_row_that_a_sampler_repeats_counts_once() -> None:
 
 def test_validation_of_a_part_of_the_list_is_refused() -> None:
     with pytest.raises(ScoresError, match="results for 4 of 5 videos"):
-        validate(task(), singles(range(4)), videos=VIDEOS)
+        validate(task(), singles(range(4)))
 
 
 def test_validation_of_nothing_is_a_sentence() -> None:
     with pytest.raises(ScoresError, match="validation read no video"):
-        validate(task(), [])
+        validate(task(), [], 0)
 
 
 def test_validation_without_a_label_names_the_video() -> None:
     batch = views(3, 1, 1)
     batch.label[:] = -1
     with pytest.raises(ScoresError, match=r"3\.mp4: label -1 is outside 0\.\.5"):
-        validate(task(), [batch])
+        validate(task(), [batch], 1)
 
 
 def test_a_model_that_gives_no_numbers_is_never_right() -> None:
@@ -249,7 +251,7 @@ def test_an_unreadable_validation_video_counts_as_wrong_when_the_loader_says_so(
     batches = singles(range(VIDEOS))
     batches[2] = batches[2][:0]
     batches[2].failures = [{"row": 2, "path": "2.mp4", "cause": "empty file"}]
-    result, rest = validate(task(), batches, videos=VIDEOS), validate(task(), singles(readable))
+    result, rest = validate(task(), batches), validate(task(), singles(readable), len(readable))
     assert (result.videos, result.unreadable, result.loss) == (VIDEOS, 1, rest.loss)
     assert (result.acc1, result.acc5) == pytest.approx((rest.acc1 * 4 / 5, rest.acc5 * 4 / 5))
 
@@ -279,7 +281,7 @@ def test_two_processes_test_as_one(two_processes: list[dict[str, Any]], videos: 
 
 @pytest.mark.parametrize("videos", [VIDEOS, 1])
 def test_two_processes_validate_as_one(two_processes: list[dict[str, Any]], videos: int) -> None:
-    result = validate(task(), singles(range(videos)))
+    result = validate(task(), singles(range(videos)), videos)
     alone = [result.loss, result.acc1, result.acc5, result.videos]
     assert [found[f"validate {videos}"] for found in two_processes] == [alone, alone]
 
@@ -301,7 +303,7 @@ def several(row: int, clips: int = 1, crops: int = 1) -> Batch:
 
 def test_validation_of_several_labels_has_precision_and_no_accuracy() -> None:
     tested = task()
-    found = validate(tested, [several(row) for row in (3, 1, 0, 2, 4, 2)], videos=VIDEOS)  # row 2 came twice
+    found = validate(tested, [several(row) for row in (3, 1, 0, 2, 4, 2)], multi_label=True)  # row 2 came twice
     with torch.no_grad():
         logits = torch.cat([tested.model.eval()(normalize(several(row).video)) for row in range(VIDEOS)])
     truth = torch.cat([several(row).label for row in range(VIDEOS)])
@@ -318,7 +320,7 @@ def test_a_test_of_several_labels_merges_sigmoids_and_keeps_the_labels(tmp_path:
         classes=CLASSES,
     )  # fmt: skip
     batches = [several(row, CLIPS, CROPS) for row in range(VIDEOS)]
-    result = run_test(tested, lambda done: batches, scores=scores, folder=tmp_path)
-    saved = ViewScores.load(result.scores_path)
+    result = evaluate(tested, lambda done: batches, ViewResults(scores), folder=tmp_path)
+    saved = ViewScores.load(result.path)
     assert np.array_equal(saved.labels, labels)
     assert result.summary == summarise_multi_label(saved)
