@@ -4,13 +4,13 @@ tools under one command, each found by its name."""
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from umt.errors import ConfigError
+from umt.spelling import did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,9 +31,7 @@ class Parser(argparse.ArgumentParser):
         # Before argparse complains of a flag that is missing because it is misspelt.
         for word in (word.split("=")[0] for word in argv):
             if word.startswith("--") and len(word) > 2 and word not in flags:
-                near = difflib.get_close_matches(word.replace("-", "_"), [f.replace("-", "_") for f in flags], n=2)
-                near = [flag for flag in flags if flag.replace("-", "_") in near]
-                hint = f"Did you mean {' or '.join(near)}?" if near else f"{self.prog} --help lists them."
+                hint = did_you_mean(word, flags, f"{self.prog} --help lists them.")
                 raise ConfigError(f"{self.prog}: there is no flag {word}. {hint}")
         known, unknown = self.parse_known_args(list(argv))
         if unknown:
@@ -65,8 +63,7 @@ class Tools:
             print(self.usage())
             return 0
         if argv[0] not in self.modules:
-            near = difflib.get_close_matches(argv[0].lower(), self.modules, n=2, cutoff=0.5)
-            hint = f"Did you mean {' or '.join(near)}?" if near else f"Choose one of {', '.join(self.modules)}."
+            hint = did_you_mean(argv[0], list(self.modules), cutoff=0.5)
             raise ConfigError(f"{self.prog}: '{argv[0]}' is not a command. {hint}")
         code: int = importlib.import_module(self.modules[argv[0]][0]).main(list(argv[1:]))
         return code

@@ -17,6 +17,7 @@ from umt.models.clip_teacher import ClipTeacher
 from umt.models.specs import Grid
 from umt.models.student import Student
 from umt.models.vit import VisionTransformer
+from umt.spelling import did_you_mean
 
 POOLS = ("mean", "spatial", "none", "first")
 HEAD = "pre_logits"  # what a classifier's head is fed
@@ -122,10 +123,7 @@ def _module(model: nn.Module, layer: str) -> nn.Module:
         return blocks[number]
     named = dict(model.named_modules())
     if layer not in named or not layer:
-        import difflib
-
-        near = difflib.get_close_matches(layer, named, n=3)
-        hint = f"Did you mean {', '.join(near)}?" if near else f"Take a block (-1), {HEAD}, or a module's name."
+        hint = did_you_mean(layer, list(named), f"Take a block (-1), {HEAD}, or a module's name.", count=3)
         raise ConfigError(f"--layer {layer}: the model has no such module. {hint}")
     return named[layer]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
@@ -13,6 +12,7 @@ from umt.models.clip_teacher import ClipTeacher
 from umt.models.specs import SPECS, ModelSpec, find_spec
 from umt.models.student import Student
 from umt.models.vit import VisionTransformer
+from umt.spelling import did_you_mean
 
 CLASSES: dict[str, type[nn.Module]] = {"student": Student, "classifier": VisionTransformer, "teacher": ClipTeacher}
 
@@ -32,9 +32,7 @@ def create_model(name: str, **overrides: Any) -> Any:
     known = list(inspect.signature(model_class).parameters)
     for keyword in overrides:
         if keyword not in known:
-            near = difflib.get_close_matches(keyword, known, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
-            raise ConfigError(f"model {name} has no argument {keyword!r}. {hint}")
+            raise ConfigError(f"model {name} has no argument {keyword!r}. {did_you_mean(keyword, known, count=1)}")
     return model_class(**{**spec.arguments(), **overrides})
 
 

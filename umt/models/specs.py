@@ -5,13 +5,13 @@ A model is one entry of `SPECS`. Grids are (T', H', W') in tokens, images (H, W)
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from umt.errors import ConfigError
+from umt.spelling import did_you_mean
 
 Grid = tuple[int, int, int]
 
@@ -164,9 +164,7 @@ def find_spec(name: str) -> ModelSpec:
     """The spec called `name`; `ConfigError` with the nearest names otherwise."""
     if name in SPECS:
         return SPECS[name]
-    near = difflib.get_close_matches(name, SPECS, n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(SPECS)}."
-    raise ConfigError(f"model {name!r} does not exist. {hint}")
+    raise ConfigError(f"model {name!r} does not exist. {did_you_mean(name, list(SPECS), count=3)}")
 
 
 def image_shape(image_size: int | tuple[int, int]) -> tuple[int, int]:

@@ -19,7 +19,6 @@ d width of a head, D width, K returned layers, V visible tokens of a clip.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 from collections.abc import Callable
 from typing import Any, Literal
@@ -35,6 +34,7 @@ from umt.models.files.hub_access import asking_the_hub
 from umt.models.specs import image_shape, return_indices
 from umt.models.timm_names import TIMM
 from umt.models.video_input import resize_frames
+from umt.spelling import did_you_mean
 
 # What a file may have beside the model: heads, and what pretraining hid tokens with.
 _NOT_OF_A_TEACHER = ("head", "fc_norm", "lm_head", "mask_token", "decoder", "pre_logits")
@@ -256,9 +256,8 @@ def _check_name(timm: Any, name: str) -> None:
     """Raises ConfigError for a model or a tag that timm does not have, and for QuickGELU weights in a GELU model."""
     base, _, tag = name.partition(".")
     if ":" in name or not timm.is_model(base):
-        near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
         some = "Choose a vit_*, eva02_* or beit* of its list, e.g. vit_small_patch14_dinov2.lvd142m."
-        hint = f"Did you mean {' or '.join(near)}?" if near else some
+        hint = did_you_mean(base, timm.list_models(), some, count=3, cutoff=0.5)
         raise ConfigError(f"teacher {TIMM}{name} is not a model of timm {timm.__version__}. {hint}")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:

@@ -82,7 +82,7 @@ def test_an_unknown_gpu_gets_the_nearest_names() -> None:
         ConfigError, match=r"--gpu \(A1000\) is not in the table\. Did you mean A100-80 or A100-40( or \w+)?\?"
     ):
         plan_command([*TINY, "--gpu", "A1000"])
-    with pytest.raises(ConfigError, match=r"--gpu \(abacus\) is not in the table\. Known: A10, A100-40"):
+    with pytest.raises(ConfigError, match=r"--gpu \(abacus\) is not in the table\. Choose one of A10, A100-40"):
         plan_command([*TINY, "--gpu", "abacus"])
 
 

@@ -52,7 +52,7 @@ def test_names_of_a_list_are_numbered_for_weights_of_any_data_set(tmp_path: Path
 
 def test_a_class_that_the_weights_lack_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("a.mp4,dog\nb.mp4,dogs\n")
-    with pytest.raises(AnnotationError, match=r"test\.csv:2: label 'dogs' is none of the 3 classes .* Is it 'dog'"):
+    with pytest.raises(AnnotationError, match=r"test\.csv:2: label 'dogs' is none of the 3 .* Did you mean dog"):
         prepare(str(tmp_path), tmp_path / "out", OWN, Given())
 
 

@@ -6,7 +6,6 @@ training list, sorted; else, where its labels are whole numbers, as many as the 
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from umt.data.lists.lines import Form, Row, explain, header, lines, read_text, s
 from umt.data.lists.split_files import SplitFile
 from umt.data.lists.video_list import Rows, VideoList
 from umt.errors import AnnotationError, ConfigError
+from umt.spelling import did_you_mean
 
 _MOST = 1_000_000  # classes that numbers may stand for
 
@@ -151,6 +151,5 @@ def _unknown(where: str, text: str, classes: ListClasses, multi_label: bool) -> 
     if classes.names is None:
         hint = "" if whole_number(text) is None else " Labels start at 0."
         return f"{where}: label '{text}' is none of 0..{classes.count - 1}, the classes of {classes.source}.{hint}"
-    near = difflib.get_close_matches(text, classes.names, n=1)
-    hint = f" Is it '{near[0]}'?" if near else " Mend the line, or the classes."
-    return f"{where}: label '{text}' is none of the {classes.count} classes of {classes.source}.{hint}"
+    hint = did_you_mean(text, classes.names, "Mend the line, or the classes.", count=1)
+    return f"{where}: label '{text}' is none of the {classes.count} classes of {classes.source}. {hint}"

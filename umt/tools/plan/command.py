@@ -16,6 +16,7 @@ from umt.config.cli import parse
 from umt.config.plan import Plan, plan
 from umt.config.schema import Config, FinetuneConfig
 from umt.errors import ConfigError
+from umt.spelling import did_you_mean
 from umt.tools.plan.hardware import Gpu, find_gpu, recognise
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def resolve(what: str, flags: Sequence[str]) -> Config:
     if what in ("pretrain", "finetune"):
         return parse(what, flags, files=False)
     if not Path(what).is_file():
-        near = sorted(str(p) for p in Path("exp").rglob("*.sh") if Path(what).stem in p.stem)[:3]
-        hint = f"Did you mean {' or '.join(near)}?" if near else "Name a file below exp/, or pretrain or finetune."
+        scripts = {path.stem: str(path) for path in sorted(Path("exp").rglob("*.sh"))}
+        hint = did_you_mean(Path(what).stem, scripts, "Name a file below exp/, or pretrain or finetune.", count=3)
         raise ConfigError(f"umt plan: {what} is no script. {hint}")
     environ = {k: v for k, v in os.environ.items() if k not in ("SUBMIT", "PARTITION", "GPUS", "NODES")}
     done = subprocess.run(

@@ -6,11 +6,11 @@ fp32, since TF32 is left off. Sources: NVIDIA's data sheets of each board (SXM v
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, replace
 
 from umt.errors import ConfigError
+from umt.spelling import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ def find_gpu(name: str) -> Gpu:
     word = "".join(c for c in name.lower() if c.isalnum()).removesuffix("gb")
     if word in plain:
         return plain[word]
-    near = dict.fromkeys(plain[n].name for n in difflib.get_close_matches(word, plain, n=4, cutoff=0.5))
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(g.name for g in GPUS.values())}."
+    hint = did_you_mean(word, {key: gpu.name for key, gpu in plain.items()}, count=4, cutoff=0.5)
     raise ConfigError(f"--gpu ({name}) is not in the table. {hint}")
 
 

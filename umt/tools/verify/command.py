@@ -8,7 +8,6 @@ Exit code: 0 it agrees, 1 it differs, 2 there are too few videos to say.
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from typing import Any
 from umt.command_line import Parser
 from umt.errors import CheckpointError, ConfigError
 from umt.models.files import published
+from umt.spelling import did_you_mean
 from umt.tools.verify.given_list import Given, Told, prepare
 from umt.tools.verify.report import Report, compared, measured_by, renumbered
 from umt.tools.verify.verdict import EXIT_CODES, MAX_INTERVAL, judge
@@ -96,10 +96,6 @@ def _words(argv: list[str]) -> tuple[Any, list[str]]:
         if word.startswith("--"):
             into = own if word.split("=")[0] in flags else passed
         into.append(word)
-    for word in passed:  # before the flags of `umt test` are searched for it, which are others
-        near = difflib.get_close_matches(word, flags, n=1, cutoff=0.85) if word.startswith("--") else []
-        if near:
-            raise ConfigError(f"umt verify: there is no flag {word}. Did you mean {near[0]}?")
     _require_known(passed, flags)
     return parser.words(own), passed
 
@@ -110,9 +106,8 @@ def _require_known(passed: Sequence[str], own: Sequence[str]) -> None:
     names = [flag.lstrip("-") for action in cli.parser("finetune")._actions for flag in action.option_strings]
     for word in (word.split("=")[0].removeprefix("--") for word in passed if word.startswith("--")):
         if word not in names:
-            known = [*(flag.lstrip("-") for flag in own), *names]
-            near = " or ".join(f"--{name}" for name in difflib.get_close_matches(word.replace("-", "_"), known, n=2))
-            hint = f"Did you mean {near}?" if near else "umt verify --help and umt test --help list them."
+            known = [*own, *(f"--{name}" for name in names)]
+            hint = did_you_mean(word, known, "umt verify --help and umt test --help list them.")
             raise ConfigError(f"umt verify: there is no flag --{word}. {hint}")
 
 
@@ -185,8 +180,7 @@ def _expected(words: Any) -> Row:
     rows = read_zoo(words.zoo) if words.zoo else published_rows()
     name = words.row or stem
     if name not in rows:
-        near = difflib.get_close_matches(name, rows, n=2, cutoff=0.6)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Its rows are {', '.join(list(rows)[:4])}, ..."
+        hint = did_you_mean(name, list(rows), f"Its rows are {', '.join(list(rows)[:4])}, ...")
         where = words.zoo or "MODEL_ZOO.md"
         if published.find(name) is not None and not words.zoo:
             hint = "It is pretrained, and has no accuracy. Name a finetuned one."

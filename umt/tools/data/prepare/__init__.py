@@ -6,7 +6,6 @@ what is there; match.py, the one against the other; output.py, what is written.
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from umt.command_line import Parser
 from umt.errors import AnnotationError, ConfigError
+from umt.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from umt.tools.data.prepare.clips import Official
@@ -70,8 +70,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs `umt data prepare ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
     asked = _parser().words(argv)
     if asked.dataset not in DATASETS:
-        near = difflib.get_close_matches(asked.dataset.lower(), DATASETS, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(DATASETS)}."
+        hint = did_you_mean(asked.dataset, list(DATASETS), count=1, cutoff=0.5)
         raise ConfigError(f"umt data prepare: '{asked.dataset}' is not a data set. {hint}")
     for line in prepare(
         asked.dataset, videos=asked.videos, annotations=asked.annotations, out=asked.out,
