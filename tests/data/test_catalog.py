@@ -16,8 +16,8 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "umt"
 
 
 @pytest.mark.parametrize("spec", catalog.CATALOG.values(), ids=lambda s: s.name)
-def test_every_label_file_has_one_name_per_class(spec: catalog.DatasetSpec) -> None:
-    for classes in spec.label_files:
+def test_every_label_order_has_one_name_per_class(spec: catalog.DatasetSpec) -> None:
+    for classes in spec.label_orders:
         names = spec.class_names(classes)
         assert names is not None
         assert len(names) == len(set(names)) == classes

@@ -23,8 +23,9 @@ from umt.__main__ import main
 from umt.config.cli import parse
 from umt.config.plan import plan
 from umt.data.lists.annotations import read_list
-from umt.data.loading.clips import TrainClips, Videos, ViewClips, training_sampler, validation_sampler
+from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import TrainLoader
+from umt.data.sampling import training_sampler, validation_sampler
 from umt.data.transforms.pipelines import EvalTransform, PretrainTransform
 from umt.errors import VideoError
 from umt.evaluation.scores import ViewScores

@@ -12,8 +12,9 @@ from tests.inference.tiny import DESCRIPTION, NAMES, checkpoint, tiny
 from tests.videos import played, render
 from umt.data.lists.annotations import VideoList
 from umt.data.loading.batch import Batch
-from umt.data.loading.clips import Videos, ViewClips, views_sampler
+from umt.data.loading.clips import Videos, ViewClips
 from umt.data.loading.loaders import TestLoader
+from umt.data.sampling import views_sampler
 from umt.data.transforms.pipelines import TestTransform
 from umt.errors import CheckpointError, ConfigError, VideoError
 from umt.evaluation.multiview import merge

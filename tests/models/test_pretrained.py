@@ -14,14 +14,14 @@ from torch import Tensor
 
 from tests.models.original import arrays, clip, close, facts, filled, weight
 from umt.config.schema import FinetuneConfig, PretrainConfig, flatten
-from umt.data import catalog, labels
+from umt.data import labels
 from umt.errors import CheckpointError, ConfigError
 from umt.layers.pos_embed import position_table
 from umt.models import Student, VisionTransformer, create_model, load_weights
 from umt.models.description import Description
 from umt.models.files.weights import Weights
 from umt.models.layouts.architecture import architecture_of
-from umt.models.pretrained import SAMPLING, _build, load_pretrained
+from umt.models.pretrained import _build, load_pretrained
 
 NAMES = ("yoga", "zumba", "archery")
 TINY: dict[str, Any] = {"image_size": 32, "num_frames": 4, "depth": 1, "position_grid": (8, 8, 8)}
@@ -89,12 +89,6 @@ def test_a_student_is_a_student_unless_its_encoder_is_asked_for(tmp_path: Path) 
     torch.testing.assert_close(
         own.encoder.norm(encoder.model.forward_features(VIDEO)), own.forward_features(VIDEO), rtol=1e-5, atol=1e-5
     )
-
-
-def test_the_sampling_of_a_data_set_is_the_catalogue_s() -> None:
-    assert {name: SAMPLING.get(name, "sparse") for name in catalog.CATALOG} == {
-        name: spec.sampling for name, spec in catalog.CATALOG.items()
-    }
 
 
 def test_an_exported_folder_is_described_by_its_configuration(tmp_path: Path) -> None:

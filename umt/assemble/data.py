@@ -13,9 +13,10 @@ from umt.config.reading import read_split
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
 from umt.data import catalog
 from umt.data.lists.annotations import VideoList, read_list, require_files, require_some_files
-from umt.data.loading.clips import TrainClips, ViewClips, training_sampler, validation_sampler, views_sampler
+from umt.data.loading.clips import TrainClips, ViewClips
 from umt.data.loading.loaders import EvalLoader, TestLoader, TrainLoader, Workers
 from umt.data.loading.mixing import MixedList
+from umt.data.sampling import training_sampler, validation_sampler, views_sampler
 from umt.data.transforms.erasing import draw_erase_box
 from umt.data.transforms.pipelines import EvalTransform, FinetuneTransform, PretrainTransform, TestTransform
 from umt.engine.runtime import Runtime

@@ -46,7 +46,7 @@ def _classes(config: FinetuneConfig, source: Source, form: named_lists.Form) -> 
     data = config.data
     if data.data_set != "video_list":
         names = catalog.get(data.data_set).class_names(data.nb_classes)
-        return ListClasses(None if names is None else tuple(names), data.nb_classes, f"--data_set {data.data_set}")
+        return ListClasses(names, data.nb_classes, f"--data_set {data.data_set}")
     if is_url(source.path) and data.multi_label:  # the labels are not looked through twice over a network
         return ListClasses(None, data.nb_classes, "--nb_classes")
     found = named_lists.classes_of(split_of(config, source.path, "train").path, form, multi_label=data.multi_label)

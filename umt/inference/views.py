@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umt.data.lists.video_list import VideoList
-from umt.data.loading.clips import Videos, ViewClips, views_sampler
+from umt.data.loading.clips import Videos, ViewClips
+from umt.data.sampling import views_sampler
 from umt.data.transforms.pipelines import TestTransform
 from umt.data.video.decoders import Frames, VideoReader
 from umt.data.video.video_reader import Reader

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umt.data.lists.video_list import VideoList
-from umt.data.loading.clips import views_sampler
+from umt.data.sampling import views_sampler
 from umt.data.storage.source import PLAIN_FILES
 from umt.data.video.decoders import Frames, VideoReader
 from umt.data.video.probe import probe

@@ -15,9 +15,10 @@ from typing import Any
 
 from torch import nn
 
+from umt.data.catalog import CATALOG
 from umt.errors import CheckpointError
 from umt.models import adapters
-from umt.models.description import IMAGENET_MEAN, IMAGENET_STD, Description, Sampling
+from umt.models.description import IMAGENET_MEAN, IMAGENET_STD, Description
 from umt.models.files.fetch import sha256_of
 from umt.models.files.weights import Weights, open_weights
 from umt.models.layouts import huggingface
@@ -27,8 +28,6 @@ from umt.models.registry import create_model
 from umt.models.specs import SPECS, Grid, default_position_grid, find_spec
 from umt.models.vit import VisionTransformer
 
-# How a run's --data_set is sampled (umt/data/catalog.py; a test holds them together); others: sparsely.
-SAMPLING: dict[str, Sampling] = {"SSV2": "ssv2", "Kinetics": "dense", "UCF101": "dense", "HMDB51": "dense"}
 _SIZES = ("width", "depth", "heads", "patch_size")  # what a model of one name has in common
 
 
@@ -302,7 +301,8 @@ def _usage(weights: Weights, arguments: dict[str, Any]) -> dict[str, Any]:
             "std": tuple(weights.preprocessor.get("image_std", IMAGENET_STD)),
         }
     if "data_set" in flags:
-        usage["sampling"] = SAMPLING.get(flags["data_set"], "sparse")
+        known = CATALOG.get(flags["data_set"])
+        usage["sampling"] = known.sampling if known else "sparse"
         usage["sampling_rate"] = int(flags.get("sampling_rate", 4))
         if flags.get("short_side_size") and flags.get("input_size") == size:
             usage["short_side_size"] = int(flags["short_side_size"])

@@ -6,6 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from umt.command_line import Parser
+from umt.data.catalog import SAMPLINGS
 from umt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def add_view_flags(parser: Parser, *, many: bool = True, aside: str = "") -> Non
     `aside`: what the flags of these processes do not act on, for the help.
     """
     taken = parser.add_argument_group("its frames (default: as it was trained)").add_argument
-    taken("--sampling", choices=("sparse", "dense", "ssv2"), help="how frames are taken from a video")
+    taken("--sampling", choices=SAMPLINGS, help="how frames are taken from a video")
     taken("--sampling_rate", type=int, metavar="N", help="distance of frames where sampling is dense")
     taken("--short_side_size", type=int, metavar="PIXELS", help="short side of a frame before crops are taken")
     taken("--decoder", default="auto", metavar="NAME", help="video reader: auto, pyav, torchcodec, decord")

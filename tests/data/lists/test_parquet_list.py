@@ -115,7 +115,8 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
 def test_a_list_of_text_does_not_load_pyarrow(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("a 0\n")
     code = (
-        "import sys; from umt.data import annotations as a; a.read_list(sys.argv[1]); print('pyarrow' in sys.modules)"
+        "import sys; from umt.data.lists.annotations import read_list; read_list(sys.argv[1]); "
+        "print('pyarrow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "l.csv")], capture_output=True, timeout=60)
     assert done.stdout == b"False\n", done.stderr

@@ -14,7 +14,6 @@ import pytest
 from tests.videos import played
 from umt.data import sampling
 from umt.data.lists.annotations import read_list
-from umt.data.loading import clips
 from umt.data.loading.clips import Sample, TrainClips, Videos, ViewClips
 from umt.data.transforms.erasing import draw_erase_box
 from umt.data.transforms.pipelines import EvalTransform, FinetuneTransform, PretrainTransform, TestTransform
@@ -27,7 +26,7 @@ def videos(folder: Path, name: str = "train.csv", prefix: Path | None = None) ->
 
 
 def pretraining(folder: Path, prefix: Path | None = None, **changes: object) -> TrainClips:
-    sampler = clips.training_sampler("pretrain_sparse", 8)
+    sampler = sampling.training_sampler("pretrain_sparse", 8)
     made = TrainClips(videos(folder, prefix=prefix), sampler, PretrainTransform(32, True), seed=5, noise_shape=(8, 4))
     return dataclasses.replace(made, **changes)
 
@@ -59,7 +58,7 @@ def test_copies_show_the_same_frames_augmented_differently(mp4s: Path) -> None:
     (one, two), _ = pretraining(mp4s, copies=2, transform=untouched).read(0, 1)
     np.testing.assert_array_equal(one.video, two.video)
     np.testing.assert_array_equal(
-        one.video, played(mp4s / "v1.mp4")[sampling.pretrain_sparse(21, 8, generator(5, 0, 1, "frames"))]
+        one.video, played(mp4s / "v1.mp4")[sampling.segments_train(21, 8, generator(5, 0, 1, "frames"))]
     )
     (one, two), _ = pretraining(mp4s, copies=2).read(0, 1)
     assert not np.array_equal(one.video, two.video)
@@ -77,7 +76,7 @@ def test_mask_noise_lies_strictly_between_0_and_1(mp4s: Path) -> None:
 def test_finetuning_samples_carry_an_erase_box_and_frames_of_the_model(mp4s: Path) -> None:
     made = TrainClips(
         videos(mp4s),
-        clips.training_sampler("sparse", 4),
+        sampling.training_sampler("sparse", 4),
         FinetuneTransform(32),
         copies=2,
         erase=partial(draw_erase_box, probability=1.0),
@@ -89,7 +88,7 @@ def test_finetuning_samples_carry_an_erase_box_and_frames_of_the_model(mp4s: Pat
 
 
 def test_validation_is_one_central_view(mp4s: Path) -> None:
-    made = ViewClips(videos(mp4s), clips.validation_sampler("sparse", 4), EvalTransform(32, 32))
+    made = ViewClips(videos(mp4s), sampling.validation_sampler("sparse", 4), EvalTransform(32, 32))
     (sample,), failures = made.read(0, 3)
     expected = EvalTransform(32, 32)(played(mp4s / "v3.mp4")[sampling.sparse_val(23, 4)])
     np.testing.assert_array_equal(sample.video, expected)
@@ -98,7 +97,7 @@ def test_validation_is_one_central_view(mp4s: Path) -> None:
 
 def test_each_test_view_is_what_it_would_be_alone(mp4s: Path) -> None:
     transform = TestTransform(32, 3)
-    samples, _ = ViewClips(videos(mp4s), clips.views_sampler("sparse", 8, 4), transform).read(0, 6)
+    samples, _ = ViewClips(videos(mp4s), sampling.views_sampler("sparse", 8, 4), transform).read(0, 6)
     frames = played(mp4s / "v6.mp4")
     assert [(s.clip, s.crop) for s in samples] == [(c, k) for c in range(4) for k in range(3)]
     for sample in samples:
@@ -108,14 +107,14 @@ def test_each_test_view_is_what_it_would_be_alone(mp4s: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sparse", "dense", "ssv2"])
 def test_every_kind_of_sampling_serves_training_validation_and_test(kind: str) -> None:
-    assert clips.training_sampler(kind, 8, 2)(40, rng=generator(0)).shape == (8,)
-    assert clips.validation_sampler(kind, 8, 2)(40).shape == (8,)
-    assert clips.views_sampler(kind, 8, 3, 2)(40).shape == (3, 8)
+    assert sampling.training_sampler(kind, 8, 2)(40, rng=generator(0)).shape == (8,)
+    assert sampling.validation_sampler(kind, 8, 2)(40).shape == (8,)
+    assert sampling.views_sampler(kind, 8, 3, 2)(40).shape == (3, 8)
 
 
 def test_an_unknown_kind_of_sampling_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"frame sampling \(uniform\) must be one of dense, sparse, ssv2"):
-        clips.views_sampler("uniform", 8, 1)
+    with pytest.raises(ConfigError, match=r"frame sampling \(uniform\) must be one of sparse, dense, ssv2"):
+        sampling.views_sampler("uniform", 8, 1)
 
 
 @pytest.fixture
@@ -160,7 +159,7 @@ def test_a_wrong_prefix_stops_promptly_and_says_so(mp4s: Path) -> None:
 
 
 def views(folder: Path, **changes: object) -> ViewClips:
-    made = ViewClips(videos(folder), clips.views_sampler("sparse", 8, 2), TestTransform(32, 3))
+    made = ViewClips(videos(folder), sampling.views_sampler("sparse", 8, 2), TestTransform(32, 3))
     return dataclasses.replace(made, **changes)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from umt.data import sampling
 from umt.data.lists.annotations import VideoList, read_list
-from umt.data.loading import clips
 from umt.data.loading.batch import Batch
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import EvalLoader, TestLoader, TrainLoader, Workers
@@ -30,7 +30,7 @@ def listed(folder: Path) -> Videos:
 def training(folder: Path, **options: object) -> TrainLoader:
     made = TrainClips(
         listed(folder),
-        clips.training_sampler("pretrain_sparse", 4),
+        sampling.training_sampler("pretrain_sparse", 4),
         PretrainTransform(16, True),
         seed=1,
         copies=2,
@@ -42,7 +42,7 @@ def training(folder: Path, **options: object) -> TrainLoader:
 
 def views_of(folder: Path, *, lenient: bool = False, **options: object) -> TestLoader:
     made = ViewClips(
-        listed(folder), clips.views_sampler("sparse", 4, 2), TestTransform(16, 3), count_unreadable_as_wrong=lenient
+        listed(folder), sampling.views_sampler("sparse", 4, 2), TestTransform(16, 3), count_unreadable_as_wrong=lenient
     )
     return TestLoader(made, **options)  # type: ignore[arg-type]
 
@@ -161,7 +161,7 @@ def test_a_replaced_video_is_reported_by_its_batch(mp4s: Path, tmp_path: Path) -
 @pytest.mark.parametrize("number", [0, 2])
 def test_an_unreadable_list_stops_with_its_sentence_alone(number: int) -> None:
     videos = Videos(VideoList("gone.csv", ["a.mp4", "b.mp4"], [0, 0], prefix="/nowhere"))
-    made = TrainClips(videos, clips.training_sampler("sparse", 4), PretrainTransform(16))
+    made = TrainClips(videos, sampling.training_sampler("sparse", 4), PretrainTransform(16))
     loader = TrainLoader(made, batch_size=1, workers=Workers(number))
     with pytest.raises(VideoError, match=r"^gone\.csv: 10 videos in a row cannot be read, [^\n]*$"):
         next(loader.batches(0))
@@ -192,7 +192,7 @@ def test_a_test_batch_is_all_views_of_one_video_in_the_order_of_rows(mp4s: Path,
 
 
 def test_validation_batches_hold_several_videos(mp4s: Path) -> None:
-    made = ViewClips(listed(mp4s), clips.validation_sampler("sparse", 4), EvalTransform(16, 16))
+    made = ViewClips(listed(mp4s), sampling.validation_sampler("sparse", 4), EvalTransform(16, 16))
     loader = EvalLoader(made, batch_size=3)
     assert [b.row.tolist() for b in loader] == [[0, 1, 2], [3, 4, 5], [6]]
     assert len(loader) == 3

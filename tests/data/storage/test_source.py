@@ -14,8 +14,8 @@ from PIL import Image
 from tests.same_batches import assert_same
 from tests.videos import played
 from tests.web import serving
+from umt.data import sampling
 from umt.data.lists.annotations import VideoList, read_list
-from umt.data.loading import clips
 from umt.data.loading.clips import TrainClips, Videos
 from umt.data.loading.loaders import TrainLoader, Workers
 from umt.data.storage.cache import Cache
@@ -32,7 +32,7 @@ def videos(folder: str | Path, source: Path, *, decoder: str = "auto", cache: Ca
 
 
 def loader(opened: Videos, **options: object) -> TrainLoader:
-    made = TrainClips(opened, clips.training_sampler("pretrain_sparse", 4), PretrainTransform(16, True), seed=1)
+    made = TrainClips(opened, sampling.training_sampler("pretrain_sparse", 4), PretrainTransform(16, True), seed=1)
     return TrainLoader(made, **{"batch_size": 2, "seed": 1, **options})  # type: ignore[arg-type]
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.same_batches import assert_same
 from tests.web import Web, serving
+from umt.data import sampling
 from umt.data.lists.annotations import read_list
-from umt.data.loading import clips
 from umt.data.loading.clips import TrainClips, Videos
 from umt.data.loading.epoch_order import ByShard
 from umt.data.loading.loaders import TrainLoader, Workers
@@ -47,7 +47,10 @@ def loader(prefix: object, shards: Path, cached: Cache | None = None, **options:
     storage = storage_of(rows, cache=cached, whole_shards=True)
     assert storage.shards is not None
     made = TrainClips(
-        Videos(rows, storage=storage), clips.training_sampler("pretrain_sparse", 4), PretrainTransform(16, True), seed=1
+        Videos(rows, storage=storage),
+        sampling.training_sampler("pretrain_sparse", 4),
+        PretrainTransform(16, True),
+        seed=1,
     )
     epochs = ByShard(storage.shards.shard, 1)
     return TrainLoader(made, **{"batch_size": 1, "seed": 1, "epochs": epochs, **options})  # type: ignore[arg-type]

@@ -17,8 +17,8 @@ import pytest
 
 from tests.same_batches import assert_same
 from tests.videos import render
+from umt.data import sampling
 from umt.data.lists.annotations import read_list, require_files
-from umt.data.loading import clips
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import TestLoader, TrainLoader, Workers
 from umt.data.storage.cache import Cache
@@ -63,7 +63,7 @@ def videos(
 
 def loader(opened: Videos, **options: object) -> TrainLoader:
     made = TrainClips(
-        opened, clips.training_sampler("pretrain_sparse", 4), PretrainTransform(16, True), seed=1, copies=2
+        opened, sampling.training_sampler("pretrain_sparse", 4), PretrainTransform(16, True), seed=1, copies=2
     )
     return TrainLoader(made, **{"batch_size": 2, "seed": 1, **options})  # type: ignore[arg-type]
 
@@ -88,7 +88,7 @@ def test_test_views_from_shards_are_those_of_the_folder(folder: Path, tmp_path: 
     out = make(folder, tmp_path)
 
     def views(prefix: Path) -> TestLoader:
-        made = ViewClips(videos(prefix, prefix, "val"), clips.views_sampler("sparse", 4, 2), TestTransform(16, 3))
+        made = ViewClips(videos(prefix, prefix, "val"), sampling.views_sampler("sparse", 4, 2), TestTransform(16, 3))
         return TestLoader(made)
 
     assert_same(views(out), views(folder))

@@ -27,6 +27,8 @@ ORDERS = {
     "ucf101": "UCF101",
     "hmdb51": "HMDB51",
 }
+# Classes of a Kinetics set -> the order of the published weights.
+KINETICS = {400: "k400_umt", 600: "k600", 700: "k700", 710: "k710"}
 
 
 @cache

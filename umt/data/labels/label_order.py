@@ -19,8 +19,6 @@ from umt.errors import AnnotationError, CheckpointError, ConfigError
 if TYPE_CHECKING:
     from umt.data.lists.video_list import VideoList
 
-_PUBLISHED = {400: "k400_umt", 600: "k600", 700: "k700", 710: "k710"}
-_KINETICS = ("Kinetics", "Kinetics_sparse")
 _SAMPLE = 2000  # rows whose folders are looked at
 _ENOUGH = 5  # of them with a known class, for a judgement
 
@@ -77,9 +75,8 @@ def of_list(
             raise ConfigError(f"--label_order {flag} contradicts {told}. Leave the flag out, or take other lists.")
     elif named is not None:
         told = Order(named, f"--label_order {flag}")
-    elif data_set not in _KINETICS:
-        names_ = catalog.get(data_set).class_names(classes)
-        told = Order(None if names_ is None else tuple(names_), f"--data_set {data_set}")
+    elif not catalog.get(data_set).is_kinetics:
+        told = Order(catalog.get(data_set).class_names(classes), f"--data_set {data_set}")
     else:
         told = Order(None)
     seen = None if videos is None else of_folders(videos, classes)
@@ -97,8 +94,8 @@ def _named(flag: str, value: str, data_set: str, classes: int) -> tuple[str, ...
     """The names that --label_order or --head_label_order stands for."""
     if value == "auto":
         return None
-    order = "k400" if value == "alphabetical" and classes == 400 else _PUBLISHED.get(classes)
-    if data_set not in _KINETICS or order is None or (value == "alphabetical" and classes != 400):
+    order = "k400" if value == "alphabetical" and classes == 400 else labels.KINETICS.get(classes)
+    if not catalog.get(data_set).is_kinetics or order is None or (value == "alphabetical" and classes != 400):
         raise ConfigError(
             f"--{flag} {value} is for Kinetics-400, which has two orders, not for --data_set {data_set} with {classes} "
             "classes. Leave the flag out."
@@ -162,12 +159,11 @@ def of_head(
         return Order(_named("head_label_order", flag, data_set, rows), f"--head_label_order {flag}")
     if not may_be_published:
         return Order(None)
-    if data_set in _KINETICS:
-        order = _PUBLISHED.get(rows)
+    if catalog.get(data_set).is_kinetics:
+        order = labels.KINETICS.get(rows)
         told = "the number of its classes, as the file names none"
         return Order(labels.names_of(order), told, assumed=True) if order else Order(None)
-    own = catalog.get(data_set).class_names(rows)
-    return Order(None if own is None else tuple(own), f"--data_set {data_set}", assumed=True)
+    return Order(catalog.get(data_set).class_names(rows), f"--data_set {data_set}", assumed=True)
 
 
 def settle(
@@ -200,12 +196,12 @@ def settle(
             raise CheckpointError(_at_odds(path, listed, head, test=test))
         return _by_name(path, listed, head, test=test)
     own = head.names is not None and labels.order_of(head.names) != "k710"
-    kinetics_710 = rows == 710 and data_set in _KINETICS and head.names is not None and not own
+    kinetics_710 = rows == 710 and catalog.get(data_set).is_kinetics and head.names is not None and not own
     if listed.names is not None and head.names is not None and not head.assumed and may_take_rows and not kinetics_710:
         return _by_name(path, listed, head, test=test)
     if not kinetics_710:
         return Settled(listed.names)
-    names = listed.names or (labels.names_of(_PUBLISHED[classes]) if classes in _PUBLISHED else None)
+    names = listed.names or (labels.names_of(labels.KINETICS[classes]) if classes in labels.KINETICS else None)
     return Settled(names, catalog.k710_head_rows(classes, listed.names), _untold(path, listed, Order(names)))
 
 
@@ -237,7 +233,7 @@ def _untold(path: str, listed: Order, head: Order) -> str:
             f"to follow the lists ({listed})."
         )
     known = None if head.names is None else labels.order_of(head.names)
-    if listed.names is not None or known not in _PUBLISHED.values():
+    if listed.names is not None or known not in labels.KINETICS.values():
         return ""
     more = ", or --label_order" if known == "k400_umt" else ""
     return (

@@ -17,13 +17,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.data import sampling
 from umt.data.lists.annotations import VideoList
 from umt.data.storage.source import PLAIN_FILES, Storage
 from umt.data.video import guard
 from umt.data.video.decoders import Frames, VideoReader
 from umt.data.video.reader import open_video
-from umt.errors import ConfigError, VideoError
+from umt.errors import VideoError
 from umt.randomness import generator, key
 
 Indices = NDArray[np.int64]
@@ -98,7 +97,7 @@ class TrainClips:
     """`copies` clips of a row from one decode of one choice of frames, each augmented by itself.
 
     Attributes:
-        sample: (L, rng=) -> (n,) frame numbers; see `training_sampler`.
+        sample: (L, rng=) -> (n,) frame numbers; see `umt.data.sampling.training_sampler`.
         transform: (frames, rng) -> uint8 frames (n, h, w, 3).
         noise_shape: (T', N) of the noise for the pretraining mask; None: none.
         erase: (rng, h, w) -> (4,) or (R, 4) boxes of random erasing; None: none.
@@ -209,40 +208,3 @@ class ViewClips:
             for k, crop in enumerate(crops)
         ]
         return samples, []
-
-
-def training_sampler(kind: str, num_frames: int, sampling_rate: int = 1) -> Callable[..., Indices]:
-    """(L, rng=) -> (n,): the training law of `kind`: "sparse", "dense", "ssv2", "pretrain_sparse", "pretrain_dense"."""
-    if kind in ("dense", "pretrain_dense"):
-        law = sampling.dense_train if kind == "dense" else sampling.pretrain_dense
-        return partial(law, num_frames=num_frames, stride=sampling_rate)
-    laws = {
-        "sparse": sampling.sparse_train,
-        "ssv2": sampling.ssv2_train,
-        "pretrain_sparse": sampling.pretrain_sparse,
-    }
-    return partial(_known(laws, kind), num_frames=num_frames)
-
-
-def validation_sampler(
-    kind: str, num_frames: int, sampling_rate: int = 1, *, frame_folders: bool = False
-) -> Callable[[int], Indices]:
-    """L -> (n,): the validation clip of `kind` ("sparse", "dense", "ssv2")."""
-    if kind == "dense":
-        return partial(sampling.dense_val, num_frames=num_frames, stride=sampling_rate)
-    ssv2 = sampling.ssv2_frames_val if frame_folders else sampling.ssv2_val
-    return partial(_known({"sparse": sampling.sparse_val, "ssv2": ssv2}, kind), num_frames=num_frames)
-
-
-def views_sampler(kind: str, num_frames: int, num_clips: int, sampling_rate: int = 1) -> Callable[[int], Indices]:
-    """L -> (S, n): the test clips of `kind` ("sparse", "dense", "ssv2")."""
-    if kind == "dense":
-        return partial(sampling.dense_test, num_frames=num_frames, stride=sampling_rate, num_clips=num_clips)
-    laws = {"sparse": sampling.sparse_test, "ssv2": sampling.ssv2_test}
-    return partial(_known(laws, kind), num_frames=num_frames, num_clips=num_clips)
-
-
-def _known(laws: dict[str, Callable[..., Indices]], kind: str) -> Callable[..., Indices]:
-    if kind not in laws:
-        raise ConfigError(f"frame sampling ({kind}) must be one of dense, {', '.join(laws)}.")
-    return laws[kind]

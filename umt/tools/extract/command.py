@@ -127,8 +127,9 @@ def _check_once(words: Namespace) -> None:
 def _extract(words: Namespace, run: Runtime) -> int:
     from tqdm import tqdm
 
-    from umt.data.loading.clips import Videos, views_sampler
+    from umt.data.loading.clips import Videos
     from umt.data.loading.loaders import Workers
+    from umt.data.sampling import views_sampler
     from umt.data.storage.source import storage_of
     from umt.inference.extraction import Extractor, usual_layer
     from umt.inference.feature_files import DTYPES

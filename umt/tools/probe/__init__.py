@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umt.command_line import Parser
+from umt.data.catalog import SAMPLINGS
 from umt.errors import ConfigError
 
 DESCRIPTION = """Frozen features of the training and test videos, and what can be told from them: by nearest neighbours,
@@ -50,7 +51,7 @@ def _parser() -> Parser:
         add(f"--{name}_list", default="", metavar="FILE", help=f"the {name} list, instead of that of --data_path")
     add("--prefix", help="folder before every path of the lists (default: none, or the folder of the list)")
     add("--split", default="", help="separator of the lists' columns (default: found)")
-    add("--sampling", choices=("sparse", "dense", "ssv2"), help="how frames are taken (default: as the weights say)")
+    add("--sampling", choices=SAMPLINGS, help="how frames are taken (default: as the weights say)")
     add("--train_clips", type=int, default=1, help="clips of each training video (default: 1)")
     add("--test_clips", type=int, default=1, help="clips of each test video, whose scores are merged (default: 1)")
     add("--test_crops", type=int, default=1, help="crops of each test clip (default: 1)")

@@ -25,8 +25,9 @@ from umt import drawing
 from umt.config.schema import FinetuneConfig, PretrainConfig, build, flatten
 from umt.data import catalog
 from umt.data.lists.annotations import read_list
-from umt.data.loading.clips import Videos, ViewClips, validation_sampler
+from umt.data.loading.clips import Videos, ViewClips
 from umt.data.masking import visible_tokens
+from umt.data.sampling import validation_sampler
 from umt.data.transforms.normalize import normalize
 from umt.data.transforms.pipelines import EvalTransform
 from umt.errors import OutputError, UserError

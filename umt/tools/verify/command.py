@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from umt.command_line import Parser
+from umt.data import catalog
 from umt.errors import CheckpointError, ConfigError
 from umt.models.files import published
 from umt.spelling import did_you_mean
@@ -31,7 +32,6 @@ log = logging.getLogger("umt")
 _OF_A_TEST = ("model", "num_frames", "tubelet_size", "input_size", "short_side_size", "use_mean_pooling",
               "use_learnable_pos_emb", "data_set", "nb_classes", "multi_label", "sampling_rate", "test_num_segment",
               "test_num_crop", "split")  # fmt: skip
-_SAMPLED_AS = {"sparse": "Kinetics_sparse", "dense": "Kinetics", "ssv2": "SSV2"}
 
 
 def _parser() -> Parser:
@@ -265,7 +265,7 @@ def _of_description(file: Path) -> Told | None:
         "tubelet_size": told.arguments.get("tubelet_size", 1),
         "input_size": told.input_size,
         "short_side_size": told.short_side_size,
-        "data_set": _SAMPLED_AS[told.sampling],
+        "data_set": catalog.sampled_as(told.sampling),
         "nb_classes": told.arguments.get("num_classes"),
         "test_num_segment": told.test_clips,
         "test_num_crop": told.test_crops,

@@ -22,7 +22,6 @@ from umt.tools.verify.tested_list import folder_of
 from umt.writing import whole
 
 _LOOKED_AT = 20  # rows that tell separator, kind of labels and folder
-_AS_LIST = "Kinetics_sparse"  # sampled as one's own classes are, and read from a list with numbers
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def prepare(given: str, output: Path, told: Told, said: Given) -> Prepared:
         flags["prefix"] = str(source.parent)
     own = told.flags.get("data_set") in catalog.OWN
     if own:
-        flags["data_set"] = _AS_LIST
+        flags["data_set"] = catalog.sampled_as("sparse")
     if some and (own or told.names is not None) and (own or not all(map(_is_numbered, some))):
         source, flags["split"] = _numbered(source, output, told, form), ","
     plain = Form(flags["split"], said.frame_folders)
