@@ -39,7 +39,7 @@ import torch
 from bench_decode import render
 
 from umt.data import sampling
-from umt.data.lists.annotations import VideoList
+from umt.data.lists.video_list import VideoList
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import collate
 from umt.data.loading.memory import keep_freed_memory

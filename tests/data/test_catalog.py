@@ -84,7 +84,7 @@ def test_the_golden_head_map_is_the_packages() -> None:
     assert facts["k400"].startswith("rows 0..399")
 
 
-@pytest.mark.parametrize("module", ["umt.data.catalog", "umt.data.lists.annotations"])
+@pytest.mark.parametrize("module", ["umt.data.catalog", "umt.data.lists.reading"])
 def test_facts_and_lists_need_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'av', 'cv2')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -67,7 +67,7 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 def test_a_run_records_its_class_names_and_reports_by_them(trained: Path) -> None:
     assert json.loads((trained / "config.json").read_text())["class_names"] == NAMES
     assert torch.load(trained / "checkpoint-latest.pth", weights_only=True)["config"]["class_names"] == NAMES
-    assert labels.read_names(trained / "labels.txt") == NAMES
+    assert labels.read_names(trained / "labels.txt") == tuple(NAMES)
     assert [line["name"] for line in json.loads((trained / "test.json").read_text())["classes"]] == NAMES
 
 

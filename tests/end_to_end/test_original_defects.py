@@ -22,7 +22,7 @@ from tests.videos import picture, render
 from umt.__main__ import main
 from umt.config.cli import parse
 from umt.config.plan import plan
-from umt.data.lists.annotations import read_list
+from umt.data.lists.reading import read_list
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import TrainLoader
 from umt.data.sampling import training_sampler, validation_sampler

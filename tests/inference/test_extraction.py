@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.inference.tiny import DESCRIPTION, tiny
 from tests.videos import played, render
-from umt.data.lists.annotations import VideoList
+from umt.data.lists.video_list import VideoList
 from umt.data.loading.clips import Videos
 from umt.data.transforms.pipelines import TestTransform
 from umt.errors import ConfigError

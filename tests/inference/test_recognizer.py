@@ -10,7 +10,7 @@ import torch
 
 from tests.inference.tiny import DESCRIPTION, NAMES, checkpoint, tiny
 from tests.videos import played, render
-from umt.data.lists.annotations import VideoList
+from umt.data.lists.video_list import VideoList
 from umt.data.loading.batch import Batch
 from umt.data.loading.clips import Videos, ViewClips
 from umt.data.loading.loaders import TestLoader

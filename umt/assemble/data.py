@@ -12,11 +12,13 @@ from umt.config.plan import Plan, loader_processes
 from umt.config.reading import read_split
 from umt.config.schema import Config, FinetuneConfig, PretrainConfig
 from umt.data import catalog
-from umt.data.lists.annotations import VideoList, read_list, require_files, require_some_files
+from umt.data.lists.reading import read_list
+from umt.data.lists.video_list import VideoList
 from umt.data.loading.clips import TrainClips, ViewClips
 from umt.data.loading.loaders import EvalLoader, TestLoader, TrainLoader, Workers
 from umt.data.loading.mixing import MixedList
 from umt.data.sampling import training_sampler, validation_sampler, views_sampler
+from umt.data.storage.presence import require_files, require_some_files
 from umt.data.transforms.erasing import draw_erase_box
 from umt.data.transforms.pipelines import EvalTransform, FinetuneTransform, PretrainTransform, TestTransform
 from umt.engine.runtime import Runtime
@@ -41,7 +43,7 @@ def training_list(config: Config) -> VideoList:
                     extension=".mp4",
                 )
             )
-        require_some_files(parts[-1], files=storage(parts[-1]))
+        require_some_files(parts[-1], storage(parts[-1]))
     return parts[0] if len(parts) == 1 else MixedList(parts)
 
 

@@ -17,7 +17,7 @@ from umt.assemble.data import evaluation_list, test_loader, validation_loader
 from umt.assemble.tasks import load_finetuned
 from umt.config.schema import FinetuneConfig
 from umt.data.labels.label_order import Order, Settled
-from umt.data.lists.annotations import VideoList
+from umt.data.lists.video_list import VideoList
 from umt.engine import checkpoints, logs, runtime
 from umt.engine.evaluate import Evaluation, evaluate, weights_digest
 from umt.engine.runtime import Runtime
@@ -51,7 +51,7 @@ def run_test(
     )  # fmt: skip
     scores = ViewScores(
         rows=range(len(videos)),
-        labels=videos.labels if videos.sets is None else videos.sets.matrix(),
+        labels=videos.targets(),
         paths=[videos.path(row) for row in range(len(videos))],
         clips=evaluation.test_num_segment,
         crops=evaluation.test_num_crop,

@@ -349,7 +349,7 @@ def _check_lines(config: Config) -> None:
     """Reads the lists before torch is imported, and before a launcher starts processes that would all say the same."""
     from umt.config.reading import read_split  # here, because numpy comes with it
     from umt.data.labels import label_order
-    from umt.data.lists.annotations import read_list
+    from umt.data.lists.reading import read_list
 
     data = config.data
     if isinstance(config, PretrainConfig):

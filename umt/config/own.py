@@ -77,12 +77,12 @@ class _Choices:
 
 def complete(values: Mapping[str, Any], *, world_size: int = 1) -> tuple[dict[str, Any], tuple[Choice, ...]]:
     """`values` with everything that was chosen beside them, and these choices. Raises AnnotationError, ConfigError."""
-    from umt.data.lists.own_folder import Columns, Found, look  # here, because numpy comes with it
+    from umt.data.lists.own_folder import Columns, FolderContents, look  # here, because numpy comes with it
 
     given = {name: value for name, value in values.items() if (name, value) != ("data_set", AUTO)}
     choices = _Choices(given, [])
     frame_folders = given.get("use_decord")
-    found: Found = look(
+    found: FolderContents = look(
         str(given["data_path"]),
         Columns(
             separator=given.get("split"),

@@ -151,14 +151,14 @@ def training_videos(config: Config) -> tuple[int | None, str]:
         read = [read_split(config, "train", source) for source in sources(config.data)]
         return sum(map(len, read)), read[0].note.rstrip(".") or f"counted in {' and '.join(given)}"
     if folders and given[0] and all(map(os.path.isdir, given)):
-        from umt.data.lists.annotations import (
+        from umt.data.lists.class_folders import (
             read_folders,  # here, because numpy comes with it and takes half a dry run
         )
 
         return sum(len(read_folders(path, split="train")) for path in given), f"counted in {' and '.join(given)}"
     files = [path for path, _ in training_files(config)]
     if given[0] and all(map(os.path.isfile, files)):
-        from umt.data.lists.annotations import count_rows
+        from umt.data.lists.reading import count_rows
 
         return sum(map(count_rows, files)), f"counted in {' and '.join(files)}"
     lacking = next((path for path in files if not os.path.isfile(path)), files[0])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from umt.config.lists import Source, split_of
 from umt.config.schema import FinetuneConfig
 from umt.data import catalog
-from umt.data.lists import named as named_lists
-from umt.data.lists.annotations import read_folders, read_list
-from umt.data.lists.few_shots import few
-from umt.data.lists.named import ListClasses
+from umt.data.lists.class_folders import read_folders
+from umt.data.lists.lines import Form
+from umt.data.lists.reading import ListClasses, classes_of, read_list, read_named, words_form
+from umt.data.lists.subsets import few_shots, part_of
 from umt.data.lists.video_list import VideoList
 from umt.data.storage.urls import is_url
 from umt.errors import ConfigError
@@ -22,12 +22,10 @@ def read_split(config: FinetuneConfig, split: str, source: Source) -> VideoList:
     else:
         file = split_of(config, source.path, split)
         if data.data_set == "video_list" or data.multi_label:
-            form = named_lists.words_form(
-                source.separator, frame_folders=not data.use_decord, multi_label=data.multi_label
-            )
+            form = words_form(source.separator, frame_folders=not data.use_decord, multi_label=data.multi_label)
             known = _classes(config, source, form)
-            videos = named_lists.read_own(file.path, known, form, prefix=source.prefix, multi_label=data.multi_label)
-            videos = named_lists.part_of(videos, file)
+            videos = read_named(file.path, known, form, prefix=source.prefix, multi_label=data.multi_label)
+            videos = part_of(videos, file)
         else:
             videos = read_list(
                 file.path,
@@ -37,11 +35,11 @@ def read_split(config: FinetuneConfig, split: str, source: Source) -> VideoList:
                 frame_folders=not data.use_decord,
             )
     if split == "train" and data.shots is not None:
-        videos = few(videos, data.shots, config.runtime.seed)
+        videos = few_shots(videos, data.shots, config.runtime.seed)
     return videos
 
 
-def _classes(config: FinetuneConfig, source: Source, form: named_lists.Form) -> ListClasses:
+def _classes(config: FinetuneConfig, source: Source, form: Form) -> ListClasses:
     """The classes of one's own lists; their number is held against --nb_classes."""
     data = config.data
     if data.data_set != "video_list":
@@ -49,7 +47,7 @@ def _classes(config: FinetuneConfig, source: Source, form: named_lists.Form) -> 
         return ListClasses(names, data.nb_classes, f"--data_set {data.data_set}")
     if is_url(source.path) and data.multi_label:  # the labels are not looked through twice over a network
         return ListClasses(None, data.nb_classes, "--nb_classes")
-    found = named_lists.classes_of(split_of(config, source.path, "train").path, form, multi_label=data.multi_label)
+    found = classes_of(split_of(config, source.path, "train").path, form, multi_label=data.multi_label)
     if found.names is None:
         return ListClasses(None, data.nb_classes, f"--nb_classes {data.nb_classes}")
     if found.count != data.nb_classes:

@@ -8,11 +8,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from umt.data.lists.annotations import read_list
 from umt.data.lists.class_folders import IMAGE_ENDINGS, VIDEO_ENDINGS
-from umt.data.lists.label_sets import BETWEEN
-from umt.data.lists.lines import SEPARATORS, separator_of
-from umt.data.lists.named import classes_of, read_own, rows_of, words_form
+from umt.data.lists.lines import BETWEEN, SEPARATORS, separator_of
+from umt.data.lists.reading import classes_of, read_list, read_named, rows_of, words_form
 from umt.data.lists.video_list import VideoList
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, ConfigError
@@ -130,10 +128,10 @@ def _is_of_words(videos: VideoList) -> bool:
 
 
 def _of_words(source: str, separator: str, prefix: str, frame_folders: bool) -> VideoList:
-    """A list whose labels are names, or several a row (`VideoList.sets`), of which the lowest is the label."""
+    """A list whose labels are names, or several a row (`VideoList.labels_of`), of which the lowest is the label."""
     form = words_form(separator, frame_folders=frame_folders)
     several = any(BETWEEN in row.text for _, row in itertools.islice(rows_of(source, form), 1000))
-    return read_own(source, classes_of(source, form, multi_label=several), form, prefix=prefix, multi_label=several)
+    return read_named(source, classes_of(source, form, multi_label=several), form, prefix=prefix, multi_label=several)
 
 
 def _beside(source: str, videos: VideoList) -> VideoList:

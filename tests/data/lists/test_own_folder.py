@@ -35,7 +35,7 @@ def test_class_folders_are_counted_and_split(tmp_path: Path) -> None:
 def test_a_missing_test_folder_is_said(tmp_path: Path) -> None:
     found = look(str(files(tmp_path, *videos("train/a", "train/b", "val/a", "val/b"))))
     assert found.splits == {"train": 6, "val": 6, "test": 6}
-    assert found.notes == (f"{tmp_path} has no folder test: val is taken.",)
+    assert found.notes == (f"{tmp_path} has no folder test: val is used.",)
 
 
 @pytest.mark.parametrize("separator", [",", " ", "\t", ";", "|"])
@@ -91,10 +91,13 @@ def test_what_is_given_is_not_looked_for(tmp_path: Path) -> None:
         (videos("run"), "has one class only, run: there is nothing to tell apart."),
         ([*videos("run"), "jump/readme.txt"], "jump holds no video to train on (.mp4, .webm, .avi, .mkv, ... or "),
         ([*videos("run", "jump"), "x.mp4"], "mixes folders and loose videos (1, first x.mp4), which have no class."),
-        (videos("train/a", "train/b", "val/a", "c"), "mixes folders train, val and class folders (c). Move the latter"),
+        (
+            videos("train/a", "train/b", "val/a", "c"),
+            "mixes folders train, val and class folders (c). Move the class folders",
+        ),
         (videos("train/a", "train/b"), "has a folder train, and neither val nor test. Add one of them, or give "),
         (videos("train/a", "train/b", "validation/a"), "validation should be called val. Rename it."),
-        (videos("a", "b", count=1), "has one video a class, so none can be held out for validation."),
+        (videos("a", "b", count=1), "has one video per class, so none can be held out for validation."),
         (videos("val/a", "val/b"), "has a folder val and no folder train. Add it"),
         (["val.csv"], "has val.csv and no train.csv. Add it"),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from tests.videos import played
 from umt.data import sampling
-from umt.data.lists.annotations import read_list
+from umt.data.lists.reading import read_list
 from umt.data.loading.clips import Sample, TrainClips, Videos, ViewClips
 from umt.data.transforms.erasing import draw_erase_box
 from umt.data.transforms.pipelines import EvalTransform, FinetuneTransform, PretrainTransform, TestTransform

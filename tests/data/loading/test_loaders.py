@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from umt.data import sampling
-from umt.data.lists.annotations import VideoList, read_list
+from umt.data.lists.reading import read_list
+from umt.data.lists.video_list import VideoList
 from umt.data.loading.batch import Batch
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import EvalLoader, TestLoader, TrainLoader, Workers

@@ -9,7 +9,8 @@ import pytest
 
 from tests.same_batches import assert_same
 from umt.data import sampling
-from umt.data.lists.annotations import VideoList, read_list
+from umt.data.lists.reading import read_list
+from umt.data.lists.video_list import VideoList
 from umt.data.loading.clips import TrainClips, Videos
 from umt.data.loading.epoch_order import Mixed, Shuffled
 from umt.data.loading.loaders import TrainLoader, Workers

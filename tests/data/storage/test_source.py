@@ -15,7 +15,8 @@ from tests.same_batches import assert_same
 from tests.videos import played
 from tests.web import serving
 from umt.data import sampling
-from umt.data.lists.annotations import VideoList, read_list
+from umt.data.lists.reading import read_list
+from umt.data.lists.video_list import VideoList
 from umt.data.loading.clips import TrainClips, Videos
 from umt.data.loading.loaders import TrainLoader, Workers
 from umt.data.storage.cache import Cache

@@ -11,7 +11,7 @@ import pytest
 from tests.same_batches import assert_same
 from tests.web import Web, serving
 from umt.data import sampling
-from umt.data.lists.annotations import read_list
+from umt.data.lists.reading import read_list
 from umt.data.loading.clips import TrainClips, Videos
 from umt.data.loading.epoch_order import ByShard
 from umt.data.loading.loaders import TrainLoader, Workers

@@ -18,10 +18,11 @@ import pytest
 from tests.same_batches import assert_same
 from tests.videos import render
 from umt.data import sampling
-from umt.data.lists.annotations import read_list, require_files
+from umt.data.lists.reading import read_list
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import TestLoader, TrainLoader, Workers
 from umt.data.storage.cache import Cache
+from umt.data.storage.presence import require_files
 from umt.data.storage.shards import read_index
 from umt.data.storage.source import storage_of
 from umt.data.transforms.pipelines import PretrainTransform, TestTransform

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
+from umt.data.once import once
 from umt.errors import AnnotationError
 
 FOLDER = Path(__file__).parent
@@ -97,16 +98,20 @@ def rows_by_name(wanted: Sequence[str], have: Sequence[str]) -> list[int | None]
     return rows
 
 
-def read_names(file: Path) -> list[str]:
-    """Class names of a label file, one a line. Raises AnnotationError for one that is empty, or names a class twice."""
+def read_names(file: Path) -> tuple[str, ...]:
+    """Class names of a label file, one per line. Raises AnnotationError if it is empty or names a class twice."""
+    return once([str(file)], "names", lambda: _read_names(file))
+
+
+def _read_names(file: Path) -> tuple[str, ...]:
     try:
         names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(f"{file} cannot be read as class names, one a line in UTF-8: {error}.") from None
+        raise AnnotationError(f"{file} cannot be read as class names, one per line in UTF-8: {error}.") from None
     while names and not names[-1]:
         names.pop()
     if not names:
-        raise AnnotationError(f"{file} is empty; it should hold one class name a line. Mend it or take it away.")
+        raise AnnotationError(f"{file} is empty; it should hold one class name per line. Fill it or remove it.")
     seen: dict[str, int] = {}
     for line, name in enumerate(names, 1):
         if not name:
@@ -114,9 +119,9 @@ def read_names(file: Path) -> list[str]:
                 f"{file}:{line}: an empty line; the line number is the label, so no line may be empty."
             )
         if name in seen:
-            raise AnnotationError(f"{file}:{line}: '{name}' stands in line {seen[name]} too; a class has one label.")
+            raise AnnotationError(f"{file}:{line}: '{name}' is in line {seen[name]} too; a class has one label.")
         seen[name] = line
-    return names
+    return tuple(names)
 
 
 def text_of(names: Iterable[str]) -> str:

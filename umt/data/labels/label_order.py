@@ -64,7 +64,7 @@ def of_list(
     named = _named("label_order", flag, data_set, classes)
     file = Path(data_path) / labels.LABELS_FILE
     if data_path and catalog.get(data_set).lists == "csv" and file.is_file():
-        names = tuple(labels.read_names(file))
+        names = labels.read_names(file)
         if len(names) != classes:
             raise AnnotationError(
                 f"{file} names {len(names)} classes, --nb_classes is {classes}. Try --nb_classes {len(names)}, or take "

@@ -34,4 +34,4 @@ def split_file(folder: str, split: str, there: Sequence[str]) -> SplitFile:
     other = {"val": "test", "test": "val"}[split]
     if split in files:
         return SplitFile(files[split])
-    return SplitFile(files[other], "", f"{folder} has no {split} list: {os.path.basename(files[other])} is taken.")
+    return SplitFile(files[other], "", f"{folder} has no {split} list: {os.path.basename(files[other])} is used.")

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.data.lists.annotations import VideoList
+from umt.data.lists.video_list import VideoList
 from umt.data.storage.source import PLAIN_FILES, Storage
 from umt.data.video import guard
 from umt.data.video.decoders import Frames, VideoReader

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from umt.data.lists.annotations import Files
 from umt.data.lists.video_list import VideoList
 from umt.data.storage import remote
 from umt.data.storage.cache import Cache
@@ -24,7 +23,7 @@ from umt.errors import VideoError
 
 
 @dataclass(frozen=True)
-class Storage(Files):
+class Storage:
     """Where the bytes of a list's rows are. Plain facts: every process that reads makes clients of its own.
 
     Attributes:

@@ -9,11 +9,13 @@ Boxes and fields: ISO/IEC 14496-12 (moov, trak, elst, stts, ctts, stss, stsc, st
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from umt.data.video import h264
 _PLAIN_PROFILES = {66, 77, 88, 100}
 MOST_PIXELS = 1 << 26  # of a frame; 8K has half of that. A file of some kilobytes may ask for gigabytes
 _LARGEST = 64 << 20  # bytes of an index; an hour of video has less than 4 MB
+_HEAD = struct.Struct(">I4s")
 _IDENTITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
@@ -86,7 +89,7 @@ def plain_for_all(path: str, index: Index) -> bool:
         return index.begins_anew(file, index.keys)
 
 
-def read_at(file: FileIO, at: int, size: int) -> bytes:
+def read_at(file: BinaryIO | FileIO, at: int, size: int) -> bytes:
     """`size` bytes from `at` on, or those up to the end."""
     file.seek(at)
     content = file.read(size)
@@ -95,30 +98,74 @@ def read_at(file: FileIO, at: int, size: int) -> bytes:
     return content
 
 
-def _moov(file: FileIO, end: int) -> bytes | None:
-    at = 0
-    while at + 8 <= end:
-        file.seek(at)
-        size, kind = struct.unpack(">I4s", file.read(8))
+class Box(NamedTuple):
+    """One box of an MP4: its kind, the first byte of its content, where its header says that it ends, and whether that
+    is within what holds it."""
+
+    kind: bytes
+    start: int
+    end: int
+    fits: bool
+
+
+def boxes(file: BinaryIO | FileIO, start: int, end: int) -> Iterator[Box]:
+    """The boxes between two places of a file, one after the other. One that does not fit is the last."""
+    while start + 8 <= end:
+        file.seek(start)
+        size, kind = _HEAD.unpack(file.read(8))
         head = 8
         if size == 1:
-            (size,), head = struct.unpack(">Q", file.read(8)), 16
-        if size < head or at + size > end:
-            return None
-        if kind == b"moov":
-            return file.read(size - head) if size <= _LARGEST else None
-        at += size
-    return None
+            size, head = int.from_bytes(file.read(8), "big"), 16
+        stop = start + size if size else end
+        fits = start + head <= stop <= end
+        yield Box(kind, start + head, stop, fits)
+        if not fits:
+            return
+        start = stop
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = 0
-    while at + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, at)
-        if size < 8 or at + size > len(data):
+def ends_early(path: str) -> bool:
+    """Whether an MP4 has a box that goes on where the file has ended, or ends before its index."""
+    kinds: set[bytes] = set()
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        for box in boxes(file, 0, size):
+            if not kinds and box.kind not in (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide"):
+                return False
+            kinds.add(box.kind)
+            if not box.fits:
+                return box.end > size
+    return b"mdat" in kinds and b"moov" not in kinds
+
+
+def is_turned(path: str) -> bool:
+    """Whether a track header of an MP4 asks the player to rotate or mirror (PyAV tells this of decoded frames only)."""
+    with open(path, "rb") as file:
+        places = [(0, os.path.getsize(path))]
+        for kind in (b"moov", b"trak", b"tkhd"):
+            there = [box for place in places for box in boxes(file, *place)]
+            places = [(box.start, box.end) for box in there if box.kind == kind and box.fits]
+        return any(_turns(read_at(file, start, end - start)) for start, end in places)
+
+
+def _turns(tkhd: bytes) -> bool:
+    a, b, _, c, d = struct.unpack(">5i", tkhd[-44:-24])  # 9 numbers, then width and height
+    return (b, c) != (0, 0) or a < 0 or d < 0
+
+
+def _moov(file: FileIO, end: int) -> bytes | None:
+    moov = next((box for box in boxes(file, 0, end) if box.kind == b"moov"), None)
+    if moov is None or not moov.fits or moov.end - moov.start > _LARGEST:
+        return None
+    return read_at(file, moov.start, moov.end - moov.start)
+
+
+def _contents(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of the boxes that `data` consists of."""
+    for box in boxes(io.BytesIO(data), 0, len(data)):
+        if not box.fits:
             raise ValueError("a box that does not fit")
-        yield kind, data[at + 8 : at + size]
-        at += size
+        yield box.kind, data[box.start : box.end]
 
 
 def _numbers(box: bytes, columns: int, kind: str = ">u4") -> NDArray[np.int64]:
@@ -137,20 +184,20 @@ def _spelt_out(runs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 def _plain(moov: bytes, file_size: int) -> Index | None:
     tracks = []
     movie_scale = 0
-    for kind, content in _boxes(moov):
+    for kind, content in _contents(moov):
         if kind == b"mvex":  # fragmented: the index is elsewhere
             return None
         if kind == b"mvhd":
             (movie_scale,) = struct.unpack_from(">I", content, 20 if content[0] else 12)
         if kind == b"trak":
-            track = dict(_boxes(content))
-            media = dict(_boxes(track[b"mdia"]))
+            track = dict(_contents(content))
+            media = dict(_contents(track[b"mdia"]))
             if media[b"hdlr"][8:12] == b"vide":
                 tracks.append((track, media))
     if len(tracks) != 1 or tracks[0][0][b"tkhd"][-44:-8] != _IDENTITY:
         return None
     track, media = tracks[0]
-    table = dict(_boxes(dict(_boxes(media[b"minf"]))[b"stbl"]))
+    table = dict(_contents(dict(_contents(media[b"minf"]))[b"stbl"]))
     config = _plain_picture(table[b"stsd"])
     offsets, sizes = _places(table)
     if config is None or len(offsets) == 0 or (offsets + sizes).max() > file_size:
@@ -164,7 +211,7 @@ def _plain(moov: bytes, file_size: int) -> Index | None:
         return None
     (scale,) = struct.unpack_from(">I", media[b"mdhd"], 20 if media[b"mdhd"][0] else 12)
     end = int(shown.max() + decoded[-1])
-    if b"edts" in track and not _shows_all(dict(_boxes(track[b"edts"])), int(shown.min()), end, scale, movie_scale):
+    if b"edts" in track and not _shows_all(dict(_contents(track[b"edts"])), int(shown.min()), end, scale, movie_scale):
         return None
     return Index(offsets=offsets, sizes=sizes, packets=np.argsort(shown), keys=keys, config=config)
 
@@ -172,11 +219,11 @@ def _plain(moov: bytes, file_size: int) -> Index | None:
 def _plain_picture(stsd: bytes) -> bytes | None:
     """The decoder's configuration, if the pictures are plain."""
     (count,) = struct.unpack_from(">I", stsd, 4)
-    kind, entry = next(_boxes(stsd[8:]))
+    kind, entry = next(_contents(stsd[8:]))
     if count != 1 or kind not in (b"avc1", b"avc3"):
         return None
     width, height = struct.unpack_from(">2H", entry, 24)
-    config = dict(_boxes(entry[78:]))[b"avcC"]
+    config = dict(_contents(entry[78:]))[b"avcC"]
     fits = width % 2 == 0 and height % 2 == 0 and width * height <= MOST_PIXELS
     return config if config[1] in _PLAIN_PROFILES and fits else None
 

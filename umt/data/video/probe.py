@@ -13,17 +13,14 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import BinaryIO
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from umt.data.video import h264
-from umt.data.video.mp4 import MOST_PIXELS
+from umt.data.video.mp4 import MOST_PIXELS, is_turned
 from umt.errors import VideoError
 
 _PLAIN_FORMATS = {"yuv420p", "yuvj420p"}
@@ -101,7 +98,7 @@ def probe(path: str) -> Probe:
         raise unreadable(path, "no video frame in it")
     if any(corrupt for *_, corrupt in packets):
         raise unreadable(path, "truncated: the file ends in the middle of a frame")
-    turned = bool(containers & {"mov", "mp4"}) and _turned(path)
+    turned = bool(containers & {"mov", "mp4"}) and is_turned(path)
     found = _judge(packets, containers, pix_fmt, width, height, reorders, invisible, turned)
     more: tuple[str, ...] = ("key frames that are none",) if false_keys else ()
     if interlaced:
@@ -109,37 +106,6 @@ def probe(path: str) -> Probe:
     if claimed > 2 * len(packets):
         more += (f"an index of {claimed} frames",)  # decord makes room for all of them
     return replace(found, quirks=(*found.quirks, *more))
-
-
-def _boxes(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int]]:
-    """Boxes of an MP4 from where `file` stands to `end`: name and end of each, with `file` standing at its content."""
-    while (start := file.tell()) + 8 <= end:
-        size, kind = struct.unpack(">I4s", file.read(8))
-        if size == 1:
-            (size,) = struct.unpack(">Q", file.read(8))
-        stop = end if size == 0 else start + size
-        if not start + 8 <= stop <= end:
-            return
-        yield kind, stop
-        file.seek(stop)
-
-
-def _turned(path: str) -> bool:
-    """Whether a track header of an MP4 asks the player to rotate or mirror (PyAV tells this of decoded frames only)."""
-    with open(path, "rb") as file:
-        for kind, moov_end in _boxes(file, os.path.getsize(path)):
-            if kind != b"moov":
-                continue
-            for inner, track_end in _boxes(file, moov_end):
-                if inner != b"trak":
-                    continue
-                for leaf, stop in _boxes(file, track_end):
-                    if leaf == b"tkhd":
-                        header = file.read(stop - file.tell())
-                        a, b, _, c, d = struct.unpack(">5i", header[-44:-24])  # 9 numbers, then width and height
-                        if (b, c) != (0, 0) or a < 0 or d < 0:
-                            return True
-    return False
 
 
 def _judge(

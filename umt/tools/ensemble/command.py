@@ -117,7 +117,7 @@ def _searches(words: Any) -> list[str]:
 
 def _listed(path: str, split: str | None) -> Listed:
     videos = _rows("--list", path, split)
-    if videos.class_names is not None or videos.sets is not None:
+    if videos.class_names is not None or videos.multi_label:
         raise ConfigError(
             f"--list ({path}) has names of classes, or several labels for a video. Give a list with numbers, `path,3`."
         )

@@ -69,7 +69,7 @@ def make(
         "description": {**model.description.to_json(), "labels": None, "provenance": None},
         "rows": {"count": len(videos), "sha256": _digest(videos)},
         "list": {"source": os.path.abspath(videos.source) if os.path.exists(videos.source) else videos.source,
-                 "prefix": videos.prefix, "classes": videos.class_names, "multi_label": videos.sets is not None},
+                 "prefix": videos.prefix, "classes": videos.class_names, "multi_label": videos.multi_label},
         "computed": {"device": model.device.type, "precision": model.precision, "batch_size": model.batch_size,
                      "threads": threads},
         "versions": {"umt": __version__, "torch": torch.__version__, "numpy": np.__version__, "av": av.__version__,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from umt.config.lists import list_file
 from umt.data import labels
-from umt.data.lists.annotations import read_folders
-from umt.data.lists.holding_out import held_out
+from umt.data.lists.class_folders import read_folders
+from umt.data.lists.subsets import held_out
 from umt.data.lists.video_list import VideoList
 from umt.errors import AnnotationError, ConfigError
 from umt.inference.sources import read_rows
@@ -122,7 +122,7 @@ def _number_alike(found: dict[str, VideoList]) -> None:
     """Gives all lists the labels of the training list, by name: each that names its classes numbers those it has."""
     names = found["train"].class_names
     for videos in found.values():
-        if videos.sets is not None:
+        if videos.multi_label:
             raise AnnotationError(
                 f"{videos.source} has several labels a video, and a probe tells one class from others."
             )

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from umt import drawing
 from umt.data import catalog
-from umt.data.lists.annotations import read_list
+from umt.data.lists.reading import read_list
 from umt.data.loading.clips import Videos, ViewClips
 from umt.data.masking import visible_tokens
 from umt.data.sampling import validation_sampler

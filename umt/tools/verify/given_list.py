@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from umt.data import catalog, labels
-from umt.data.lists.annotations import count_rows
-from umt.data.lists.label_sets import BETWEEN
-from umt.data.lists.lines import SEPARATORS, Form, header, lines, read_text, separator_of, whole_number
-from umt.data.lists.named import ListClasses, Row, read_own, rows_of
+from umt.data.lists.lines import BETWEEN, SEPARATORS, Form, Row, header, separator_of, whole_number
 from umt.data.lists.parquet import is_parquet
+from umt.data.lists.reading import ListClasses, count_rows, read_named, rows_of
+from umt.data.lists.text import lines, read_text
 from umt.data.storage.urls import is_url, join
 from umt.errors import AnnotationError, ConfigError, OutputError
 from umt.tools.verify.tested_list import folder_of
@@ -139,11 +138,10 @@ def _numbered(source: Path, output: Path, told: Told, form: Form) -> Path:
     names = tuple(labels.read_names(beside)) if beside.is_file() else told.names
     count = len(names) if names is not None else int(told.flags.get("nb_classes", 0))
     classes = ListClasses(names, count, str(beside) if beside.is_file() else "the weights")
-    videos = read_own(str(source), classes, form, multi_label=told.several)
+    videos = read_named(str(source), classes, form, multi_label=told.several)
     text = io.StringIO()
     for row in range(len(videos)):
-        one = [int(videos.labels[row])] if videos.sets is None else videos.sets.row(row).tolist()
-        label = BETWEEN.join(map(str, one))
+        label = BETWEEN.join(map(str, videos.labels_of(row)))
         fields = [videos.path(row), *([str(videos.num_frames[row])] if form.frame_folders else []), label]
         if '"' in fields[0]:
             csv.writer(text, lineterminator="\n").writerow(fields)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from umt.data.labels import plain
-from umt.data.lists.annotations import VIDEO_ENDINGS
+from umt.data.lists.class_folders import VIDEO_ENDINGS
 from umt.errors import AnnotationError
 from umt.tools.data.prepare.clips import Clip
 

@@ -26,8 +26,9 @@ from tqdm import tqdm
 
 from umt.command_line import Parser
 from umt.data.labels import LABELS_FILE
-from umt.data.lists.annotations import VideoList, read_list
 from umt.data.lists.lines import Form, Row, separator_of
+from umt.data.lists.reading import read_list
+from umt.data.lists.video_list import VideoList
 from umt.data.storage import remote
 from umt.data.storage.shards import INDEX, Place, read_index, write_index
 from umt.data.storage.urls import is_url

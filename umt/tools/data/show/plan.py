@@ -17,8 +17,9 @@ from umt.config.lists import sources
 from umt.config.plan import plan
 from umt.config.schema import Config, FinetuneConfig
 from umt.data import labels
-from umt.data.lists.annotations import VideoList, read_list
 from umt.data.lists.lines import SEPARATORS
+from umt.data.lists.reading import read_list
+from umt.data.lists.video_list import VideoList
 from umt.data.loading.clips import TrainClips, ViewClips
 from umt.data.storage.urls import is_url
 from umt.engine.runtime import Runtime
@@ -108,7 +109,7 @@ def _folder(what: str, flags: list[str], task: str | None) -> tuple[Config, Vide
     except UserError:
         if not folders or any(word.startswith("--nb_classes") for word in flags):
             raise
-    from umt.data.lists.annotations import read_folders
+    from umt.data.lists.class_folders import read_folders
 
     videos = read_folders(what, "train")
     return _with(config, data={"nb_classes": len(videos.class_names or ())}), videos

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umt.data.lists.annotations import VIDEO_ENDINGS, VideoList, read_list
+from umt.data.lists.class_folders import VIDEO_ENDINGS
 from umt.data.lists.lines import Form, Row, separator_of
+from umt.data.lists.reading import read_list
+from umt.data.lists.video_list import VideoList
 from umt.errors import AnnotationError, ConfigError
 from umt.tools.data.transcode.crew import Job
 

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umt.data.lists.annotations import VideoList, count_rows, read_folders, read_list, require_files
+from umt.data.lists.class_folders import read_folders
+from umt.data.lists.reading import count_rows, read_list
+from umt.data.lists.video_list import VideoList
+from umt.data.storage.presence import require_files
 from umt.errors import AnnotationError, ConfigError
 
 Write = Callable[..., Path]
@@ -80,7 +83,7 @@ def test_a_header_orders_the_columns_of_frame_folders_too(write: Write) -> None:
 
 
 def test_a_line_without_the_columns_of_the_header_is_named(write: Write) -> None:
-    with pytest.raises(AnnotationError, match=r"train\.csv:3: `4` has not the columns that the header names"):
+    with pytest.raises(AnnotationError, match=r"train\.csv:3: `4` lacks columns that the header names"):
         read_list(write("label,path\n3,a.mp4\n4\n"), separator=",")
 
 
@@ -95,7 +98,7 @@ def test_a_separator_that_cannot_part_columns_is_refused(write: Write, separator
 
 
 def test_a_list_in_utf_16_is_told_how_to_convert(write: Write) -> None:
-    with pytest.raises(AnnotationError, match=r"no text in UTF-8 \(byte 0, line 1\).*iconv -f UTF-16 -t UTF-8"):
+    with pytest.raises(AnnotationError, match=r"is not UTF-8 text \(byte 0, line 1\).*iconv -f UTF-16 -t UTF-8"):
         read_list(write("a.mp4,0\n".encode("utf-16")))
 
 
@@ -177,19 +180,19 @@ def test_an_empty_list_is_refused(write: Write) -> None:
         read_list(write("\n\n"))
 
 
-def test_a_missing_list_names_the_lists_beside_it(write: Write) -> None:
+def test_a_missing_list_names_the_lists_in_its_folder(write: Write) -> None:
     path = write("a.mp4 0\n", name="val.csv")
     with pytest.raises(AnnotationError, match=r"test\.csv does not exist; its folder holds val\.csv\. Check the path"):
         read_list(path.with_name("test.csv"))
 
 
 def test_a_folder_instead_of_a_list_names_the_lists_in_it(write: Write) -> None:
-    with pytest.raises(AnnotationError, match=r"is a folder where a list of videos is wanted; it holds train\.csv"):
+    with pytest.raises(AnnotationError, match=r"is a folder, not a list of videos; it holds train\.csv"):
         read_list(write("a.mp4 0\n").parent)
 
 
 def test_a_binary_file_is_no_list(write: Write) -> None:
-    with pytest.raises(AnnotationError, match=r"is no text in UTF-8"):
+    with pytest.raises(AnnotationError, match=r"is not UTF-8 text"):
         read_list(write(b"\xff\xfe\x00\x01"))
 
 
@@ -219,13 +222,13 @@ def test_a_folder_of_images_in_a_class_is_a_video(classes: Path) -> None:
     videos = read_folders(classes, "test")
     assert rows(videos) == [("jump/1.mp4", 0), ("run/clip", 1)]
     assert videos.num_frames.tolist() == [-1, 0]
-    assert "no folder test: val is taken" in videos.note
+    assert "no folder test: val is used" in videos.note
 
 
 def test_a_train_folder_without_val_and_test_is_pointed_out(classes: Path, tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "train").symlink_to(classes / "train")
-    with pytest.raises(AnnotationError, match=r"has 1 folders.* add val or test beside it\."):
+    with pytest.raises(AnnotationError, match=r"has 1 folders.* add val or test next to it\."):
         read_folders(tmp_path / "alone", "train", num_classes=2)
 
 
@@ -238,7 +241,7 @@ def test_missing_files_are_counted_and_the_first_is_named(tmp_path: Path) -> Non
 
 
 def test_a_class_count_that_differs_from_the_folders_is_refused(classes: Path) -> None:
-    with pytest.raises(AnnotationError, match=r"has 2 folders, one a class, not --nb_classes 5\. Try --nb_classes 2"):
+    with pytest.raises(AnnotationError, match=r"has 2 folders, one per class, not --nb_classes 5\. Try --nb_classes 2"):
         read_folders(classes, "train", num_classes=5)
 
 

@@ -8,15 +8,10 @@ import fsspec
 import pytest
 
 from umt.data.lists import parquet as parquet_list
-from umt.data.lists.annotations import (
-    VideoList,
-    count_rows,
-    missing_files,
-    read_list,
-    require_files,
-    require_some_files,
-)
 from umt.data.lists.lines import Row
+from umt.data.lists.reading import count_rows, read_list
+from umt.data.lists.video_list import VideoList
+from umt.data.storage.presence import missing_files, require_files, require_some_files
 from umt.data.storage.source import Storage
 from umt.errors import AnnotationError, VideoError
 
@@ -60,17 +55,17 @@ def test_missing_objects_are_found_before_a_run(bucket: str) -> None:
     assert missing_files(rows, Storage()) == [1]
     with pytest.raises(AnnotationError, match=rf"1 of 3 videos cannot be read: no such file, first {bucket}/gone\.mp4"):
         require_files(rows, Storage())
-    require_some_files(rows, files=Storage())
+    require_some_files(rows, Storage())
 
 
 def test_a_wrong_bucket_is_found_before_a_run(bucket: str) -> None:
     rows = VideoList("a.csv", ["v0.mp4", "v1.mp4"], [0, 0], prefix="s3://wrong-bucket")
     with pytest.raises(AnnotationError, match=r"none of 2 videos looked up is there, first s3://wrong-bucket/v0\.mp4"):
-        require_some_files(rows, files=Storage())
+        require_some_files(rows, Storage())
 
 
 def test_a_store_that_does_not_answer_is_named_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umt.data.storage.remote.PAUSE", 0.01)
     rows = VideoList("a.csv", ["v0.mp4"], [0], prefix="http://127.0.0.1:1/x")
     with pytest.raises(VideoError, match=r"http://127\.0\.0\.1:1/x/v0\.mp4: .*after 4 attempts"):
-        require_some_files(rows, files=Storage())
+        require_some_files(rows, Storage())

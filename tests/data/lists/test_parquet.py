@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umt.data.lists import parquet as parquet_list
-from umt.data.lists.annotations import VideoList, count_rows, read_list
 from umt.data.lists.lines import Row
+from umt.data.lists.reading import count_rows, read_list
+from umt.data.lists.video_list import VideoList
 from umt.errors import AnnotationError
 
 arrow = pytest.importorskip("pyarrow")
@@ -115,7 +116,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
 def test_a_list_of_text_does_not_load_pyarrow(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("a 0\n")
     code = (
-        "import sys; from umt.data.lists.annotations import read_list; read_list(sys.argv[1]); "
+        "import sys; from umt.data.lists.reading import read_list; read_list(sys.argv[1]); "
         "print('pyarrow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "l.csv")], capture_output=True, timeout=60)

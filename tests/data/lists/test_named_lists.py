@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umt.data.lists.balance import Balance, balance_of
-from umt.data.lists.few_shots import few
-from umt.data.lists.holding_out import held_out
 from umt.data.lists.label_sets import LabelSets, joined
-from umt.data.lists.named import ListClasses, read_own, words_form
+from umt.data.lists.reading import ListClasses, read_named, words_form
+from umt.data.lists.subsets import few_shots, held_out
 from umt.data.lists.video_list import VideoList
 from umt.data.loading.clips import Sample
 from umt.data.loading.loaders import collate
@@ -27,7 +26,7 @@ quick = settings(max_examples=25)
 
 def multi(tmp_path: Path, text: str) -> VideoList:
     (tmp_path / "train.csv").write_text(text)
-    return read_own(tmp_path / "train.csv", CLASSES, words_form(",", multi_label=True), multi_label=True)
+    return read_named(tmp_path / "train.csv", CLASSES, words_form(",", multi_label=True), multi_label=True)
 
 
 def test_a_row_of_a_multi_label_list_is_a_yes_or_no_for_each_class(tmp_path: Path) -> None:
@@ -39,11 +38,11 @@ def test_a_row_of_a_multi_label_list_is_a_yes_or_no_for_each_class(tmp_path: Pat
 def test_several_labels_without_the_flag_are_refused(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("a.mp4,run|swim\n")
     with pytest.raises(AnnotationError, match=r"l.csv:1: 'run\|swim' is several labels. Add --multi_label"):
-        read_own(tmp_path / "l.csv", CLASSES, words_form(","))
+        read_named(tmp_path / "l.csv", CLASSES, words_form(","))
 
 
-def test_labels_and_columns_cannot_be_parted_by_the_same_character() -> None:
-    with pytest.raises(ConfigError, match=r"--split '\|' parts the labels of one video under --multi_label"):
+def test_labels_and_columns_cannot_be_separated_by_the_same_character() -> None:
+    with pytest.raises(ConfigError, match=r"--split '\|' separates the labels of one video under --multi_label"):
         words_form("|", multi_label=True)
 
 
@@ -108,21 +107,21 @@ def listed(labels: list[int]) -> VideoList:
 @quick
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 6), st.integers(0, 9))
 def test_few_shots_are_so_many_of_each_class(labels: list[int], shots: int, seed: int) -> None:
-    made = few(listed(labels), shots, seed)
+    made = few_shots(listed(labels), shots, seed)
     for label in set(labels):
         assert made.labels.tolist().count(label) == min(shots, labels.count(label))
 
 
 def test_few_shots_are_drawn_by_the_seed() -> None:
     videos = listed([i % 2 for i in range(40)])
-    draws = [[few(videos, 3, seed).path(row) for row in range(6)] for seed in (0, 0, 1)]
+    draws = [[few_shots(videos, 3, seed).path(row) for row in range(6)] for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
 
 
 def test_few_shots_of_several_labels_give_each_class_enough() -> None:
     videos = listed([0] * 30)
     videos.sets = LabelSets.of([{i % 3, 3} for i in range(30)], 4)
-    made = few(videos, 4, 0).sets
+    made = few_shots(videos, 4, 0).sets
     assert made is not None
     assert made.counts().tolist() == [4, 4, 4, 12]
 
