@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the sentence about those that cannot be written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from umt.errors import OutputError
 
 
 @contextlib.contextmanager
@@ -28,3 +30,12 @@ def whole(path: Path, *, flush: bool = True, shared: bool = False) -> Iterator[P
         with contextlib.suppress(OSError):
             place.unlink()
         raise
+
+
+@contextlib.contextmanager
+def output_errors(what: str, remedy: str) -> Iterator[None]:
+    """An OSError of the block becomes an OutputError: "WHAT cannot be written: REASON. REMEDY"."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{what} cannot be written: {error.strerror or error}. {remedy}") from error

@@ -63,8 +63,8 @@ class ClipParts:
                 clips = self.sample(length)
                 if self.most:
                     clips = clips[epoch * self.most : (epoch + 1) * self.most]
-                wanted, places = np.unique(clips, return_inverse=True)
-                frames = video.frames(wanted)
+                frame_indices, places = np.unique(clips, return_inverse=True)
+                frames = video.frames(frame_indices)
             guard.end()
         except VideoError as error:
             return [], [self.videos.failure(row, error)]

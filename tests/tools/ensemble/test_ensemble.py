@@ -231,7 +231,7 @@ def test_weights_are_not_searched_on_a_multi_label_list(several: list[str], flag
         (["--temperature", "0"], r"--temperature \(0\) must be auto, one number above 0, or 3"),
         (["--output", "fused.txt"], r"--output \(fused\.txt\) must end in \.npz"),
         (["--step", "2"], r"--step \(2\) must be above 0"),
-        (["--seed", "-1"], r"--seed \(-1\) must not be below 0"),
+        (["--seed", "-1"], r"--seed \(-1\) must be at least 0"),
         (["--weigths", "1"], "there is no flag --weigths. Did you mean --weights"),
     ],
 )

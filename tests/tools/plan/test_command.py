@@ -160,7 +160,7 @@ def test_help_imports_no_torch(command: str) -> None:
     code = f"import sys; from umt.__main__ import run; run([{command!r}, '--help']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"umt {command}")
+    assert f"umt {command}" in done.stdout.splitlines()[0]
 
 
 def of(strategy: str, precision: str = "bf16", gpus: int = 4) -> Parts:

@@ -25,7 +25,7 @@ ROW = "b16_ptk710_ftk710_ftk400_f8_res224"
         ([ROW, "l.csv", "--nosuch"], "no flag --nosuch. umt verify --help and umt test --help list them"),
         ([ROW, "l.csv", "--bath_size", "4"], "umt verify: there is no flag --bath_size. Did you mean --batch_size"),
         ([ROW, "l.csv", "--official_videos", "0"], r"--official_videos \(0\) must be at least 1"),
-        ([ROW, "l.csv", "--tolerance", "-1"], r"--tolerance \(-1\) must not be below 0"),
+        ([ROW, "l.csv", "--tolerance", "-1"], r"--tolerance \(-1\) must be at least 0"),
         ([ROW, "l.csv", "--sample", "0"], r"--sample \(0\) must be at least 1"),
         ([ROW, "l.csv", "--expect", "87.4", "--row", ROW], "--expect and --row or --zoo both say"),
         ([ROW, "l.csv", "--expect", "874"], r"--expect \(874\) must be a top-1 in percent"),

@@ -20,8 +20,11 @@ from umt.data.transforms.normalize import normalize
 from umt.errors import CheckpointError, ConfigError, VideoError
 from umt.inference.recognizer import Recognizer, load
 from umt.models import create_model
+from umt.models.teacher import Teacher
+from umt.tools.visualize.classes import ClassMaps
 from umt.tools.visualize.command import main
-from umt.tools.visualize.look import Viewer
+from umt.tools.visualize.look import Attention, Viewer
+from umt.tools.visualize.pretraining import Pretraining
 from umt.tools.visualize.teacher import Guide
 
 TEACHER = "clip_tiny_patch8_48"
@@ -49,12 +52,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _viewer(files: Path, checkpoint: str, **guide: object) -> Viewer:
-    model = load(files / checkpoint, device="cpu", precision="fp32")
+def _student(files: Path) -> tuple[Viewer, Teacher]:
+    model = load(files / "student.pth", device="cpu", precision="fp32")
     teacher = create_model(TEACHER, return_layers=2).eval()
     teacher.load_state_dict(torch.load(files / "teacher.pth"))
-    settings = {"teacher": teacher, "name": TEACHER, "mask_type": "attention", "mask_ratio": 0.8, **guide}
-    return Viewer(model, Guide(**settings))  # type: ignore[arg-type]
+    guide = Guide(teacher, TEACHER, "attention", 0.8)  # type: ignore[arg-type]
+    return Viewer(model, [Pretraining(model, guide), Attention(model)]), teacher  # type: ignore[return-value]
+
+
+def _classifier(files: Path) -> Viewer:
+    model = load(files / "classifier.pth", device="cpu", precision="fp32")
+    return Viewer(model, [Attention(model), ClassMaps(model)])
 
 
 def _inputs(model: Recognizer, video: Path) -> torch.Tensor:
@@ -62,13 +70,11 @@ def _inputs(model: Recognizer, video: Path) -> torch.Tensor:
 
 
 def test_saliency_mask_and_cosines_are_those_of_pretraining(files: Path) -> None:
-    viewer = _viewer(files, "student.pth")
+    viewer, teacher = _student(files)
     look = viewer.look(str(files / "a.mp4"))
     assert [one.key for one in look.maps] == ["saliency", "visible", "cosine", "rollout", "attention"]
     maps = {one.key: one.values for one in look.maps}
     inputs = _inputs(viewer.model, files / "a.mp4")
-    teacher = viewer.guide.teacher
-    assert teacher is not None
     with torch.no_grad():
         features, saliency = teacher(inputs)
         np.testing.assert_allclose(
@@ -82,7 +88,7 @@ def test_saliency_mask_and_cosines_are_those_of_pretraining(files: Path) -> None
 
 
 def test_a_classifier_shows_its_answers_and_a_map_for_each_of_the_likeliest(files: Path) -> None:
-    viewer = _viewer(files, "classifier.pth", teacher=None, name="", mask_type="")
+    viewer = _classifier(files)
     look = viewer.look(str(files / "a.mp4"))
     assert [one.key for one in look.maps] == ["rollout", "attention", "class0", "class1"]
     odds = viewer.model.predict(viewer.model.transform(files / "a.mp4"))
@@ -164,7 +170,7 @@ def test_a_video_that_cannot_be_read_is_named(files: Path, tmp_path: Path) -> No
 def test_the_sheet_is_a_picture_of_the_frames_as_they_are(files: Path) -> None:
     from umt.tools.visualize import figures
 
-    look = _viewer(files, "classifier.pth", teacher=None, name="", mask_type="").look(str(files / "a.mp4"))
+    look = _classifier(files).look(str(files / "a.mp4"))
     sheet = np.asarray(Image.open(io.BytesIO(figures.sheet(look, 2))))
     side = figures.SIDE
     shown = sheet[20 : 20 + side, :side, :3]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from umt.command_line import Parser
+from umt.flags.command_line import Parser
 from umt.tools.doctor.checks import Finding, findings
 
 USAGE = """umt doctor [--json] [--folder PATH ...]

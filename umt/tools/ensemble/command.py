@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.command_line import Parser
 from umt.data import labels as known_labels
 from umt.data.lists.video_list import VideoList
 from umt.data.storage.urls import is_url
@@ -27,6 +26,7 @@ from umt.evaluation.fusing import MODES, Mode, Values, fusing, normal
 from umt.evaluation.score_files import Listed, read_scores
 from umt.evaluation.scores import ViewScores
 from umt.evaluation.weight_search import Fitted, fit_temperature, folds, search, stratified
+from umt.flags.command_line import COUNT_OR_0, Number, Parser
 from umt.inference.sources import read_rows
 
 
@@ -45,12 +45,13 @@ def _parser() -> Parser:
     find = parser.add_argument_group("search for weights, on videos that are not reported").add_argument
     find("--search", metavar="LIST|FRACTION", help="the videos of a list, or a fraction of each class")
     find("--search_scores", nargs="+", metavar="SCORES", help="the members' scores of another split, in their order")
-    find("--folds", type=int, metavar="N", help="cross-fitting: the weights of each of N parts are found on the others")
+    find("--folds", type=Number(at_least=2, remedy="Try --folds 5."), metavar="N",
+        help="cross-fitting: the weights of each of N parts are found on the others")  # fmt: skip
     find("--objective", choices=("top1", "cross_entropy"), default="top1", help="what is best (default: top1; among "
         "equals the lowest cross-entropy)")  # fmt: skip
-    find("--step", type=float, metavar="S", help="grid of the weights (default: 0.01 for two members, "
-        "else 0.05)")  # fmt: skip
-    find("--seed", type=int, default=0, metavar="N", help="of fractions, folds and starting points (default: 0)")
+    find("--step", type=Number(float, above=0, at_most=1, remedy="Try --step 0.05."), metavar="S",
+        help="grid of the weights (default: 0.01 for two members, else 0.05)")  # fmt: skip
+    find("--seed", type=COUNT_OR_0, default=0, metavar="N", help="of fractions, folds and starting points (default: 0)")
     out = parser.add_argument_group("output").add_argument
     out("--output", metavar="FILE.npz", help="the fused scores of the reported videos")
     out("--json", action="store_true", help="print JSON instead of the table")
@@ -95,12 +96,6 @@ def _check(words: Any) -> None:
         raise ConfigError(f"{' and '.join(searches)} both say where weights are searched. Leave out one of them.")
     if searches and words.weights:
         raise ConfigError(f"--weights are given, so {searches[0]} has nothing to search for. Leave out one of them.")
-    if words.folds is not None and words.folds < 2:
-        raise ConfigError(f"--folds ({words.folds}) must be at least 2. Try --folds 5.")
-    if words.seed < 0:
-        raise ConfigError(f"--seed ({words.seed}) must not be below 0.")
-    if words.step is not None and not 0 < words.step <= 1:
-        raise ConfigError(f"--step ({words.step:g}) must be above 0 and at most 1. Try --step 0.05.")
     if words.search_scores and len(words.search_scores) != len(words.scores):
         raise ConfigError(
             f"--search_scores has {len(words.search_scores)} files for {len(words.scores)} members. Give one for each, "

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umt.command_line import Parser
 from umt.errors import ConfigError
+from umt.flags.command_line import Parser
 
 FORMATS = ("safetensors", "onnx", "torch_export", "original")
 DTYPES = ("float32", "float16", "bfloat16")

@@ -9,10 +9,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from umt.command_line import Parser
 from umt.config.cli import parse
 from umt.config.schema import CONFIGS, Config
 from umt.errors import ConfigError
+from umt.flags.command_line import COUNT, Number, Parser
 from umt.spelling import did_you_mean
 from umt.tools.plan.hardware import find_gpu
 
@@ -26,6 +26,17 @@ What a run needs, before it is started: parameters, FLOPs, peak memory of a GPU 
   --measure          time a real step on this machine's GPU, or CPU, instead of modelling its hours
   --utilisation U    share of the peak rate that a modelled step reaches (default 0.35; 0.6 in fp32)"""
 MARK = "UMT_FLAGS "
+
+
+def _parser() -> Parser:
+    parser = Parser("umt plan", "")
+    parser.add_argument("script", metavar="SCRIPT")
+    parser.add_argument("--gpu")
+    parser.add_argument("--gpus", type=COUNT)
+    parser.add_argument("--measure", action="store_true")
+    share = Number(float, above=0, at_most=1, rule="is a share of the peak rate: above 0, at most 1")
+    parser.add_argument("--utilisation", type=share)
+    return parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,20 +54,11 @@ def plan_command(argv: Sequence[str]) -> str:
         )
     if {"-h", "--help"} & set(argv):
         return USAGE
-    parser = Parser("umt plan", "")
-    parser.add_argument("--gpu")
-    parser.add_argument("--gpus", type=int)
-    parser.add_argument("--measure", action="store_true")
-    parser.add_argument("--utilisation", type=float)
-    words, flags = parser.parse_known_args(argv[1:])
+    words, flags = _parser().known_words(argv)
     gpu = find_gpu(words.gpu) if words.gpu else None
-    if words.gpus is not None and words.gpus < 1:
-        raise ConfigError(f"--gpus ({words.gpus}) must be at least 1.")
-    if words.utilisation is not None and not 0 < words.utilisation <= 1:
-        raise ConfigError(f"--utilisation ({words.utilisation:g}) is a share of the peak rate: above 0, at most 1.")
     if words.measure and gpu is not None:
         raise ConfigError("--measure times this machine, --gpu models another one. Leave out one of them.")
-    config = resolve(argv[0], flags)
+    config = resolve(words.script, flags)
 
     from umt.tools.plan.report import report  # torch
     from umt.tools.plan.sizing_base import sizing_of

@@ -25,7 +25,7 @@ from umt.tools.probe.table import Table
 
 @dataclass(frozen=True)
 class Setting:
-    """What one probe is trained with."""
+    """What a probe is trained with."""
 
     lr: float
     weight_decay: float
@@ -52,8 +52,8 @@ class Stacked:
     ) -> None:
         self.parameters, self.kind = list(parameters), kind
         device = self.parameters[0].device
-        self.lr = torch.tensor([one.lr for one in settings], device=device)
-        self.decay = torch.tensor([one.weight_decay for one in settings], device=device)
+        self.lr = torch.tensor([setting.lr for setting in settings], device=device)
+        self.decay = torch.tensor([setting.weight_decay for setting in settings], device=device)
         self.first = [torch.zeros_like(p) for p in self.parameters]
         self.second = [torch.zeros_like(p) for p in self.parameters] if kind == "adamw" else []
         self.steps = 0
@@ -107,9 +107,9 @@ def fit(
         order = generator(seed, "probe", epoch).permutation(len(features))
         for places, rows in features.batches(order, training.batch):
             logits = heads(rows)
-            wanted = answers[torch.from_numpy(places).to(features.device)]
-            wanted = wanted[:, None].expand(-1, logits.shape[1])
-            loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum") / len(places)
+            target = answers[torch.from_numpy(places).to(features.device)]
+            target = target[:, None].expand(-1, logits.shape[1])
+            loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / len(places)
             loss.backward()
             rise = (step + 1) / warmup
             fall = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
@@ -127,11 +127,11 @@ def validate(heads: nn.Module, features: Table, labels: NDArray[np.int64]) -> tu
     right: NDArray[np.float64] | float = 0.0
     lost: NDArray[np.float64] | float = 0.0
     for places, logits in _logits(heads, features):
-        own = labels[places]
-        rank = label_rank(logits.numpy(), np.repeat(own[:, None], logits.shape[1], 1))
+        answers = labels[places]
+        rank = label_rank(logits.numpy(), np.repeat(answers[:, None], logits.shape[1], 1))
         right = right + (rank == 0).sum(0)
-        wanted = torch.from_numpy(own)[:, None].expand(-1, logits.shape[1])
-        lost = lost + F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").double().sum(0).numpy()
+        target = torch.from_numpy(answers)[:, None].expand(-1, logits.shape[1])
+        lost = lost + F.cross_entropy(logits.transpose(1, 2), target, reduction="none").double().sum(0).numpy()
     count = len(features)
     return [float(100 * r / count) for r in np.atleast_1d(right)], [float(x / count) for x in np.atleast_1d(lost)]
 

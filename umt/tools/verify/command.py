@@ -16,9 +16,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from umt.command_line import Parser
 from umt.data import catalog
 from umt.errors import CheckpointError, ConfigError
+from umt.flags.command_line import Parser
 from umt.models.files import published
 from umt.spelling import did_you_mean
 from umt.tools.verify.given_list import Given, Told, prepare

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umt import __version__
-from umt.command_line import Parser
 from umt.errors import CheckpointError, ConfigError, OutputError
+from umt.flags.command_line import Parser
 from umt.models.specs import SPECS
 from umt.writing import whole
 

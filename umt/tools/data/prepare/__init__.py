@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umt.command_line import Parser
 from umt.errors import AnnotationError, ConfigError
+from umt.flags.command_line import Parser
 from umt.spelling import did_you_mean
 
 if TYPE_CHECKING:
