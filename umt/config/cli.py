@@ -101,6 +101,18 @@ def _words(value: Any) -> str:
     return repr(value) if isinstance(value, str) and not value.strip() else str(value)
 
 
+def flag_names(task: str) -> list[str]:
+    """Every flag that a task accepts, with its dashes: also those that turn a switch off, and those without effect."""
+    names = [field.name for _, field in _fields(task)]
+    off = [
+        switch
+        for group, field in _fields(task)
+        if kinds(group)[field.name].base is bool
+        for switch in off_switches(field.name)
+    ]
+    return [f"--{name}" for name in (*names, *off, *LEGACY[task], *REFUSED)]
+
+
 def parse(task: str, argv: Sequence[str], *, files: bool = True) -> Config:
     """The run that `argv` asks for: typed, in range and free of contradictions.
 

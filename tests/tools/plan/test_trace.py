@@ -141,6 +141,13 @@ def test_labels_are_those_of_the_run(flags: str) -> None:
     assert trace(sizing, precision="fp32").flops > 0
 
 
+@pytest.mark.parametrize(
+    ("task", "flags"), [("finetune", "--finetune none.pth"), ("pretrain", "--clip_teacher_weights none.pth")]
+)
+def test_no_weights_are_read(task: str, flags: str) -> None:
+    assert trace(sized(f"{TINY if task == 'finetune' else PRETRAIN} {flags}", task), precision="fp32").flops > 0
+
+
 def test_copies_count_as_clips() -> None:
     one, two = (trace(sized(f"{BASE} --batch_size 2 --num_sample {n}"), precision="bf16") for n in (1, 2))
     assert (one.clips, two.clips) == (2, 4)
