@@ -84,6 +84,18 @@ def parser(flags: Flags) -> argparse.ArgumentParser:
     return words
 
 
+def flag_names(flags: Flags) -> list[str]:
+    """Every flag that is accepted, with its dashes: also those that turn a switch off, and those without effect."""
+    names = [field.name for _, field in flags.flags()]
+    off = [
+        switch
+        for group, field in flags.flags()
+        if kinds(group)[field.name].base is bool
+        for switch in off_switches(field.name, rule_of(field).off)
+    ]
+    return [f"--{name}" for name in (*names, *off, *flags.legacy, *REFUSED)]
+
+
 def _words(value: Any) -> str:
     return repr(value) if isinstance(value, str) and not value.strip() else str(value)
 

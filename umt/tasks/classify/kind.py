@@ -7,7 +7,11 @@ from typing import Any
 
 from umt.tasks.base import Kind, Task
 
-KIND = Kind(about="classification of clips", task="umt.tasks.classify.kind:task_from_record")
+KIND = Kind(
+    about="classification of clips",
+    task="umt.tasks.classify.kind:task_from_record",
+    plan="umt.tasks.classify.sizing:ClassifySizing",
+)
 
 
 def task_from_record(record: Mapping[str, Any]) -> Task:

@@ -7,7 +7,11 @@ from typing import Any
 
 from umt.tasks.base import Kind, Task
 
-KIND = Kind(about="pretraining by an image teacher", task="umt.tasks.distill.kind:task_from_record")
+KIND = Kind(
+    about="pretraining by an image teacher",
+    task="umt.tasks.distill.kind:task_from_record",
+    plan="umt.tasks.distill.sizing:DistillSizing",
+)
 
 
 def task_from_record(record: Mapping[str, Any]) -> Task:

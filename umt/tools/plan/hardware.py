@@ -1,7 +1,7 @@
 """GPUs by name: memory and peak rates as their data sheets state them. No torch.
 
-Rates are dense (no sparsity) TFLOP/s of the matrix units, with fp32 accumulation where the sheet tells; `fp32` is plain
-fp32, since TF32 is left off. Sources: NVIDIA's data sheets of each board (SXM variants where there are several).
+Rates are dense (no sparsity) TFLOP/s of the matrix units, with fp32 accumulation where the sheet states it; `fp32` is
+plain fp32, since TF32 is not used. Sources: NVIDIA's data sheet of each board (SXM where there are several).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Gpu:
         value = {"bf16": self.bf16 or self.fp32, "fp16": self.fp16, "fp32": self.fp32}[precision]
         return value * 1e12
 
-    def precision(self, wanted: str) -> str:
-        """What `--precision auto` takes here; any other word stays."""
-        return wanted if wanted != "auto" else "bf16" if self.bf16 else "fp16"
+    def precision(self, flag: str) -> str:
+        """The precision of `--precision FLAG` here: auto is bf16 where the hardware has it."""
+        return flag if flag != "auto" else "bf16" if self.bf16 else "fp16"
 
 
 GPUS = {
@@ -61,7 +61,7 @@ def find_gpu(name: str) -> Gpu:
 
 
 def recognise(device_name: str, memory_gib: float) -> Gpu | None:
-    """The board that the driver calls `device_name`, with the memory that it really has; None for another."""
+    """The board that the driver calls `device_name`, with its real memory; None for one that the table lacks."""
     words = re.split(r"[^a-z0-9]+", device_name.lower().replace("rtx ", "rtx"))
     for key, gpu in GPUS.items():
         if key.split("-")[0] in words:
