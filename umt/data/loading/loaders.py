@@ -20,7 +20,8 @@ from umt.data.loading.batch import Batch
 from umt.data.loading.clips import Failure, Sample, Videos
 from umt.data.loading.epoch_order import Draws, EpochOrder, Shuffled, fetched_ahead
 from umt.data.loading.memory import keep_freed_memory
-from umt.data.loading.pool import Pool, empty_to_send
+from umt.data.loading.pool import Pool
+from umt.data.loading.worker import empty_to_send
 from umt.errors import ConfigError, UserError
 
 # Epoch, rows of one batch (`umt.data.loading.epoch_order`), and rows whose shards will be wanted soon.
@@ -170,7 +171,7 @@ class Workers:
         make = _Batches(clips)
         if self.num_workers and self._pool is None:
             _opencv_alone()
-            pin = {"receive": _Pin(torch.cuda.current_device())} if self.pin_memory else {}
+            pin: dict[str, Any] = {"receive": _Pin(torch.cuda.current_device())} if self.pin_memory else {}
             self._pool = Pool(
                 make,
                 workers=self.num_workers,
