@@ -16,9 +16,8 @@ from umt.data.storage.shards import Member, Shards, open_shards
 from umt.data.storage.urls import is_url
 from umt.tools.data.check.across import Files, Place, twins
 from umt.tools.data.check.cache import Cache, Stamp
-from umt.tools.data.check.crew import Task, look_at
 from umt.tools.data.check.findings import Finding
-from umt.tools.data.check.looking import Facts
+from umt.tools.data.check.looking import Facts, Task, look_at
 
 Bar = Callable[[int, str], Callable[[], None]]  # (total, what) -> a step of it
 _THREADS = 16  # network disks answer slowly, but many at once
@@ -219,25 +218,26 @@ def decoded(
 ) -> tuple[dict[int, Facts], int]:
     """Facts of every file that can be opened, by its number; and how many were known from an earlier check."""
     facts: dict[int, Facts] = {}
-    tasks = []
-    for file, one in enumerate(seen):
-        if one.problem or one.stamp is None:
+    tasks: dict[int, Task] = {}
+    for file, state in enumerate(seen):
+        if state.problem or state.stamp is None:
             continue
-        # A folder's time tells when a file was added or removed, not whether one was written anew.
-        known = cache.facts(one.stamp)
+        # A folder's time of change tells when a file was added or removed, not whether one was written again.
+        known = cache.facts(state.stamp)
         if known is not None:
             facts[file] = known
         else:
-            part = None if one.member is None else (one.member.url, one.member.start, one.member.size)
-            tasks.append(Task(file, files.names[file], int(files.frames[file]), part))
-    before = len(facts)
+            part = None if state.member is None else (state.member.url, state.member.start, state.member.size)
+            tasks[file] = Task(files.names[file], int(files.frames[file]), part)
+    before, numbers = len(facts), list(tasks)
     step = bar(len(tasks), "decoding")
-    for task, found in look_at(tasks, workers=max(1, min(workers, len(tasks))), limit=limit, decoder=decoder):
+    for place, result in look_at(list(tasks.values()), workers=workers, limit=limit, decoder=decoder):
         step()
-        facts[task.file] = found
-        stamp = seen[task.file].stamp
-        if stamp is not None and found.problem not in ("hangs", "crashes"):  # these may be the machine's fault
-            cache.keep(stamp, found)
+        file = numbers[place]
+        facts[file] = result
+        stamp = seen[file].stamp
+        if stamp is not None and result.problem not in ("hangs", "crashes"):  # these may be the machine's fault
+            cache.keep(stamp, result)
     cache.flush()
     return facts, before
 

@@ -1,17 +1,19 @@
-"""Looks at one file, in a process that may hang or die of it (`umt.tools.data.check.crew`)."""
+"""Looks at files, each in a process that may hang or die because of it (`umt.data.loading.pool`)."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from umt.data.loading.pool import Pool
 from umt.data.storage.urls import is_url
-from umt.errors import VideoError
+from umt.errors import UserError, VideoError
 
 # What FFmpeg says of a file that is shorter than its container promises.
 _ENDS_EARLY = re.compile("ended prematurely|partial file", re.IGNORECASE)
@@ -34,16 +36,71 @@ class Facts:
     seconds: float = 0.0  # that it took
 
 
-def look(path: str, decoder: str = "auto", frames: int = -1, part: Sequence[Any] | None = None) -> Facts:
-    """Decodes all of `path`: a video by PyAV, and three frames of it as runs do; or a folder of `frames` images.
+class Task(NamedTuple):
+    """A file to look at; `frames` is -1 for a video, else the listed number of images in a folder.
 
-    `part`: the shard, place and size of a video that is in one.
+    `part`: the tar file, place and size of one that is in a shard.
     """
+
+    path: str
+    frames: int = -1
+    part: tuple[str, int, int] | None = None
+
+
+def look_at(tasks: Sequence[Task], *, workers: int, limit: float, decoder: str) -> Iterator[tuple[int, Facts]]:
+    """Place in `tasks` and facts of each file, in any order.
+
+    A file that takes more than `limit` seconds (0: any time) or whose process dies has that for its problem. Raises
+    UserError where the processes cannot work at all.
+    """
+    if not tasks:
+        return
+    # Spawned: small, and nothing of this process, its threads above all, is in the way.
+    pool = Pool(
+        functools.partial(look, decoder=decoder),
+        workers=max(1, min(workers, len(tasks))),
+        start_method="spawn",
+        timeout=limit,
+        start=_start,
+        lost=functools.partial(_lost, limit=limit),
+    )
+    try:
+        yield from pool.finished(tasks)
+    except RuntimeError as error:
+        raise UserError(f"--decode: {str(error).rstrip('.')}. Mend that, or check without --decode.") from None
+    finally:
+        pool.close()
+
+
+def _start() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    # Now, so that no file's time goes into it.
+    import av
+    import cv2  # noqa: F401
+
+    from umt.data.video import (
+        probe,  # noqa: F401
+        reader,  # noqa: F401
+    )
+
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # two files in a row may have the same damage
+    nowhere = os.open(os.devnull, os.O_WRONLY)  # libraries print what is in the findings already
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+
+
+def _lost(task: Task, how: str, limit: float) -> Facts:
+    return Facts("crashes", f"decoding it ended with {how}") if how else Facts("hangs", f"no end after {limit:g} s")
+
+
+def look(task: Task, decoder: str = "auto") -> Facts:
+    """Decodes the whole file: a video by PyAV, and three frames of it as runs do; or a folder of images."""
     start = time.perf_counter()
-    if part is not None or is_url(path):
-        facts = _elsewhere(path, decoder, part)
+    if task.part is not None or is_url(task.path):
+        facts = _elsewhere(task.path, decoder, task.part)
     else:
-        facts = _video(path, decoder) if frames < 0 else _folder(path, frames)
+        facts = _video(task.path, decoder) if task.frames < 0 else _folder(task.path, task.frames)
     facts.seconds = round(time.perf_counter() - start, 3)
     return facts
 
