@@ -22,7 +22,7 @@ from umt.data.loading.loaders import Workers
 from umt.data.loading.pool import Pool
 from umt.data.loading.worker import ORPHAN
 from umt.data.video import guard
-from umt.errors import VideoError
+from umt.errors import UserError, VideoError
 
 TIMEOUT = 1.0
 
@@ -231,7 +231,7 @@ def _cannot_start() -> None:
 
 def test_a_worker_that_cannot_start_says_why(pools: list[Pool]) -> None:
     pools.append(Pool(Crashing(), workers=1, start=_cannot_start))
-    with pytest.raises(RuntimeError, match=r"a worker process cannot start: ImportError: libavcodec\.so\.99: cannot"):
+    with pytest.raises(UserError, match=r"A worker process cannot start: ImportError: libavcodec\.so\.99: cannot"):
         next(pools[0].run([0]))
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from umt.data.loading.worker import Raised, work
 from umt.data.video.guard import Board
+from umt.errors import UserError
 
 log = getLogger(__name__)
 
@@ -81,7 +82,7 @@ class _Crew:
         self._fresh = self._taken = self._ahead = 0
         self._ready: dict[int, Any] = {}
         self._ended = self._closing = False
-        self._failure: str | None = None
+        self._failure: Exception | None = None
         self._bell, self._ring = multiprocessing.Pipe(duplex=False)
         self._workers = [self._hire() for _ in range(workers)]
         self._thread = threading.Thread(target=self._serve, name="loader", daemon=True)
@@ -103,7 +104,7 @@ class _Crew:
         with self._lock:
             while number not in self._ready if number is not None else not self._ready:
                 if self._failure is not None or self._ended or turn != self._turn:
-                    raise RuntimeError(self._failure or "no more batches: others were asked for, or the run has ended")
+                    raise self._failure or RuntimeError("no more batches: others were asked for, or the run has ended")
                 self._lock.wait()
             if number is None:
                 number = next(iter(self._ready))
@@ -185,7 +186,8 @@ class _Crew:
             self._crashed(worker)
             return
         if isinstance(item, Raised) and item.starting:
-            self._fail(f"a worker process cannot start: {item.last_line}")
+            cause = f"A worker process cannot start: {item.last_line}. Mend that, and start the same command again."
+            self._fail(UserError(cause))
             return
         worker.doing.discard((turn, number))
         try:
@@ -202,9 +204,9 @@ class _Crew:
                 self._ready[number] = item
                 self._lock.notify_all()
 
-    def _fail(self, cause: str) -> None:
+    def _fail(self, failure: Exception) -> None:
         with self._lock:
-            self._failure = cause
+            self._failure = failure
             self._lock.notify_all()
 
     def _is_stuck(self, worker: _Worker, most: float) -> bool:
@@ -247,7 +249,7 @@ class _Crew:
             self._deaths += 1
             if self._deaths >= DEATHS:
                 hint = " Is /dev/shm full? (docker run --shm-size)" if code == -signal.SIGBUS else ""
-                self._fail(f"processes that load data keep dying ({how}).{hint}")
+                self._fail(RuntimeError(f"processes that load data keep dying ({how}).{hint}"))
         self._replace(worker)
 
     def _settle(self, worker: _Worker, how: str) -> bool:
@@ -340,7 +342,10 @@ class Pool:
         self.close: Callable[[], None] = multiprocessing.util.Finalize(self, self._crew.close, exitpriority=100)
 
     def run(self, plan: Sequence[Any]) -> Iterator[Any]:
-        """The items of `plan` in its order. A later call ends an earlier one. RuntimeError for what `make` raises."""
+        """The items of `plan` in its order. A later call ends an earlier one.
+
+        Raises RuntimeError for what `make` raises, UserError where `start` does.
+        """
         turn = self._crew.begin(plan, self._prefetch)
         for number in range(len(plan)):
             yield self._crew.take(turn, number)[1]

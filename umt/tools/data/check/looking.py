@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from umt.data.loading.pool import Pool
 from umt.data.storage.urls import is_url
-from umt.errors import UserError, VideoError
+from umt.errors import VideoError
 
 # What FFmpeg says of a file that is shorter than its container promises.
 _ENDS_EARLY = re.compile("ended prematurely|partial file", re.IGNORECASE)
@@ -51,7 +51,7 @@ def look_at(tasks: Sequence[Task], *, workers: int, limit: float, decoder: str) 
     """Place in `tasks` and facts of each file, in any order.
 
     A file that takes more than `limit` seconds (0: any time) or whose process dies has that for its problem. Raises
-    UserError where the processes cannot work at all.
+    UserError where the processes cannot start.
     """
     if not tasks:
         return
@@ -66,8 +66,6 @@ def look_at(tasks: Sequence[Task], *, workers: int, limit: float, decoder: str) 
     )
     try:
         yield from pool.finished(tasks)
-    except RuntimeError as error:
-        raise UserError(f"--decode: {str(error).rstrip('.')}. Mend that, or check without --decode.") from None
     finally:
         pool.close()
 

@@ -112,7 +112,7 @@ def _transcode(
     if len(left) < len(plan.jobs):
         print(f"{len(plan.jobs) - len(left)} of {len(plan.jobs)} videos are there already.")
     failed: dict[str, str] = {}
-    outcomes = transcode_all(left, settings, workers=min(workers, max(len(left), 1)), limit=limit)
+    outcomes = transcode_all(left, settings, workers=workers, limit=limit)
     for job, outcome in tqdm(outcomes, "transcoding", len(left), unit="video", disable=None):
         if isinstance(outcome, Written):
             manifest.add(job, outcome)
