@@ -20,8 +20,9 @@ from umt.errors import AnnotationError, ConfigError
 from umt.models import create_model
 from umt.randomness import generator
 from umt.tools.data import command
+from umt.tools.data.show.base import Shown
 from umt.tools.data.show.look import Seen, choose, look
-from umt.tools.data.show.plan import Shown, resolve
+from umt.tools.data.show.plan import resolve
 
 HOSTILE = "<script>document.title='run'</script><img src=x onerror=alert(1)>"
 NAMES = ("juggling", HOSTILE, "猫 & $x^2$", "never seen")
@@ -153,7 +154,7 @@ def test_a_masked_picture_keeps_visible_patches_and_greys_the_others() -> None:
 
 def test_separator_prefix_and_classes_need_no_flags(listed: Path) -> None:
     what = shown(listed, *FINETUNE)
-    assert what.task == "finetune"
+    assert what.title == "finetune"
     assert (what.config.data.split, what.videos.prefix, what.classes) == (",", str(listed), 4)
     assert what.names == NAMES
 
@@ -161,7 +162,7 @@ def test_separator_prefix_and_classes_need_no_flags(listed: Path) -> None:
 def test_a_list_without_labels_is_read_as_for_pretraining(listed: Path, tmp_path: Path) -> None:
     (tmp_path / "all.txt").write_text(f"{listed}/v1.mp4\n{listed}/v2.mp4\n")
     what = resolve(str(tmp_path / "all.txt"), ["--num_frames", "8"])
-    assert (what.task, what.classes, len(what.videos)) == ("pretrain", 0, 2)
+    assert (what.title, what.classes, len(what.videos)) == ("pretrain", 0, 2)
 
 
 def test_a_folder_per_class_is_shown(listed: Path, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""What finetuning shows: training clips with random erasing, and what validation sees of the same videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from umt.assemble import classes
+from umt.assemble.data import train_loader, validation_loader
+from umt.config.plan import plan
+from umt.config.schema import Config, FinetuneConfig
+from umt.data.lists.annotations import VideoList
+from umt.data.loading.clips import Sample, TrainClips, ViewClips
+from umt.data.transforms.erasing import erase
+from umt.data.transforms.normalize import MEAN, STD, normalize
+from umt.data.video.decoders import Frames
+from umt.engine.runtime import Runtime
+from umt.tools.data.show.base import Shown, Strip, changed, common_flags, samples_of, training_strips
+
+
+@dataclass(frozen=True)
+class Finetuning(Shown):
+    """A training list of `umt finetune`."""
+
+    title = "finetune"
+
+    config: FinetuneConfig
+    validation: ViewClips  # the same rows as validation would see them
+
+    @classmethod
+    def of(cls, config: Config, videos: VideoList) -> Finetuning:
+        assert isinstance(config, FinetuneConfig)
+        train = train_loader(config, videos, Runtime(), plan(config, world_size=1, videos=len(videos))).clips
+        validation = validation_loader(config, videos, Runtime()).clips
+        assert isinstance(train, TrainClips)
+        assert isinstance(validation, ViewClips)
+        order = classes.listed(config, videos)
+        declared = config.data.nb_classes if order.names is None else len(order.names)
+        return cls(config, videos, train, order.names, order.source, declared, validation)
+
+    @classmethod
+    def config_for(cls, config: Config, source: str, folder: str, classes: int | None) -> Config:
+        return changed(config, data={"data_path": folder, **({} if classes is None else {"nb_classes": classes})})
+
+    def strips(self, row: int) -> list[Strip]:
+        training = training_strips(self.train, row, self._erased)
+        sample, numbers = samples_of(self.validation, row)[0]
+        return [*training, Strip("validation", sample.video, numbers)]
+
+    def flags(self) -> list[tuple[str, Any]]:
+        names = ("aa", "crop_scale", "reprob", "remode", "mixup", "cutmix")
+        return [*common_flags(self.config), *((name, getattr(self.config.augment, name)) for name in names)]
+
+    def _erased(self, sample: Sample) -> Frames:
+        """The clip with its rectangles of random erasing, which a run fills on the device."""
+        if sample.erase is None:
+            return sample.video
+        video = normalize(torch.from_numpy(sample.video.transpose(3, 0, 1, 2).copy())[None])
+        boxes, seeds = torch.from_numpy(np.asarray(sample.erase))[None], torch.tensor([sample.seed])
+        filled = erase(video, boxes, seeds, self.config.augment.remode)[0].numpy().transpose(1, 2, 3, 0)
+        return ((filled * np.array(STD) + np.array(MEAN)) * 255).round().clip(0, 255).astype(np.uint8)
