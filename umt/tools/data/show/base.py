@@ -15,11 +15,14 @@ from typing import Any, ClassVar, cast
 
 import av
 import numpy as np
+import torch
+from einops import rearrange
 from numpy.typing import NDArray
 
 from umt.config.schema import Config
 from umt.data.lists.annotations import VideoList
 from umt.data.loading.clips import Sample, TrainClips, ViewClips
+from umt.data.transforms.normalize import normalize
 from umt.data.video import guard
 from umt.data.video.decoders import Frames
 from umt.errors import VideoError
@@ -175,6 +178,11 @@ def training_strips(
         Strip(title, picture(sample), numbers, sample.noise)
         for title, (sample, numbers) in zip(titles, samples, strict=True)
     ]
+
+
+def model_input(frames: Frames) -> torch.Tensor:
+    """(T, H, W, C) bytes -> (1, C, T, H, W), normalised."""
+    return normalize(torch.from_numpy(rearrange(frames, "t h w c -> 1 c t h w").copy()))
 
 
 def common_flags(config: Config) -> list[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from umt.assemble import classes
 from umt.assemble.data import train_loader, validation_loader
@@ -15,10 +16,10 @@ from umt.config.schema import Config, FinetuneConfig
 from umt.data.lists.annotations import VideoList
 from umt.data.loading.clips import Sample, TrainClips, ViewClips
 from umt.data.transforms.erasing import erase
-from umt.data.transforms.normalize import MEAN, STD, normalize
+from umt.data.transforms.normalize import MEAN, STD
 from umt.data.video.decoders import Frames
 from umt.engine.runtime import Runtime
-from umt.tools.data.show.base import Shown, Strip, changed, common_flags, samples_of, training_strips
+from umt.tools.data.show.base import Shown, Strip, changed, common_flags, model_input, samples_of, training_strips
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Finetuning(Shown):
         """The clip with its rectangles of random erasing, which a run fills on the device."""
         if sample.erase is None:
             return sample.video
-        video = normalize(torch.from_numpy(sample.video.transpose(3, 0, 1, 2).copy())[None])
         boxes, seeds = torch.from_numpy(np.asarray(sample.erase))[None], torch.tensor([sample.seed])
-        filled = erase(video, boxes, seeds, self.config.augment.remode)[0].numpy().transpose(1, 2, 3, 0)
+        video = erase(model_input(sample.video), boxes, seeds, self.config.augment.remode)
+        filled = rearrange(video, "1 c t h w -> t h w c").numpy()
         return ((filled * np.array(STD) + np.array(MEAN)) * 255).round().clip(0, 255).astype(np.uint8)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from einops import repeat
 
 from umt.assemble.data import train_loader
 from umt.config.lists import sources
@@ -18,9 +18,8 @@ from umt.data import labels
 from umt.data.lists.annotations import VideoList
 from umt.data.loading.clips import TrainClips
 from umt.data.masking import visible_tokens
-from umt.data.transforms.normalize import normalize
 from umt.engine.runtime import Runtime
-from umt.tools.data.show.base import Shown, Strip, changed, common_flags, training_strips
+from umt.tools.data.show.base import Shown, Strip, changed, common_flags, model_input, training_strips
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,11 @@ class Pretraining(Shown):
             saliency = torch.ones_like(noise)
             if teacher is not None:
                 with torch.no_grad():
-                    video = normalize(torch.from_numpy(strip.frames.transpose(3, 0, 1, 2).copy())[None])
-                    _, saliency = teacher(video)
+                    _, saliency = teacher(model_input(strip.frames))
             chosen = visible_tokens(settings.mask_type, settings.mask_ratio, noise, saliency)
             seen = torch.zeros(time_ * height * width, dtype=torch.bool).scatter_(0, chosen[0], True)
-            frames_per_token = strip.frames.shape[0] // time_
-            strip.visible = np.repeat(seen.reshape(time_, height, width).numpy(), frames_per_token, axis=0)
+            span = len(strip.frames) // time_  # frames of a token
+            strip.visible = repeat(seen, "(t h w) -> (t span) h w", h=height, w=width, span=span).numpy()
         if settings.mask_type != "attention":
             return [f"The masks are those of --mask_type {settings.mask_type}, as the run draws them."]
         if teacher is not None:
