@@ -90,7 +90,7 @@ def test_decoding_finds_what_is_truncated_undecodable_short_odd_or_damaged(
     }  # fmt: skip
     assert done.detail("short") == "5 frames, a clip spans 8"
     assert done.detail("odd_size") == "65 x 49"
-    assert "told by the decoder, first: " in done.detail("damaged")
+    assert "errors from the decoder, first: " in done.detail("damaged")
     assert (done.code, done.report["files"]["decoded"]) == (1, 10)
 
 

@@ -15,13 +15,13 @@ from umt.data.loading.pool import Pool
 from umt.data.storage.urls import is_url
 from umt.errors import VideoError
 
-# What FFmpeg says of a file that is shorter than its container promises.
+# How FFmpeg complains about a file that is shorter than its container promises.
 _ENDS_EARLY = re.compile("ended prematurely|partial file", re.IGNORECASE)
 
 
 @dataclass
 class Facts:
-    """What was seen of a file. `problem` is a kind of finding, "" if it can be read; `cause` says more."""
+    """What decoding shows of a file. `problem` is a kind of finding, "" if it can be read; `cause` says more."""
 
     problem: str = ""
     cause: str = ""
@@ -153,7 +153,7 @@ def _video(path: str, decoder: str) -> Facts:
             raise VideoError("no frame of it can be decoded")
         if known.timed and facts.frames != len(known.times):
             facts.announced = len(known.times)
-        # All that was announced is there: then it is rubbish behind the end that is cut off.
+        # If all announced frames are there, only rubbish behind the end is cut off.
         lacking = not facts.announced or facts.frames < facts.announced
         if lacking and (_ENDS_EARLY.search(facts.damage) or (facts.announced and _ends_early(path))):
             facts.problem, facts.cause = "truncated", f"the file ends early, after {facts.frames} frames"
@@ -174,7 +174,7 @@ def _video(path: str, decoder: str) -> Facts:
 def _decode(path: str, facts: Facts) -> None:
     import av
 
-    with av.logging.Capture(local=True) as said, av.open(path) as container:
+    with av.logging.Capture(local=True) as messages, av.open(path) as container:
         stream: Any = container.streams.video[0]
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
@@ -193,13 +193,13 @@ def _decode(path: str, facts: Facts) -> None:
                 f"decoding fails after {facts.frames} frames: {getattr(error, 'strerror', None) or error}"
             ) from None
         facts.announced = 0 if hidden else stream.frames
-    wrong = [text.strip() for level, _, text in said if level <= av.logging.ERROR]
+    wrong = [text.strip() for level, _, text in messages if level <= av.logging.ERROR]
     early = [text for text in wrong if _ENDS_EARLY.search(text)]
     facts.damaged, facts.damage = len(wrong), (early or wrong)[0][:200] if wrong else ""
 
 
 def _cause(path: str, error: VideoError) -> str:
-    """The cause alone: who reads it knows the file."""
+    """The cause without the name of the file, which the finding has."""
     text = str(error).replace(f"{path}: cannot be read as a video (", "").replace(f"{path}: ", "")
     return text.removesuffix(").").removeprefix("truncated: ").strip()[:300]
 
