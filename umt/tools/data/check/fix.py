@@ -78,9 +78,8 @@ def _write(checked: Checked, dropped: dict[int, str], file: Path, form: Form) ->
 
 def describe(fixed: dict[str, Any]) -> str:
     """A cleaned list in a few lines."""
-    left_out = [f"{number:>9}  {KINDS[kind].what}" for kind, number in fixed["left_out"].items()] or [
-        "           nothing"
-    ]
+    kinds = fixed["left_out"].items()
+    left_out = [f"{number:>9}  {KINDS[kind].what}" for kind, number in kinds] or ["           nothing"]
     if not fixed["fixed"]:
         return "\n".join([f"{fixed['source']}: no row is left, so nothing is written. Left out:", *left_out])
     split = f", --split {SEPARATORS.get(fixed['separator'], fixed['separator'])}" if fixed["separator"] else ""

@@ -62,14 +62,16 @@ class Shown(ABC):
     """The training list of a run, and what the run makes of its rows. Travels to the processes that read.
 
     Attributes:
-        title: how the page calls this kind of work.
+        title: what the page calls this kind of work.
+        explanation: what its strips show, for the page.
         train: the training clips.
         names: of the classes; None: they have none.
-        names_from: what says them.
+        names_from: where they come from.
         declared: classes that the run says there are; 0: it does not say.
     """
 
     title: ClassVar[str]
+    explanation: ClassVar[str]
     extension: ClassVar[str] = ""  # that paths without one get
 
     config: Config

@@ -26,7 +26,11 @@ from umt.tools.data.show.base import Shown, Strip, changed, common_flags, model_
 class Finetuning(Shown):
     """A training list of `umt finetune`."""
 
-    title = "finetune"
+    title = "finetuning"
+    explanation = (
+        "Training copies are cropped, flipped, RandAugmented and erased differently in each epoch; mixup and cutmix "
+        "follow later, in the batch. Validation sees the centre."
+    )
 
     config: FinetuneConfig
     validation: ViewClips  # the same rows as validation would see them

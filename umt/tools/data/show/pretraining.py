@@ -26,7 +26,8 @@ from umt.tools.data.show.base import Shown, Strip, changed, common_flags, model_
 class Pretraining(Shown):
     """A training list of `umt pretrain`."""
 
-    title = "pretrain"
+    title = "pretraining"
+    explanation = "Below each frame, the patches that the student sees; the grey ones never enter it."
     extension = ".mp4"
 
     config: PretrainConfig

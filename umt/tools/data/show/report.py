@@ -27,7 +27,8 @@ def page(shown: Shown, seen: Seen, command: Sequence[str]) -> str:
         Path(__file__).with_name("page.html"),
         source=_plain(shown.videos.source),
         videos=len(shown.videos),
-        task=shown.title,
+        title=shown.title,
+        explanation=shown.explanation,
         command=_plain(shlex.join(command)),
         facts=_facts(shown),
         flags=[(f"--{name}", _value(value)) for name, value in shown.flags()],
@@ -52,7 +53,7 @@ def summary(shown: Shown, seen: Seen) -> str:
     return (
         f"{_plain(shown.videos.source)}: {len(shown.videos)} videos"
         + (f", {shown.classes} classes" if shown.classes else "")
-        + f"; {len(seen.files)} looked into, {failed} of them unreadable"
+        + f"; {len(seen.files)} opened, {failed} of them unreadable"
         + (f"; a clip takes {1000 * float(np.median(times)):.0f} ms to decode (median)." if times else ".")
     )
 
@@ -139,7 +140,7 @@ def _measures(seen: Seen) -> dict[str, Any]:
     columns: list[tuple[str, list[float]]] = [("frames", [file.frames for file in files])]
     if timed:
         columns += [
-            ("seconds", [file.frames / file.fps for file in timed]), ("frames a second", [file.fps for file in timed]),
+            ("seconds", [file.frames / file.fps for file in timed]), ("frames per second", [file.fps for file in timed]),
         ]  # fmt: skip
     columns.append(("ms to decode a clip", [1000 * file.seconds for file in files]))
     sides = [("width", [float(f.width) for f in files]), ("height", [float(f.height) for f in files])]
