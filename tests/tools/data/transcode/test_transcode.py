@@ -318,6 +318,6 @@ def test_the_picture_is_the_one_that_was_rendered(tmp_path: Path) -> None:
 def test_where_nothing_can_be_transcoded_the_run_fails(tmp_path: Path) -> None:
     (tmp_path / "v").mkdir()
     (tmp_path / "v/a.mp4").write_text("<html>")
-    with pytest.raises(ConfigError, match=r"Not one video could be transcoded; why is in .*failed\.jsonl"):
+    with pytest.raises(ConfigError, match=r"No video could be transcoded; .*failed\.jsonl has the causes"):
         main(["--videos", str(tmp_path / "v"), "--out", str(tmp_path / "out"), *FAST])
     assert "Invalid data" in (tmp_path / "out/failed.jsonl").read_text()

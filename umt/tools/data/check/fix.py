@@ -15,6 +15,7 @@ from umt.data.lists.lines import SEPARATORS, Form, Row
 from umt.errors import OutputError
 from umt.tools.data.check.findings import KINDS, OF_FILES, WARNING, Finding
 from umt.tools.data.check.lists import Checked
+from umt.writing import whole
 
 
 def target(source: str, folder: str | None) -> Path:
@@ -64,13 +65,11 @@ def _write(checked: Checked, dropped: dict[int, str], file: Path, form: Form) ->
     }
     if kept:
         try:
-            file.parent.mkdir(exist_ok=True)
-            part = file.with_name(f".{file.stem}.part{file.suffix}")
-            if is_parquet:
-                parquet_list.write(os.fspath(part), kept, frame_folders=form.frame_folders)
-            else:
-                part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
-            part.replace(file)
+            with whole(file, flush=False) as unfinished:
+                if is_parquet:
+                    parquet_list.write(os.fspath(unfinished), kept, frame_folders=form.frame_folders)
+                else:
+                    unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
         except OSError as error:
             raise OutputError(f"--fix cannot write {file}: {error.strerror}. Copy the list to where it can.") from None
     return entry

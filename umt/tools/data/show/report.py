@@ -139,9 +139,8 @@ def _measures(seen: Seen) -> dict[str, Any]:
     timed = [file for file in files if file.fps]
     columns: list[tuple[str, list[float]]] = [("frames", [file.frames for file in files])]
     if timed:
-        columns += [
-            ("seconds", [file.frames / file.fps for file in timed]), ("frames per second", [file.fps for file in timed]),
-        ]  # fmt: skip
+        columns.append(("seconds", [file.frames / file.fps for file in timed]))
+        columns.append(("frames per second", [file.fps for file in timed]))
     columns.append(("ms to decode a clip", [1000 * file.seconds for file in files]))
     sides = [("width", [float(f.width) for f in files]), ("height", [float(f.height) for f in files])]
     shares = (0, 0.05, 0.5, 0.95, 1)

@@ -1,4 +1,4 @@
-"""What transcoding gained, measured on a sample by reading originals and copies in turns, as a run would."""
+"""What transcoding gained, measured on a sample by reading originals and copies alternately, as a run would."""
 
 from __future__ import annotations
 
