@@ -1,10 +1,11 @@
 """Processes that make the items of a plan ahead, and outlive a reader that hangs or crashes.
 
-torch's DataLoader ends with its first dead worker and waits indefinitely for a hanging one. Here a worker that has been
-reading one file for too long is killed, or found dead, and replaced. What becomes of its items is the caller's choice:
+torch's DataLoader ends with its first dead worker and waits indefinitely for a hanging one. Here a worker that reads
+one file for too long is killed, one that has died is noticed, and both are replaced. The caller chooses what becomes of
+their items:
 
 - by default its file is refused from then on (`umt.data.video.guard`) and another worker makes the same items again. So
-  no item is lost, and what comes of it is the same wherever and whenever it happens;
+  no item is lost, and the result is the same wherever and whenever it happens;
 - with `lost`, where an item is a file, that item is settled at once by what `lost` returns for it.
 
 A thread of the parent hands out the work, collects what comes back and looks after the workers; the consumer only takes
@@ -35,7 +36,7 @@ from umt.errors import UserError
 log = getLogger(__name__)
 
 TICK = 1.0  # seconds between two looks at what the workers read
-CRASHES = 2  # of one file until it is refused: one may have been the machine's fault
+CRASHES = 2  # of one file until it is refused: a single one may be the machine's fault
 DEATHS = 3  # of workers that were reading nothing, until the run stops
 AHEAD = 64  # items for each worker that may wait for the consumer of `Pool.finished`
 
@@ -76,7 +77,7 @@ class _Crew:
         self._crashes: Counter[str] = Counter()
         self._deaths = 0
         self._lock = threading.Condition()
-        self._turn = 0  # counts the plans; what belongs to an earlier one is dropped
+        self._turn = 0  # counts the plans; items of an earlier plan are dropped
         self._plan: Sequence[Any] = ()
         self._todo: list[int] = []  # numbers to hand out before those from `_fresh` on: their workers were lost
         self._fresh = self._taken = self._ahead = 0
@@ -112,7 +113,7 @@ class _Crew:
             self._taken += 1
         self._wake()
         if isinstance(item, Raised):
-            raise RuntimeError(f"a process that loads data stopped by an error of its own:\n{item.text}")
+            raise RuntimeError(f"a process that loads data stopped with an error:\n{item.text}")
         return number, item
 
     def close(self) -> None:
@@ -159,7 +160,7 @@ class _Crew:
                 self._lock.notify_all()
 
     def _hand_out(self) -> None:
-        """Gives work to whoever has least of it, but never further ahead of the consumer than `_ahead`."""
+        """Gives work to the worker that has least of it, but never further ahead of the consumer than `_ahead`."""
         with self._lock:
             while True:
                 worker = min(self._workers, key=lambda w: len(w.doing))
@@ -210,7 +211,7 @@ class _Crew:
             self._lock.notify_all()
 
     def _is_stuck(self, worker: _Worker, most: float) -> bool:
-        """Only time in which this thread was looking counts: a job that is suspended as a whole does not hang."""
+        """Only time in which this thread was running counts: a job that is suspended as a whole does not hang."""
         now = time.monotonic()
         passed, worker.looked = now - worker.looked, now
         written, name = worker.board.read()
@@ -287,7 +288,7 @@ class _Crew:
 
 def _end(worker: _Worker) -> None:
     worker.process.kill()
-    worker.process.join(timeout=1)  # one that waits for a dead file server cannot even be killed: it is left behind
+    worker.process.join(timeout=1)  # waiting for a dead file server it cannot even be killed: it is left behind
     worker.pipe.close()
 
 

@@ -52,7 +52,7 @@ def work(
     board_names_items: bool,
 ) -> None:
     """Makes items until the pipe closes. On `board` stands which item is being made, or else which file is read."""
-    parent = os.getppid()  # under "forkserver" not the pool's process, but one that ends with it
+    parent = os.getppid()  # under "forkserver" not the pool's process, but it ends with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     try:
         try:
@@ -75,7 +75,7 @@ def work(
                 item = Raised(traceback.format_exc())
             board.write("")
             _send(pipe, (turn, number, item))
-            del item  # or its memory would be held while the next one is made
+            del item  # or its memory would be kept while the next item is made
     except (EOFError, ConnectionError):
         return
 
@@ -91,7 +91,7 @@ def _end_with(parent: int) -> None:
 
 
 class _Pickler(ForkingPickler):
-    """Large tensors travel as shared memory, each by a connection of its own; small ones are quicker by value."""
+    """Large tensors travel as shared memory, each by its own connection; small ones are quicker by value."""
 
     def reducer_override(self, thing: Any) -> Any:
         torch = sys.modules.get("torch")
@@ -107,7 +107,7 @@ def _send(pipe: Connection[Any, Any], message: Any) -> None:
 
 
 def empty_to_send(shape: tuple[int, ...]) -> torch.Tensor:
-    """uint8 of that shape; in a worker it lies where the parent will see it, so that nothing is copied on the way."""
+    """uint8 of that shape; in a worker it is in memory shared with the parent, so that sending it copies nothing."""
     import torch
 
     if not guard.is_watched() or math.prod(shape) < SMALL:

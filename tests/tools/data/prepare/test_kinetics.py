@@ -203,7 +203,7 @@ def test_two_lists_of_one_split_are_not_chosen_between(tree: Tree, deepmind: Pat
 
 
 def test_alphabetical_order_is_for_k400(tree: Tree, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--label_order alphabetical is for k400; k600 has only the order"):
+    with pytest.raises(ConfigError, match="--label_order alphabetical is for k400; k600 has only one order"):
         prepare("k600", videos=[tree(*NAMES)], out=tmp_path / "out", label_order="alphabetical")
 
 

@@ -115,10 +115,13 @@ def prepare(
         summary += [note] if note else []
     else:
         disk.require_folders(videos)
+        if label_order == "alphabetical" and dataset != "k400":
+            raise ConfigError(
+                f"--label_order alphabetical is for k400; {dataset} has only one order of labels. Leave the flag out."
+            )
         if dataset.startswith("k"):
             official = kinetics.read(dataset, annotations, videos, label_order)
         else:
-            _refuse_alphabetical(dataset, label_order)
             official = others.READERS[dataset](annotations, videos, split)
         _settle_test(dataset, official, test)
         there = disk.scan(videos, frame_folders=frame_folders)
@@ -149,11 +152,6 @@ def _refuse_for_folders(annotations: Sequence[Path], videos: Sequence[Path], *, 
         raise ConfigError("folder takes a single --videos, which holds a folder per class.")
     if frame_folders:
         raise ConfigError("folder lists videos; folders of frames are read without a list, by --data_set image_folder.")
-
-
-def _refuse_alphabetical(dataset: str, label_order: str) -> None:
-    if label_order != "umt":
-        raise ConfigError(f"--label_order alphabetical is for k400; {dataset} has a single order. Leave the flag out.")
 
 
 def _settle_test(dataset: str, official: Official, test: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from umt.data import labels
-from umt.errors import AnnotationError, ConfigError
+from umt.errors import AnnotationError
 from umt.tools.data.prepare import sources
 from umt.tools.data.prepare.clips import SPLITS, Clip, Official
 
@@ -33,11 +33,6 @@ _LOOKED_FOR = (
 
 def read(name: str, annotations: Sequence[Path], videos: Sequence[Path], label_order: str) -> Official:
     """The annotation of k400, k600, k700 or k710. Raises AnnotationError naming what was looked for, or file:line."""
-    if label_order == "alphabetical" and name != "k400":
-        raise ConfigError(
-            f"--label_order alphabetical is for k400; {name} has only the order of the published weights. "
-            "Leave the flag out."
-        )
     candidates = sources.files(annotations, videos, (".csv", ".json"))
     if name == "k710":
         return _merge({part: _read_set(part, candidates, annotations, videos, "umt", "k710") for part in SETS})
