@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from umt.data.loading.batch import Failure
-from umt.data.loading.pool import empty_to_send
+from umt.data.loading.worker import empty_to_send
 
 
 @dataclass

@@ -137,7 +137,7 @@ class Workers:
         make = _Batches(clips)
         if self.num_workers and self._pool is None:
             _opencv_alone()
-            pin = {"receive": _Pin(torch.cuda.current_device())} if self.pin_memory else {}
+            pin: dict[str, Any] = {"receive": _Pin(torch.cuda.current_device())} if self.pin_memory else {}
             self._pool = Pool(
                 make,
                 workers=self.num_workers,

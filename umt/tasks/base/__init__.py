@@ -126,6 +126,27 @@ class Place(Protocol):
     def is_main(self) -> bool: ...
 
 
+class Alone:
+    """A `Place` of one process on the CPU, for tools that look at what a run would see."""
+
+    precision = "fp32"
+    is_main = True
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        import torch
+
+        return torch.device("cpu")
+
+    @property
+    def world(self) -> World:
+        """No other process."""
+        from umt.processes import World
+
+        return World()
+
+
 @dataclass(frozen=True)
 class Start:
     """A checkpoint that a run goes on from or tests, and the record that it keeps (`Parts.record`)."""

@@ -11,6 +11,7 @@ KIND = Kind(
     about="classification of clips",
     task="umt.tasks.classify.kind:task_from_record",
     plan="umt.tasks.classify.sizing:ClassifySizing",
+    show="umt.tasks.classify.shown:ClassifyShown",
 )
 
 

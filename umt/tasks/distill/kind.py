@@ -11,6 +11,7 @@ KIND = Kind(
     about="pretraining by an image teacher",
     task="umt.tasks.distill.kind:task_from_record",
     plan="umt.tasks.distill.sizing:DistillSizing",
+    show="umt.tasks.distill.shown:DistillShown",
 )
 
 

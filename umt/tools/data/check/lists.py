@@ -1,4 +1,4 @@
-"""Reads a list as a run does, but goes on where a run stops: every line is a row or a finding."""
+"""Reads a list as a run does, but goes on where a run stops: every line gives a row or a finding."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from umt.data.storage.urls import is_url, join
 from umt.errors import AnnotationError
 from umt.tools.data.check.findings import Finding
 
-_SAMPLE = 1000  # lines that tell the separator
+_SAMPLE = 1000  # lines that the separator is detected by
 _LOOKED_AT = 50  # lines whose files are looked for
-_KEPT = 1000  # findings of a kind that says how lines are written
+_KEPT = 1000  # findings of each kind that is about how lines are written
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How lists are to be read: a run's own flags. `split` None: found out."""
+    """How lists are to be read: the flags of a run. `split` None: detected."""
 
     split: str | None = None
     prefix: str = ""
@@ -36,11 +36,11 @@ class Reading:
 
 @dataclass
 class Checked:
-    """A list: its rows that can be read, the line of each, and what was found on the way.
+    """A list: the rows that can be read, the line of each, and the findings.
 
     Attributes:
-        role: "train" or "held out" (validation and test), "" where the name does not tell.
-        form: how its lines are read; None for a folder per class, which has none, for parquet and names of classes.
+        role: "train" or "held out" (validation and test), "" where the name does not say it.
+        form: how its lines are read; None for a folder per class, for parquet and for names of classes.
     """
 
     source: str
@@ -55,7 +55,7 @@ class Checked:
     _further: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # kind -> kept, further
 
     def style(self, kind: str, number: int, path: str, detail: str = "") -> None:
-        """A finding that every line may have: after so many of a kind the others are only counted."""
+        """A finding that every line may have: beyond the first 1000 of a kind they are only counted."""
         kept, further = self._further.get(kind, (0, 0))
         if kept < _KEPT:
             self.findings.append(Finding(kind, self.source, number, path, detail))
@@ -64,14 +64,14 @@ class Checked:
             self._further[kind] = kept, further + 1
 
     def close(self) -> None:
-        """Tells of the findings that were only counted."""
+        """Adds the numbers of findings that were only counted."""
         for kind, (_, further) in self._further.items():
             if further:
                 self.findings.append(Finding(kind, self.source, detail=f"on {further} further lines", count=further))
 
 
 def role_of(source: str) -> str:
-    """What a list is for, by its name."""
+    """What a list is for, judging by its name."""
     name = os.path.basename(source).lower()
     if "train" in name:
         return "train"
@@ -234,7 +234,9 @@ def _line_by_line(checked: Checked, text: str, form: Form) -> Table:
 def _why(line: str, form: Form) -> str:
     other = None if form.columns is not None else form.other_separator(line)
     if other is not None:
-        return f"parted by {SEPARATORS[other]}, other lines by {SEPARATORS.get(form.separator, repr(form.separator))}"
+        return (
+            f"separated by {SEPARATORS[other]}, other lines by {SEPARATORS.get(form.separator, repr(form.separator))}"
+        )
     if form.columns is not None:
         return "not the columns that the header names"
     return "path and label, but no number of frames" if form.lacks_frames(line) else "no whole number at its end"
@@ -281,7 +283,7 @@ def _form(checked: Checked, text: str, how: Reading) -> Form:
         given = Form(split, how.frame_folders)
         if read_by[best] > len(sample) // 2 > sum(given.row(line) is not None for line in sample):
             named = SEPARATORS.get(split, repr(split))
-            detail = f"--split {named} does not part the columns, --split {SEPARATORS[best]} does"
+            detail = f"--split {named} does not separate the columns, --split {SEPARATORS[best]} does"
             checked.findings.append(Finding("separator", checked.source, 1, sample[0][:200], detail))
             split = best
     return Form(split, how.frame_folders, how.pretrain)
