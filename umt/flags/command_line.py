@@ -120,3 +120,14 @@ class Tools:
             raise ConfigError(f"{self.prog}: '{argv[0]}' is not a command. {hint}")
         code: int = importlib.import_module(self.modules[argv[0]][0]).main(list(argv[1:]))
         return code
+
+
+def last_value(words: Sequence[str], flag: str) -> str:
+    """The value of the last `--flag value` or `--flag=value`; "" for none."""
+    value = ""
+    for i, word in enumerate(words):
+        if word == f"--{flag}" and i + 1 < len(words):
+            value = words[i + 1]
+        elif word.startswith(f"--{flag}="):
+            value = word.partition("=")[2]
+    return value

@@ -75,14 +75,20 @@ def given(words: Namespace, *names: str) -> dict[str, Any]:
     return {name: values[name] for name in names if values.get(name) is not None}
 
 
-def load_recognizer(words: Namespace, device: str, labels: Any = None, *, source: str | None = None) -> Recognizer:
-    """What `umt.load` makes of the flags; `source`: one of several checkpoints. Raises CheckpointError, ConfigError."""
+def load_recognizer(
+    words: Namespace, device: str, labels: Any = None, *, source: str | None = None, load: Any = None
+) -> Recognizer:
+    """What `umt.load` makes of the flags; `source`: one of several checkpoints. Raises CheckpointError, ConfigError.
+
+    `load`: the function of another kind of work (`Kind.load`) instead.
+    """
     from umt.data.video.reader import choose
-    from umt.inference.recognizer import load
+    from umt.inference import recognizer
 
     choose(words.decoder)
     flags = given(words, *_LOADING, *SAMPLING, *_RUNNING)
-    return load(words.checkpoint if source is None else source, device=device, labels=labels, **flags)
+    load = load or recognizer.load
+    return load(words.checkpoint if source is None else source, device=device, labels=labels, **flags)  # type: ignore[no-any-return]
 
 
 def workers_for(words: Namespace, videos: int, on_gpu: bool, share: int = 1) -> int:

@@ -11,6 +11,9 @@ KIND = Kind(
     about="classification of clips",
     task="umt.tasks.classify.kind:task_from_record",
     plan="umt.tasks.classify.sizing:ClassifySizing",
+    load="umt.inference.recognizer:load",
+    predict="umt.tasks.classify.predictor:ClassPredictor",
+    export="umt.tools.export.exporting:export",
     show="umt.tasks.classify.shown:ClassifyShown",
 )
 

@@ -11,6 +11,8 @@ KIND = Kind(
     about="pretraining by an image teacher",
     task="umt.tasks.distill.kind:task_from_record",
     plan="umt.tasks.distill.sizing:DistillSizing",
+    load="umt.inference.recognizer:load",
+    export="umt.tools.export.exporting:export",
     show="umt.tasks.distill.shown:DistillShown",
 )
 

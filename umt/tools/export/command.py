@@ -7,6 +7,7 @@ from pathlib import Path
 
 from umt.errors import ConfigError
 from umt.flags.command_line import Parser
+from umt.tasks.base import kind_of_weights
 from umt.tools.export.request import DTYPES, FORMATS, LICENCES, Request, check
 
 _DESCRIPTION = """Weights as a folder that others can use: config.json, a model card, and the weights as
@@ -22,9 +23,7 @@ A pretraining checkpoint gives its encoder as a model of features; `original` ke
 def main(argv: Sequence[str]) -> int:
     """Runs `umt export ARGV`; returns its exit code. Raises UserError for what the caller can correct."""
     request = parse(argv)
-    from umt.tools.export.exporting import export  # torch takes seconds
-
-    for line in export(request):
+    for line in kind_of_weights(request.checkpoint).offer("export")(request):
         print(line)
     return 0
 

@@ -7,8 +7,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from umt.errors import ConfigError, UserError
-from umt.flags.command_line import Number, Parser
-from umt.tools.predict.classes import ClassPredictor, add_flags
+from umt.flags.command_line import Number, Parser, last_value
+from umt.tasks.base import Kind, kind_of_weights
 from umt.tools.recognizer_flags import (
     add_clip_flags,
     add_list_flags,
@@ -27,8 +27,8 @@ For a whole video the clips and crops of a test are averaged; the numbers are th
 of any length is read window by window. Exit code 2: some video could not be read (the others are done)."""
 
 
-def parse(argv: Sequence[str]) -> Namespace:
-    """The words of the command line. Raises ConfigError."""
+def parse(argv: Sequence[str], kind: Kind) -> Namespace:
+    """The words of the command line; some flags are of the kind of the checkpoint. Raises ConfigError."""
     parser = Parser("umt predict", ABOUT, "umt predict VIDEO ... --checkpoint WEIGHTS [flags]")
     parser.add_argument("videos", nargs="*", metavar="VIDEO")
     add_model_flags(parser, labels=True)
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     add_list_flags(views)
     views("--skip_unreadable", action="store_true", help="report a video that cannot be read, but do not fail")
     out = parser.add_argument_group("output").add_argument
-    add_flags(out)
+    kind.offer("predict").add_flags(out)
     out("--json", metavar="FILE", help="everything for programs; - is the standard output, instead of the table")
     out("--csv", metavar="FILE", help="a line for each class; - is the standard output")
     out("--render", metavar="OUT", help="the video with the classes drawn in, as MP4; a folder for several videos")
@@ -59,14 +59,15 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Runs `umt predict ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
-    words = parse(argv)
+    kind = kind_of_weights(last_value(argv, "checkpoint"))
+    words = parse(argv, kind)
     from umt.inference.sources import find_videos
     from umt.tools.predict.output import opened
     from umt.tools.predict.run import predict_all
 
     videos = find_videos(words.videos, split=words.split, prefix=words.prefix)
-    model = load_recognizer(words, words.device, words.labels)
-    predictor = ClassPredictor(model, topk=words.topk, threshold=words.threshold, labels=words.labels)
+    model = load_recognizer(words, words.device, words.labels, load=kind.offer("load"))
+    predictor = kind.offer("predict").of(model, words)
     with opened(words, predictor) as output:
         failures = predict_all(words, model, predictor, videos, output)
         output.end(failures, checkpoint=str(words.checkpoint), model=model.description.model)

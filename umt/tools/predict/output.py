@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from umt.tools.predict.predictor import Failure, Part, Predictor
+from umt.tasks.base.predictor import Failure, Part, Predictor
 from umt.writing import output_errors, whole
 
 

@@ -20,7 +20,7 @@ from umt.data.video.probe import unreadable
 from umt.data.video.pyav_readers import DAMAGED
 from umt.data.video.reader import open_folder
 from umt.errors import OutputError
-from umt.tools.predict.predictor import Part, Predictor
+from umt.tasks.base.predictor import Part, Predictor
 from umt.writing import whole
 
 SHORT_SIDE = 240  # pixels: smaller videos are enlarged, so that words can be read

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from umt.errors import ConfigError
-from umt.flags.command_line import COUNT, Number, Parser
+from umt.flags.command_line import COUNT, Number, Parser, last_value
 from umt.flags.parser import flag_names
 from umt.run.command_line import parse
 from umt.spelling import did_you_mean
@@ -56,14 +56,14 @@ def main(argv: Sequence[str]) -> int:
     row = expected_row(words)
     stated = stated_by(words.model, fetching="data_set" not in row.flags)
     stated = replace(stated, flags={**stated.flags, **row.flags})
-    if not any(flag in stated.flags or _last(passed, flag) for flag in ("data_set", "nb_classes")):
+    if not any(flag in stated.flags or last_value(passed, flag) for flag in ("data_set", "nb_classes")):
         raise ConfigError(
             f"{words.model} does not state how it is tested. Give the flags of its test, e.g. --model "
             "vit_base_patch16_224 --num_frames 8 --data_set Kinetics_sparse --nb_classes 400, or --row NAME."
         )
-    if not _last(passed, "nb_classes"):
+    if not last_value(passed, "nb_classes"):
         refuse_another_head(words.model, row)
-    output = _last(passed, "output_dir") or str(Path("outputs", "verify", row.name))
+    output = last_value(passed, "output_dir") or str(Path("outputs", "verify", row.name))
     _refuse_overwriting(row, Path(output))
     prepared = prepare(words.list, Path(output), stated, _list_flags(words, passed))
     _require_enough(words.official_videos, prepared.videos)
@@ -93,23 +93,12 @@ def _words(argv: Sequence[str]) -> tuple[Any, list[str]]:
     return words, passed
 
 
-def _last(words: Sequence[str], flag: str) -> str:
-    """The value of the last `--flag value` or `--flag=value`."""
-    value = ""
-    for i, word in enumerate(words):
-        if word == f"--{flag}" and i + 1 < len(words):
-            value = words[i + 1]
-        elif word.startswith(f"--{flag}="):
-            value = word.partition("=")[2]
-    return value
-
-
 def _notes(row: Row, passed: Sequence[str]) -> str:
     """What was decided about a row, and which flags differ from it."""
     changed = [
-        f"--{flag} {_last(passed, flag)} ({value})"
+        f"--{flag} {last_value(passed, flag)} ({value})"
         for flag, value in row.flags.items()
-        if flag != "split" and _last(passed, flag) not in ("", value)
+        if flag != "split" and last_value(passed, flag) not in ("", value)
     ]
     note = f"not tested as its row is: {', '.join(changed)}" if changed else ""
     return "; ".join(filter(None, (row.decided, note)))
@@ -117,10 +106,10 @@ def _notes(row: Row, passed: Sequence[str]) -> str:
 
 def _list_flags(words: Any, passed: Sequence[str]) -> ListFlags:
     return ListFlags(
-        split=_last(passed, "split"),
-        prefix=_last(passed, "prefix"),
-        data_set=_last(passed, "data_set"),
-        frame_folders=_last(passed, "use_decord").lower() == "false" or "--no_use_decord" in passed,
+        split=last_value(passed, "split"),
+        prefix=last_value(passed, "prefix"),
+        data_set=last_value(passed, "data_set"),
+        frame_folders=last_value(passed, "use_decord").lower() == "false" or "--no_use_decord" in passed,
         sample=words.sample,
     )
 

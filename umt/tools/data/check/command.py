@@ -17,8 +17,9 @@ from umt.data.lists.lines import separator_of
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, ConfigError, OutputError
 from umt.flags.command_line import COUNT, SECONDS_OR_0, SHARE, Parser
-from umt.tasks.classify.flags import ORDERS
-from umt.tasks.video.flags import DECODERS
+from umt.data.labels.label_order import ORDERS
+from umt.data.video.reader import DECODERS
+from umt.tasks.base import entry_points, kind_of
 from umt.tools.data.check import across, files
 from umt.tools.data.check.cache import Cache, cache_folder, versions
 from umt.tools.data.check.findings import OF_FILES, WARNING, Finding
@@ -77,6 +78,9 @@ def _words(argv: Sequence[str]) -> Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Runs `umt data check ARGV`; returns 0 (a run can train on it) or 1. Raises UserError for a wrong command."""
+    if argv and argv[0] in entry_points():  # a task of another package, whose lists it knows itself
+        code: int = kind_of(argv[0]).offer("check")(argv[1:])
+        return code
     words = _words(argv)
     start = time.perf_counter()
     known = catalog.get(words.data_set) if words.data_set else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,23 @@ Classes = tuple[tuple[int, str, float], ...]
 """(class, name, probability), the likeliest first."""
 
 
-def add_flags(add: Callable[..., object]) -> None:
-    """--topk and --threshold."""
-    probability = Number(float, at_least=0, at_most=1, rule="is a probability, from 0 to 1")
-    add("--topk", type=COUNT, metavar="K", help="classes of each video or window (5)")
-    add("--threshold", type=probability, metavar="P", help="only classes of at least this probability, however many")
-
-
 class ClassPredictor:
     """The classes of a video that are reported: the `topk` likeliest (5), or those of at least `threshold`, or both.
 
     `labels`: where the class names come from, if the user says so.
     """
+
+    @staticmethod
+    def add_flags(add: Callable[..., object]) -> None:
+        """--topk and --threshold."""
+        probability = Number(float, at_least=0, at_most=1, rule="is a probability, from 0 to 1")
+        add("--topk", type=COUNT, metavar="K", help="classes of each video or window (5)")
+        add("--threshold", type=probability, metavar="P", help="only classes of at least this probability, however many")
+
+    @classmethod
+    def of(cls, model: Recognizer, words: Namespace) -> ClassPredictor:
+        """See `Predictor`."""
+        return cls(model, topk=words.topk, threshold=words.threshold, labels=words.labels)
 
     columns = ("rank", "class", "label", "probability")
 

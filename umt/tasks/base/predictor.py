@@ -3,7 +3,8 @@ for all kinds: finding videos, cutting windows, failures, and the files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,7 +34,18 @@ class Failure:
 
 
 class Predictor(Protocol):
-    """A model with a meaning for its outputs. Shapes: V views of T frames of H x W pixels."""
+    """A model with a meaning for its outputs. Shapes: V views of T frames of H x W pixels.
+
+    A class of this protocol is what a `Kind` names as `predict`; `of` makes it.
+    """
+
+    @staticmethod
+    def add_flags(add: Callable[..., object]) -> None:
+        """Its own flags of `umt predict`; `add` is argparse's `add_argument`."""
+
+    @classmethod
+    def of(cls, model: Any, words: Namespace) -> Predictor:
+        """For `model`, as `Kind.load` gave it, with the words of the command line."""
 
     @property
     def columns(self) -> Sequence[str]:
