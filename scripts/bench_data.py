@@ -38,10 +38,10 @@ import numpy as np
 import torch
 from bench_decode import render
 
-from umt.data.lists.annotations import VideoList
-from umt.data.loading import clips
+from umt.data import sampling
+from umt.data.lists.video_list import VideoList
+from umt.data.loading.clip_batch import collate
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
-from umt.data.loading.loaders import collate
 from umt.data.loading.memory import keep_freed_memory
 from umt.data.transforms.erasing import draw_erase_box
 from umt.data.transforms.pipelines import FinetuneTransform, PretrainTransform, TestTransform
@@ -133,8 +133,8 @@ class Result:
 def cases(path: str, decoder: str) -> list[Case]:
     """The five kinds of samples, of one video."""
     videos = Videos(VideoList(path, [path], [0]), decoder)
-    pretraining, sparse = clips.training_sampler("pretrain_sparse", 8), clips.training_sampler("sparse", 8)
-    views = clips.views_sampler("sparse", 8, 4)
+    pretraining, sparse = sampling.training_sampler("pretrain_sparse", 8), sampling.training_sampler("sparse", 8)
+    views = sampling.views_sampler("sparse", 8, 4)
     made = []
 
     def drawn(sampler: Callable[..., np.ndarray], epoch: int, length: int) -> np.ndarray:

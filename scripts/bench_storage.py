@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from umt.data.lists.annotations import VideoList, read_list
+from umt.data.lists.reading import read_list
+from umt.data.lists.video_list import VideoList
 from umt.data.loading.clips import Videos
 from umt.data.sampling import sparse_val
 from umt.data.storage.cache import Cache

@@ -16,8 +16,8 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "umt"
 
 
 @pytest.mark.parametrize("spec", catalog.CATALOG.values(), ids=lambda s: s.name)
-def test_every_label_file_has_one_name_per_class(spec: catalog.DatasetSpec) -> None:
-    for classes in spec.label_files:
+def test_every_label_order_has_one_name_per_class(spec: catalog.DatasetSpec) -> None:
+    for classes in spec.label_orders:
         names = spec.class_names(classes)
         assert names is not None
         assert len(names) == len(set(names)) == classes
@@ -84,7 +84,7 @@ def test_the_golden_head_map_is_the_packages() -> None:
     assert facts["k400"].startswith("rows 0..399")
 
 
-@pytest.mark.parametrize("module", ["umt.data.catalog", "umt.data.lists.annotations"])
+@pytest.mark.parametrize("module", ["umt.data.catalog", "umt.data.lists.reading"])
 def test_facts_and_lists_need_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'av', 'cv2')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

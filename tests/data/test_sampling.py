@@ -100,21 +100,21 @@ def test_sparse_training_reaches_exactly_the_originals_frames() -> None:
         assert_frames_reached(observe(sampling.sparse_train, key, 1200), row, key)
 
 
-@pytest.mark.parametrize("function", [sampling.pretrain_sparse, sampling.ssv2_train])
-def test_segment_training_reaches_exactly_the_originals_frames(function: Callable) -> None:
-    for key, row in SUPPORT[function.__name__].items():
+@pytest.mark.parametrize("law", ["pretrain_sparse", "ssv2_train"])
+def test_segment_training_reaches_exactly_the_originals_frames(law: str) -> None:
+    for key, row in SUPPORT[law].items():
         length, frames = numbers(key)
         if length >= frames:
-            assert_frames_reached(observe(function, key, 1200), row, key)
+            assert_frames_reached(observe(sampling.segments_train, key, 1200), row, key)
 
 
-@pytest.mark.parametrize("function", [sampling.pretrain_sparse, sampling.ssv2_train])
-def test_a_video_shorter_than_the_clip_repeats_its_frames_evenly(function: Callable) -> None:
+@pytest.mark.parametrize("law", ["pretrain_sparse", "ssv2_train"])
+def test_a_video_shorter_than_the_clip_repeats_its_frames_evenly(law: str) -> None:
     """The original shows frame 0 only."""
-    for key in SUPPORT[function.__name__]:
+    for key in SUPPORT[law]:
         length, frames = numbers(key)
         if length < frames:
-            counts = np.bincount(function(length, frames, np.random.default_rng(0)), minlength=length)
+            counts = np.bincount(sampling.segments_train(length, frames, np.random.default_rng(0)), minlength=length)
             assert counts.size == length, key
             assert counts.max() - counts.min() <= 1, key
 
@@ -140,14 +140,13 @@ CLIPS: list[Callable[[int, int, int, int, np.random.Generator], np.ndarray]] = [
     lambda length, n, r, s, rng: sampling.sparse_train(length, n, rng),
     lambda length, n, r, s, rng: sampling.sparse_val(length, n),
     lambda length, n, r, s, rng: sampling.sparse_test(length, n, s),
-    lambda length, n, r, s, rng: sampling.ssv2_train(length, n, rng),
+    lambda length, n, r, s, rng: sampling.segments_train(length, n, rng),
     lambda length, n, r, s, rng: sampling.ssv2_val(length, n),
     lambda length, n, r, s, rng: sampling.ssv2_test(length, n, s),
     lambda length, n, r, s, rng: sampling.ssv2_frames_val(length, n),
     lambda length, n, r, s, rng: sampling.dense_train(length, n, r, rng),
     lambda length, n, r, s, rng: sampling.dense_val(length, n, r),
     lambda length, n, r, s, rng: sampling.dense_test(length, n, r, s),
-    lambda length, n, r, s, rng: sampling.pretrain_sparse(length, n, rng),
     lambda length, n, r, s, rng: sampling.pretrain_dense(length, n, r, rng),
     lambda length, n, r, s, rng: sampling.spread(length, n),
 ]

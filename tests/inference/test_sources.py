@@ -100,5 +100,5 @@ def test_a_video_where_a_list_is_wanted_is_told(tmp_path: Path, name: str, kind:
 
 def test_a_file_of_something_else_is_no_list(tmp_path: Path) -> None:
     (tmp_path / "best.pth").write_bytes(b"PK\x03\xff\0\0")
-    with pytest.raises(AnnotationError, match=r"best\.pth is no text, so no list of videos"):
+    with pytest.raises(AnnotationError, match=r"best\.pth is not text\. Give a list of videos"):
         read_rows(str(tmp_path / "best.pth"))

@@ -3,20 +3,27 @@
 Paper: https://arxiv.org/abs/2303.16058 (sparse sampling after TSN, https://arxiv.org/abs/1608.00859). Letters: L
 frames in the video (`length`), n frames in a clip (`num_frames`), r the stride of dense sampling, S clips of a test
 video. Every function returns 0-based int64 indices within the video, never decreasing: (n,) for one clip, (S, n) for
-the clips of a test. What is random draws from the generator that it is given and from nothing else.
+the clips of a test. Random laws draw from the generator that they are given and from nothing else.
 
 The laws are those of the published training, so that published weights are tested on the frames that their numbers
-were made with, odd as some of them are: rounding half to even, a tail that training never sees.
-`tests/data/test_sampling.py` holds every index. Where the original's rule fails (negative indices, a division by zero,
-a short video that becomes n copies of its first frame) the docstring says what stands in its place.
+were measured on, even where they are odd: rounding half to even, a tail that training never sees.
+`tests/data/test_sampling.py` checks every index. Where the original's rule fails (negative indices, a division by zero,
+a short video that becomes n copies of its first frame) the docstring says what is done instead.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.errors import VideoError
+from umt.errors import ConfigError, VideoError
 
 Indices = NDArray[np.int64]
+Law = Callable[..., Indices]
 
 
 def _check(length: int, num_frames: int, *positive: int) -> None:
@@ -71,11 +78,6 @@ def segments_train(length: int, num_frames: int, rng: np.random.Generator) -> In
     if segment == 0:
         return spread(length, num_frames)
     return np.arange(num_frames) * segment + rng.integers(0, segment, size=num_frames)
-
-
-def ssv2_train(length: int, num_frames: int, rng: np.random.Generator) -> Indices:
-    """Training clip of SSV2, (n,): see `segments_train`."""
-    return segments_train(length, num_frames, rng)
 
 
 def ssv2_test(length: int, num_frames: int, num_clips: int) -> Indices:
@@ -134,8 +136,8 @@ def dense_train(length: int, num_frames: int, stride: int, rng: np.random.Genera
 def dense_val(length: int, num_frames: int, stride: int) -> Indices:
     """The validation clip, (n,), spaced as in training.
 
-    The original's window ends where the centre window begins. It stands where it lies within the video (L >= 3 * n *
-    r); for shorter videos, where it has negative indices in the original, the centre window is taken.
+    The original's window ends where the centre window begins. It is used where it is within the video (L >= 3 * n * r);
+    for shorter videos, where the original has negative indices, the centre window is used.
     """
     _check(length, num_frames, stride)
     room = length - num_frames * stride
@@ -165,11 +167,6 @@ def dense_test(length: int, num_frames: int, stride: int, num_clips: int) -> Ind
 # Pretraining.
 
 
-def pretrain_sparse(length: int, num_frames: int, rng: np.random.Generator) -> Indices:
-    """Pretraining clip when there are several segments, (n,): see `segments_train`."""
-    return segments_train(length, num_frames, rng)
-
-
 def pretrain_dense(length: int, num_frames: int, stride: int, rng: np.random.Generator) -> Indices:
     """Pretraining clip of one segment, (n,): every r-th frame from a start uniform in 0..L - n * r.
 
@@ -179,3 +176,62 @@ def pretrain_dense(length: int, num_frames: int, stride: int, rng: np.random.Gen
     start = int(rng.integers(0, max(length - num_frames * stride, 0), endpoint=True))
     last = max((length - 2 - start) // stride, 0)
     return start + stride * np.minimum(np.arange(num_frames), last)
+
+
+# Laws by name: the names of `umt.data.catalog` (`DatasetSpec.sampling`), and two of pretraining: of several segments,
+# and of one.
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The laws of one way of sampling. Pretraining has no validation and no test.
+
+    Attributes:
+        strided: whether they take a stride (--sampling_rate).
+        validation_of_folders: for folders of frames, where it is another law than for videos.
+    """
+
+    training: Law
+    validation: Law | None = None
+    views: Law | None = None
+    validation_of_folders: Law | None = None
+    strided: bool = False
+
+
+LAWS: dict[str, Laws] = {
+    "sparse": Laws(sparse_train, sparse_val, sparse_test),
+    "dense": Laws(dense_train, dense_val, dense_test, strided=True),
+    "ssv2": Laws(segments_train, ssv2_val, ssv2_test, ssv2_frames_val),
+    "pretrain_sparse": Laws(segments_train),
+    "pretrain_dense": Laws(pretrain_dense, strided=True),
+}
+
+
+def training_sampler(kind: str, num_frames: int, sampling_rate: int = 1) -> Callable[..., Indices]:
+    """(L, rng=) -> (n,): the training law of `kind`, a key of `LAWS`. Raises ConfigError for another name."""
+    return _sampler(kind, lambda laws: laws.training, num_frames, sampling_rate)
+
+
+def validation_sampler(
+    kind: str, num_frames: int, sampling_rate: int = 1, *, frame_folders: bool = False
+) -> Callable[[int], Indices]:
+    """L -> (n,): the validation clip of `kind` ("sparse", "dense", "ssv2")."""
+
+    def law(laws: Laws) -> Law | None:
+        return laws.validation_of_folders if frame_folders and laws.validation_of_folders else laws.validation
+
+    return _sampler(kind, law, num_frames, sampling_rate)
+
+
+def views_sampler(kind: str, num_frames: int, num_clips: int, sampling_rate: int = 1) -> Callable[[int], Indices]:
+    """L -> (S, n): the test clips of `kind` ("sparse", "dense", "ssv2")."""
+    return _sampler(kind, lambda laws: laws.views, num_frames, sampling_rate, num_clips=num_clips)
+
+
+def _sampler(kind: str, use: Callable[[Laws], Law | None], num_frames: int, stride: int, **more: int) -> Law:
+    fitting = {name: law for name, laws in LAWS.items() if (law := use(laws)) is not None}
+    if kind not in fitting:
+        raise ConfigError(f"frame sampling ({kind}) must be one of {', '.join(fitting)}.")
+    if LAWS[kind].strided:
+        more["stride"] = stride
+    return partial(fitting[kind], num_frames=num_frames, **more)

@@ -8,13 +8,11 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from umt.data.lists.annotations import read_list
-from umt.data.lists.class_folders import IMAGE_ENDINGS, VIDEO_ENDINGS
-from umt.data.lists.label_sets import BETWEEN
-from umt.data.lists.lines import SEPARATORS, separator_of
-from umt.data.lists.named import classes_of, read_own, rows_of, words_form
+from umt.data.lists.lines import BETWEEN, SEPARATORS, separator_of
+from umt.data.lists.reading import classes_of, read_list, read_named, rows_of, words_form
 from umt.data.lists.video_list import VideoList
 from umt.data.storage.urls import is_url
+from umt.data.video.video_reader import IMAGE_ENDINGS, VIDEO_ENDINGS
 from umt.errors import AnnotationError, ConfigError
 
 LIST_ENDINGS = (".csv", ".txt", ".tsv", ".list", ".lst", ".parquet")
@@ -23,15 +21,17 @@ LIST_ENDINGS = (".csv", ".txt", ".tsv", ".list", ".lst", ".parquet")
 def find_videos(words: Sequence[str], *, split: str | None = None, prefix: str = "") -> VideoList:
     """The videos that `words` mean, in their order, each once.
 
-    A folder stands for all videos below it, or is one video if it holds images; a pattern (`clips/**/*.mp4`) for what
-    it finds. A name that is not there stays: whoever opens it says so. Raises ConfigError for what means no video, and
-    AnnotationError for a faulty list. `split` and `prefix`: separator (None: found out) and folder of lists.
+    A folder stands for all videos below it, or is one video if it holds images; a pattern (`clips/**/*.mp4`) for its
+    matches. A name that does not exist stays in the list, and fails when it is opened. Raises ConfigError for a word
+    that means no video, AnnotationError for a faulty list. `split` and `prefix`: separator (None: detected) and folder
+    of lists.
     """
-    found: dict[str, int] = {}
+    frame_counts: dict[str, int] = {}
     for word in words:
         for path, frames in _of(word, split, prefix):
-            found.setdefault(path, frames)
-    return VideoList(" ".join(words), list(found), [-1] * len(found), list(found.values()))
+            frame_counts.setdefault(path, frames)
+    paths = list(frame_counts)
+    return VideoList(" ".join(words), paths, [-1] * len(paths), list(frame_counts.values()))
 
 
 def read_rows(source: str, *, split: str | None = None, prefix: str = "", frame_folders: bool = False) -> VideoList:
@@ -130,10 +130,10 @@ def _is_of_words(videos: VideoList) -> bool:
 
 
 def _of_words(source: str, separator: str, prefix: str, frame_folders: bool) -> VideoList:
-    """A list whose labels are names, or several a row (`VideoList.sets`), of which the lowest is the label."""
+    """A list whose labels are names, or several a row (`VideoList.labels_of`), of which the lowest is the label."""
     form = words_form(separator, frame_folders=frame_folders)
     several = any(BETWEEN in row.text for _, row in itertools.islice(rows_of(source, form), 1000))
-    return read_own(source, classes_of(source, form, multi_label=several), form, prefix=prefix, multi_label=several)
+    return read_named(source, classes_of(source, form, multi_label=several), form, prefix=prefix, multi_label=several)
 
 
 def _beside(source: str, videos: VideoList) -> VideoList:

@@ -49,15 +49,15 @@ def test_every_kinetics_map_leads_to_a_row_of_the_same_name() -> None:
 def test_a_label_file_is_read_whatever_its_line_ends(tmp_path: Path) -> None:
     file = tmp_path / "labels.txt"
     file.write_bytes(b"\xef\xbb\xbfarm wrestling\r\nyoga\r\n\r\n")
-    assert labels.read_names(file) == ["arm wrestling", "yoga"]
+    assert labels.read_names(file) == ("arm wrestling", "yoga")
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "is empty; it should hold one class name a line"),
+        ("", "is empty; it should hold one class name per line"),
         ("a\n\nb\n", "labels.txt:2: an empty line"),
-        ("a\nb\na\n", "labels.txt:3: 'a' stands in line 1 too"),
+        ("a\nb\na\n", "labels.txt:3: 'a' is in line 1 too"),
     ],
 )
 def test_a_label_file_that_numbers_nothing_is_refused(tmp_path: Path, text: str, complaint: str) -> None:

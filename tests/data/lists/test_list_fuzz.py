@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from umt.data.lists.annotations import VideoList, count_rows, read_list
-from umt.data.lists.lines import SEPARATORS, Form, Row, lines
-from umt.data.lists.plain import plain_rows
+from umt.data.lists.lines import SEPARATORS, Form, Row
+from umt.data.lists.reading import count_rows, read_list
+from umt.data.lists.text import plain_table, read_bytes, rows
+from umt.data.lists.video_list import VideoList
 from umt.errors import AnnotationError
 
 SEPARATOR = st.sampled_from(list(SEPARATORS))
@@ -77,28 +78,27 @@ def test_any_bytes_are_counted_or_refused_in_a_sentence(file: Path, data: bytes)
             )
         ),
     ),
-    separator=SEPARATOR,
-    frame_folders=st.booleans(),
-    optional=st.booleans(),
+    form=st.builds(Form, SEPARATOR, st.booleans(), st.booleans(), words=st.booleans()),
 )
-def test_a_plain_list_reads_the_same_at_once_and_line_by_line(
-    data: bytes, separator: str, frame_folders: bool, optional: bool
-) -> None:
+@example(data=b"a.mp4 \n", form=Form(" ", words=True))
+@example(data=b"\npath,class\na.mp4,run\n", form=Form(",", words=True))
+@example(data=b"a.mp4,run\r\nb.mp4,\r\n", form=Form(",", words=True))
+def test_a_plain_list_reads_the_same_at_once_and_line_by_line(file: Path, data: bytes, form: Form) -> None:
+    file.write_bytes(data)
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
+        plain = plain_table(read_bytes(str(file)), form)
+    except AnnotationError:
         return
-    form = Form(separator, frame_folders, optional)
-    plain = plain_rows(text, form) if "\0" not in text else None
     if plain is not None:
-        rows, numbers = plain
-        videos = VideoList.of("", rows)
-        found = [
-            (number, Row(videos.path(i), int(videos.num_frames[i]), int(videos.labels[i])))
-            for i, number in enumerate(numbers)
+        videos = VideoList.of("", plain)
+        words = plain.words or [""]
+        read = [
+            (number, Row(videos.path(i), frames, -1 if form.words else label, words[label if form.words else 0]))
+            for i, (number, frames, label) in enumerate(
+                zip(plain.lines.tolist(), plain.frames.tolist(), plain.labels.tolist(), strict=True)
+            )
         ]
-        slowly = [(number, form.row(line)) for number, line in lines(text)]
-        assert found == (slowly[1:] if found[0][0] != slowly[0][0] else slowly)
+        assert read == list(rows(str(file), form))
 
 
 # What a path may be: anything that a file system and a line can hold, quotes and separators and all.
@@ -124,7 +124,7 @@ def test_written_rows_read_back(
         try:
             text += form.line(row) + "\n"
         except AnnotationError as error:
-            assert "cannot stand in a list" in str(error)  # noqa: PT017
+            assert "cannot be written into a list" in str(error)  # noqa: PT017
             assert path != path.strip() or path.startswith("\ufeff")
         else:
             written.append(row)

@@ -113,20 +113,20 @@ class Crashing:
 
 @pytest.fixture
 def pools() -> Iterator[list[Pool]]:
-    made: list[Pool] = []
-    yield made
-    for pool in made:
+    started: list[Pool] = []
+    yield started
+    for pool in started:
         pool.close()
 
 
 def test_a_file_that_crashes_its_reader_is_refused_and_nothing_else_is_lost(pools: list[Pool]) -> None:
     pools.append(Pool(Crashing((3, 7)), workers=2))
-    found = list(pools[0].run(range(10)))
+    items = list(pools[0].run(range(10)))
     for number in (3, 7):
-        assert str(found[number]) == (
+        assert str(items[number]) == (
             f"{number}.mp4: cannot be read as a video (each process that read it died: SIGSEGV)."
         )
-    assert [n for n in found if isinstance(n, int)] == [n * n for n in range(10) if n not in (3, 7)]
+    assert [n for n in items if isinstance(n, int)] == [n * n for n in range(10) if n not in (3, 7)]
 
 
 def test_a_worker_that_dies_once_changes_nothing(pools: list[Pool], tmp_path: Path) -> None:
@@ -279,15 +279,15 @@ def script(folder: Path, timeout: float, *, epochs: int = 1, pause: float = 0.0)
 
 def members(group: int) -> list[int]:
     """Processes of a session that are not zombies."""
-    found = []
+    numbers = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[3]) == group and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
+            numbers.append(int(stat.parent.name))
+    return numbers
 
 
 @pytest.mark.slow

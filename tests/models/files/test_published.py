@@ -32,7 +32,7 @@ def test_a_row_is_of_a_model_and_a_data_set_that_exist(row) -> None:
         settings = {"k400": "Kinetics_sparse", "ssv2": "SSV2", "mitv1": "mitv1_sparse"}
         spec = catalog.get(settings.get(row.data_set, "Kinetics_sparse"))
         assert row.sampling == spec.sampling
-        assert spec.class_names(row.num_classes) == list(names_of(row.labels))
+        assert spec.class_names(row.num_classes) == names_of(row.labels)
 
 
 def test_a_row_is_found_by_its_stem_or_its_file() -> None:

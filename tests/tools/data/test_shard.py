@@ -17,11 +17,12 @@ import pytest
 
 from tests.same_batches import assert_same
 from tests.videos import render
-from umt.data.lists.annotations import read_list, require_files
-from umt.data.loading import clips
+from umt.data import sampling
+from umt.data.lists.reading import read_list
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import TestLoader, TrainLoader, Workers
 from umt.data.storage.cache import Cache
+from umt.data.storage.presence import require_files
 from umt.data.storage.shards import read_index
 from umt.data.storage.source import storage_of
 from umt.data.transforms.pipelines import PretrainTransform, TestTransform
@@ -63,7 +64,7 @@ def videos(
 
 def loader(opened: Videos, **options: object) -> TrainLoader:
     made = TrainClips(
-        opened, clips.training_sampler("pretrain_sparse", 4), PretrainTransform(16, True), seed=1, copies=2
+        opened, sampling.training_sampler("pretrain_sparse", 4), PretrainTransform(16, True), seed=1, copies=2
     )
     return TrainLoader(made, **{"batch_size": 2, "seed": 1, **options})  # type: ignore[arg-type]
 
@@ -88,7 +89,7 @@ def test_test_views_from_shards_are_those_of_the_folder(folder: Path, tmp_path: 
     out = make(folder, tmp_path)
 
     def views(prefix: Path) -> TestLoader:
-        made = ViewClips(videos(prefix, prefix, "val"), clips.views_sampler("sparse", 4, 2), TestTransform(16, 3))
+        made = ViewClips(videos(prefix, prefix, "val"), sampling.views_sampler("sparse", 4, 2), TestTransform(16, 3))
         return TestLoader(made)
 
     assert_same(views(out), views(folder))
@@ -230,7 +231,8 @@ def test_a_changed_byte_in_a_store_is_an_unreadable_video(folder: Path, tmp_path
     store.pipe_file("/changed/train-000000.tar", bytes(content))
     store.pipe_file("/changed/shards.idx", (out / "shards.idx").read_bytes())
     opened = videos(out, "memory://changed")
-    changed = [row for row in range(len(opened)) if "holds other bytes than its index says" in complaint(opened, row)]
+    sentence = "does not hold the bytes that its index says"
+    changed = [row for row in range(len(opened)) if sentence in complaint(opened, row)]
     assert len(changed) == 1
     assert complaint(opened, changed[0]).startswith("memory://changed/train-000000.tar:class ")
     assert [complaint(opened, row) for row in range(len(opened)) if row not in changed] == [""] * 6
@@ -272,10 +274,10 @@ def test_a_shard_that_is_not_whole_is_refused_before_a_run(folder: Path, tmp_pat
     out = make(folder, tmp_path)
     tar = out / "train-000001.tar"
     tar.write_bytes(tar.read_bytes()[:-1])
-    with pytest.raises(AnnotationError, match=r"train-000001\.tar has \d+ bytes, but shards\.idx beside it says \d+"):
+    with pytest.raises(AnnotationError, match=r"train-000001\.tar has \d+ bytes, but shards\.idx next to it says \d+"):
         videos(out, out)
     tar.unlink()
-    with pytest.raises(AnnotationError, match=r"train-000001\.tar is not there, but shards\.idx beside it names it"):
+    with pytest.raises(AnnotationError, match=r"train-000001\.tar is not there, but shards\.idx next to it names it"):
         videos(out, out)
 
 
@@ -286,7 +288,7 @@ def test_a_shard_that_is_not_whole_is_refused_before_a_run(folder: Path, tmp_pat
 def test_a_damaged_index_is_a_sentence(folder: Path, tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
     out = make(folder, tmp_path)
     (out / "shards.idx").write_bytes(damage((out / "shards.idx").read_bytes()))
-    with pytest.raises(AnnotationError, match=r"shards\.idx is no whole index of shards .*Copy it again"):
+    with pytest.raises(AnnotationError, match=r"shards\.idx is not a complete index of shards .*Copy it again"):
         videos(out, out)
 
 

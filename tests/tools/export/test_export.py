@@ -17,8 +17,8 @@ from tests.models.original import facts, filled
 from umt.errors import CheckpointError, ConfigError, OutputError
 from umt.models import Student, VisionTransformer, create_model
 from umt.models.files import hub
-from umt.models.files.fetch import sha256_of
-from umt.models.pretrained import load_pretrained
+from umt.models.files.opened import sha256_of
+from umt.models.files.pretrained import load_pretrained
 from umt.tools.export.command import main, parse
 
 NAMES = ["pulling", "pushing", "covering", "dropping", "holding"]

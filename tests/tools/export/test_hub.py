@@ -56,7 +56,7 @@ def test_an_export_goes_to_the_hub_and_comes_back(hub: Hub, tmp_path: Path) -> N
     code = """
 import torch
 from umt.models import VisionTransformer
-from umt.models.pretrained import load_pretrained
+from umt.models.files.pretrained import load_pretrained
 expected = torch.load("expected.pt")
 model = VisionTransformer.from_pretrained("us/walk")
 assert model.description.labels == ("waving", "walking")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from umt.data.lists.video_list import VideoList
 
 FEW = 5  # videos of a class, below which nothing reliable is learnt or measured of it
@@ -14,7 +12,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Balance:
-    """Training videos of each class. `videos` are fewer than the counts' sum where videos have several labels."""
+    """Training videos of each class. Where videos have several labels, `videos` is less than the sum of `counts`."""
 
     counts: tuple[int, ...]
     names: tuple[str, ...]
@@ -23,7 +21,7 @@ class Balance:
 
     @property
     def ratio(self) -> float:
-        """Videos of the largest class for one of the smallest that has any."""
+        """Videos of the largest class per video of the smallest that has any."""
         there = [count for count in self.counts if count]
         return max(there) / min(there) if there else 1.0
 
@@ -34,7 +32,7 @@ class Balance:
 
     @property
     def majority(self) -> float:
-        """Share of the largest class, what always naming it would get on such data."""
+        """Share of the largest class: the accuracy of always predicting it."""
         return max(self.counts) / max(self.videos, 1)
 
     def lines(self) -> list[str]:
@@ -42,7 +40,7 @@ class Balance:
         order = sorted(range(len(self.counts)), key=lambda i: (self.counts[i], i))
         each = f"{len(self.counts)} classes, {self.videos} training videos"
         if self.multi_label:
-            each += f", {sum(self.counts) / max(self.videos, 1):.3g} labels a video"
+            each += f", {sum(self.counts) / max(self.videos, 1):.3g} labels per video"
         lines = [f"class balance: {each}; largest to smallest {self.ratio:.3g} : 1"]
         if order:
             lines.append(f"  smallest     {self._some(order[:_SHOWN])}")
@@ -62,9 +60,6 @@ class Balance:
 
 def balance_of(videos: VideoList, classes: int) -> Balance:
     """The balance of a training list of `classes` classes."""
-    if videos.sets is not None:
-        counts = videos.sets.counts()
-    else:
-        counts = np.bincount(videos.labels[videos.labels >= 0], minlength=classes)
+    counts = videos.counts(classes).tolist()
     names = videos.class_names or [str(label) for label in range(len(counts))]
-    return Balance(tuple(counts.tolist()), tuple(names), len(videos), videos.sets is not None)
+    return Balance(tuple(counts), tuple(names), len(videos), videos.multi_label)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
-from umt.data.lists.holding_out import held_out
 from umt.data.lists.split_files import ONE_IN
+from umt.data.lists.subsets import held_out
 from umt.data.lists.video_list import VideoList
+from umt.data.once import once
+from umt.data.video.video_reader import IMAGE_ENDINGS, VIDEO_ENDINGS
 from umt.errors import AnnotationError
-
-VIDEO_ENDINGS = (".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def read_folders(
@@ -25,39 +25,38 @@ def read_folders(
     """
     top = Path(root)
     if not top.is_dir():
-        raise AnnotationError(f"{top} is no folder. --data_path of image_folder is a folder with a folder per class.")
-    parts = {p.name for p in top.iterdir() if p.is_dir()}
-    split_folders = "train" in parts and bool({"val", "test"} & parts)
-    note = ""
-    if split_folders:
+        raise AnnotationError(
+            f"{top} is not a folder. --data_path of image_folder is a folder with a folder per class."
+        )
+    parts = {path.name for path in top.iterdir() if path.is_dir()}
+    has_splits = "train" in parts and bool({"val", "test"} & parts)
+    if has_splits:
         name = split if split in parts else {"test": "val", "val": "test"}.get(split, split)
-        note = "" if name == split else f"{top} has no folder {split}: {name} is taken."
+        note = "" if name == split else f"{top} has no folder {split}: {name} is used."
         folder = top / name
-        classes = sorted({p.name for part in ("train", "val", "test") for p in _folders(top / part)})
+        classes = sorted({path.name for part in ("train", "val", "test") for path in _folders(top / part)})
     else:
-        folder, classes = top, sorted(p.name for p in _folders(top))
+        folder, classes = top, sorted(path.name for path in _folders(top))
         note = f"{top} has no folders train and val: 1 in {one_in} videos of a class is held out, chosen by a hash."
     if not classes:
         raise AnnotationError(f"{top} has no folder per class.")
     if num_classes is not None and len(classes) != num_classes:
-        alone = (
-            "" if split_folders or "train" not in parts else " If train holds the classes, add val or test beside it."
-        )
+        alone = "train" in parts and not has_splits
+        hint = " If train holds the classes, add val or test next to it." if alone else ""
         raise AnnotationError(
-            f"{top} has {len(classes)} folders, one a class, not --nb_classes {num_classes}. "
-            f"Try --nb_classes {len(classes)}.{alone}"
+            f"{top} has {len(classes)} folders, one per class, not --nb_classes {num_classes}. "
+            f"Try --nb_classes {len(classes)}.{hint}"
         )
     paths: list[str] = []
     labels: list[int] = []
     frames: list[int] = []
-    for label, name in enumerate(classes):
-        found = [f"{name}/{entry}" for entry in _videos(folder / name)]
-        if not split_folders:
-            held = held_out(found, [label] * len(found), one_in)
-            found = [path for path, out in zip(found, held, strict=True) if out != (split == "train")]
-        paths += found
-        labels += [label] * len(found)
-        frames += [0 if (folder / path).is_dir() else -1 for path in found]
+    for label, (name, videos) in enumerate(_videos_of(folder, classes).items()):
+        names = [f"{name}/{video}" for video in videos]
+        out = held_out(names, [label] * len(names), one_in)
+        kept = [has_splits or out_ != (split == "train") for out_ in out]
+        paths += itertools.compress(names, kept)
+        labels += [label] * sum(kept)
+        frames += itertools.compress(videos.values(), kept)
     if not paths:
         raise AnnotationError(
             f"{folder} holds no video for {split}: neither {', '.join(VIDEO_ENDINGS[:4])} ... nor frames."
@@ -65,20 +64,27 @@ def read_folders(
     return VideoList(str(folder), paths, labels, frames, prefix=str(folder), note=note, class_names=classes)
 
 
+def has_frames(folder: str | os.PathLike[str]) -> bool:
+    """Whether `folder` is a folder that holds pictures."""
+    return os.path.isdir(folder) and any(name.lower().endswith(IMAGE_ENDINGS) for name in os.listdir(folder))
+
+
 def _folders(folder: Path) -> list[Path]:
     return [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")] if folder.is_dir() else []
 
 
-def _videos(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        p.name
-        for p in folder.iterdir()
-        if not p.name.startswith(".") and (p.name.lower().endswith(VIDEO_ENDINGS) or has_frames(p))
-    )
+def _videos_of(folder: Path, classes: list[str]) -> dict[str, dict[str, int]]:
+    """Class -> name of each of its videos, sorted -> its `VideoList.num_frames`. A tree is looked through once."""
+    there = [str(folder / name) for name in classes if (folder / name).is_dir()]
+    videos = once(there, "videos", lambda: {os.path.basename(path): _videos(path) for path in there})
+    return {name: videos.get(name, {}) for name in classes}
 
 
-def has_frames(folder: Path) -> bool:
-    """Whether `folder` is one and holds pictures."""
-    return folder.is_dir() and any(path.name.lower().endswith(IMAGE_ENDINGS) for path in folder.iterdir())
+def _videos(folder: str) -> dict[str, int]:
+    with os.scandir(folder) as entries:
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    return {
+        entry.name: 0 if entry.is_dir() else -1
+        for entry in visible
+        if entry.name.lower().endswith(VIDEO_ENDINGS) or has_frames(entry.path)
+    }

@@ -1,27 +1,23 @@
-"""The text of a list: from bytes to lines, and from a line to path, number of frames and label, and back.
+"""One line of a list: from its text to path, number of frames and label, and back.
 
 A line is `path<separator>label`; `path<separator>frames<separator>label` for videos kept as folders of frames. Columns
 are split from the right, so that a path may contain the separator. A header that names its columns may order them
-otherwise (`label,path`, or further columns between); their fields are then those of a csv file.
+differently (`label,path`, or with further columns between); the lines below it are then read as a csv file's.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
-from umt.data.storage import remote
-from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, ConfigError
 
 # As a shell writes them, the commonest first.
 SEPARATORS = {",": "','", " ": "' '", "\t": "$'\\t'", ";": "';'", "|": "'|'"}
+BETWEEN = "|"  # separates the labels of one video, in the last column of a multi-label list
 
 PATH_COLUMNS = ("path", "video", "video_path", "file", "file_path", "filepath", "filename", "file_name", "name")
 LABEL_COLUMNS = ("label", "labels", "class", "class_id", "classid", "label_id", "target", "category", "y")
@@ -34,7 +30,7 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 class Row(NamedTuple):
     """What a line says: `frames` is -1 unless the list is one of frame folders, `label` -1 where there is none.
 
-    `text`: the label as it stands, where it may be other than a number.
+    `text`: the last column as it stands, where it may be other than a number.
     """
 
     path: str
@@ -45,9 +41,12 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """How the lines of a list are to be read; `columns`: where a header says that path, frames and label stand.
+    """How the lines of a list are read.
 
-    `words`: the last column is any text, the name of a class for instance, and may be empty.
+    Attributes:
+        labels_optional: the last column may be missing.
+        columns: where a header says that path, frames and label stand.
+        words: the last column is any text, the name of a class for instance, and may be empty.
     """
 
     separator: str = " "
@@ -59,11 +58,11 @@ class Form:
     def __post_init__(self) -> None:
         if len(self.separator) != 1 or self.separator.isalnum() or self.separator in '"\n\r\0':
             raise ConfigError(
-                f"--split ({self.separator!r}) must be one character that parts columns, e.g. ',' or ' ' or $'\\t'."
+                f"--split ({self.separator!r}) must be one character that separates columns, e.g. ',' or ' ' or $'\\t'."
             )
 
     def row(self, line: str) -> Row | None:
-        """The row that `line` is; None if it has no such columns."""
+        """The row that `line` stands for; None if it does not have the columns."""
         if self.columns is not None:
             return self._named(line)
         row = self._split(line, self.separator)
@@ -72,11 +71,11 @@ class Form:
         return row
 
     def other_separator(self, line: str) -> str | None:
-        """The separator that does part `line` into columns, if another one than this form's does."""
+        """A separator other than this form's that splits `line` into its columns; None if there is none."""
         return next((s for s in SEPARATORS if s != self.separator and self._split(line, s)), None)
 
     def lacks_frames(self, line: str) -> bool:
-        """Whether `line` would be one of a list of videos, where frame folders are wanted."""
+        """Whether `line` would be right in a list of videos, where frame folders are expected."""
         return self.frame_folders and Form(self.separator)._split(line, self.separator) is not None
 
     def _split(self, line: str, separator: str) -> Row | None:
@@ -85,7 +84,7 @@ class Form:
             fields = _csv_fields(line, separator)
             fields = [separator.join(fields[:-columns]), *fields[-columns:]] if len(fields) > columns else []
         else:
-            blank = " " if self.words else None  # a tab at the end parts a path from no label at all
+            blank = " " if self.words else None  # after a tab at the end there is an empty label
             fields = (line.rstrip(blank) if separator.isspace() else line).rsplit(separator, columns)
         if len(fields) != columns + 1:
             return None
@@ -113,21 +112,21 @@ class Form:
         if self.frame_folders:
             fields.insert(1, str(row.frames))
         if '"' in row.path:
-            written = io.StringIO()
-            csv.writer(written, delimiter=self.separator, lineterminator="").writerow(fields)
-            line = written.getvalue()
+            text = io.StringIO()
+            csv.writer(text, delimiter=self.separator, lineterminator="").writerow(fields)
+            line = text.getvalue()
         else:
             line = self.separator.join(fields)
         if not fits_a_line(row.path) or Form(self.separator, self.frame_folders).row(line) != row:
             raise AnnotationError(
-                f"The path {row.path!r} cannot stand in a list of text: a line end in it, spaces around it, no UTF-8. "
-                "Rename the file, or write the list as parquet."
+                f"The path {row.path!r} cannot be written into a list of text: it has line ends in it or spaces "
+                "around it, or is not UTF-8. Rename the file, or write the list as parquet."
             )
         return line
 
 
 def separator_of(split: str) -> str:
-    """The character that --split means: the two characters `\\t` stand for a tab."""
+    """The character that --split stands for: the two characters `\\t` mean a tab."""
     return "\t" if split == "\\t" else split
 
 
@@ -150,7 +149,7 @@ def _csv_fields(line: str, separator: str) -> list[str]:
 
 
 def header(line: str, form: Form) -> Form | None:
-    """How the lines below `line` are to be read if it is a header, else None. Only asked of what is no row itself."""
+    """How the lines below `line` are read if it is a header, else None. Only asked of a line that is not a row."""
     words = [word.strip().lower() for word in _csv_fields(line, form.separator)]
     at_path, at_frames, at_label = (
         next((words.index(name) for name in names if name in words), -1)
@@ -169,73 +168,20 @@ def header(line: str, form: Form) -> Form | None:
     return form if len(words) > 1 and words[-1] in LABEL_COLUMNS else None
 
 
-def read_text(source: str) -> str:
-    """The text of a list, without its byte-order mark. Raises AnnotationError for what is no text in UTF-8."""
-    if os.path.isdir(source):
-        inside = _lists_in(source)
-        raise AnnotationError(
-            f"{source} is a folder where a list of videos is wanted; "
-            + (f"it holds {inside}: name one of them." if inside else "name a file of lines `path label`.")
-        )
-    data = b""
-    try:
-        data = remote.read_list(source) if is_url(source) else Path(source).read_bytes()
-        text = data.decode("utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError):
-        inside = _lists_in(os.path.dirname(source) or ".")
-        raise AnnotationError(
-            f"{source} does not exist; "
-            + (f"its folder holds {inside}." if inside else "nor does any other list in its folder.")
-            + " Check the path."
-        ) from None
-    except OSError as error:
-        raise AnnotationError(f"{source} cannot be read: {error.strerror}. Check its permissions.") from None
-    except UnicodeDecodeError as error:
-        guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "LATIN1"
-        if guess == "LATIN1" and b"\0" in data:
-            raise AnnotationError(f"{source} is no text, so no list of videos. Give one: lines `path label`.") from None
-        raise AnnotationError(
-            f"{source} is no text in UTF-8 (byte {error.start}, line {data.count(10, 0, error.start) + 1}). "
-            f"Is it a list of videos? Convert it, e.g. iconv -f {guess} -t UTF-8."
-        ) from None
-    if "\0" in text:
-        raise AnnotationError(
-            f"{source}:{text.count(chr(10), 0, text.index(chr(0))) + 1}: a zero byte, which no path has. "
-            "Is it a list of videos?"
-        )
-    return text
-
-
-def lines(text: str) -> Iterator[tuple[int, str]]:
-    """Number, from 1, and content of the lines that are not blank."""
-    # Not splitlines(): a path may hold the odd characters that it takes for line ends.
-    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
-        if line.strip():
-            yield number, line.strip("\n ")
-
-
-def _lists_in(folder: str) -> str:
-    try:
-        names = sorted(n for n in os.listdir(folder) if n.endswith((".csv", ".txt", ".tsv", ".list", ".parquet")))
-    except OSError:
-        return ""
-    return ", ".join(names[:8])
-
-
 def explain(source: str, number: int, line: str, form: Form) -> str:
-    """The sentence for a line that `form` cannot read."""
+    """The error message for a line that `form` cannot read."""
     shown = line if len(line) <= 80 else line[:77] + "..."
     named = SEPARATORS.get(form.separator, repr(form.separator))
     right = None if form.columns is not None else form.other_separator(line)
     if right is not None:
         return (
-            f"{source}:{number}: --split {named} does not part `{shown}` into path and label. "
+            f"{source}:{number}: --split {named} does not split `{shown}` into path and label. "
             f"Try --split {SEPARATORS[right]}."
         )
     if form.columns is not None:
-        return f"{source}:{number}: `{shown}` has not the columns that the header names. Mend the line, or the header."
+        return f"{source}:{number}: `{shown}` lacks columns that the header names. Correct the line, or the header."
     if form.lacks_frames(line):
         return f"{source}:{number}: `{shown}` lacks a column: rows of frame folders are path, number of frames, label."
     return (
-        f"{source}:{number}: `{shown}` does not end in {named} and a whole-number label. Mend the line, or its --split."
+        f"{source}:{number}: `{shown}` does not end in {named} and a whole-number label. Correct the line, or --split."
     )

@@ -1,10 +1,11 @@
-"""What is in a folder of one's own videos: class folders or lists, which classes, how many videos, read how.
+"""What is in a folder of the user's own videos: class folders or lists, which classes, how many videos, how it is read.
 
-`look` reads every list or folder that a run would read, and says in one sentence what cannot be one. No torch.
+`look` reads every list or folder that a run would read, and raises one sentence for what cannot be one. No torch.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -13,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from umt.data.lists import named as named_lists
-from umt.data.lists.class_folders import VIDEO_ENDINGS, has_frames, read_folders
-from umt.data.lists.label_sets import BETWEEN
-from umt.data.lists.lines import SEPARATORS, Form, lines, read_text
+from umt.data.lists.class_folders import has_frames, read_folders
+from umt.data.lists.lines import BETWEEN, SEPARATORS, Form, Row, separator_of
 from umt.data.lists.parquet import is_parquet
+from umt.data.lists.reading import classes_of, read_named, rows_of, table_of, words_form
 from umt.data.lists.split_files import SPLITS, split_file
+from umt.data.lists.subsets import part_of
+from umt.data.lists.text import lines, read_text
 from umt.data.lists.video_list import VideoList
 from umt.data.storage.urls import is_url, join
+from umt.data.video.video_reader import VIDEO_ENDINGS
 from umt.errors import AnnotationError, VideoError
 
 _LOOKED_AT = 20  # lines that tell separator, prefix and kind
@@ -29,7 +32,7 @@ _SPLIT_NAMES = {"validation": "val", "valid": "val", "eval": "val", "testing": "
 
 @dataclass(frozen=True)
 class Columns:
-    """How lists are to be read. None: found out."""
+    """How lists are to be read. None: to be found out."""
 
     separator: str | None = None
     prefix: str | None = None
@@ -38,11 +41,11 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A folder of one's own videos. `splits`: the videos of train, val and test; `notes`: how they came about."""
+class FolderContents:
+    """A folder of the user's own videos. `splits`: the videos of train, val and test; `notes`: how they came about."""
 
     data_set: str
-    what: str  # for a person
+    what: str  # for messages
     classes: int
     names: tuple[str, ...] | None
     counts: tuple[int, ...]  # training videos of each class
@@ -56,27 +59,26 @@ class Found:
 
 def list_files(folder: str) -> list[str]:
     """The lists train, val and test of a folder of this machine, as csv or parquet."""
-    found = []
+    files = []
     for split in SPLITS:
         both = [join(folder, f"{split}{ending}") for ending in (".csv", ".parquet")]
-        found += [path for path in both if os.path.isfile(path)][:1]
-    return found
+        files += [path for path in both if os.path.isfile(path)][:1]
+    return files
 
 
-def look(folder: str, columns: Columns | None = None) -> Found:
+def look(folder: str, columns: Columns | None = None) -> FolderContents:
     """Looks at `folder`, which exists. Raises AnnotationError."""
     files = list_files(folder)
     return _lists(folder, files, columns or Columns()) if files else _class_folders(folder)
 
 
 def require_readable(videos: VideoList, decoder: str = "auto") -> None:
-    """Raises AnnotationError for a class none of whose videos can be opened: the first of them, in a long list."""
+    """Raises AnnotationError for the first class of which no video can be opened; of a large class a few are tried."""
     from umt.data.video.reader import open_video  # here: a dry run opens no video
 
-    names = videos.class_names or [str(label) for label in range(int(videos.labels.max()) + 1)]
-    for label, name in enumerate(names):
+    for label, rows in sorted(videos.rows_by_label().items()):
         tried: list[VideoError] = []
-        for row in np.flatnonzero(videos.labels == label)[:_LOOKED_AT]:
+        for row in rows[:_LOOKED_AT]:
             file = videos.file(int(row))
             if videos.num_frames[row] >= 0 or is_url(file) or not os.path.isfile(file):
                 break  # folders of frames, stores and shards are looked into when they are read
@@ -86,49 +88,52 @@ def require_readable(videos: VideoList, decoder: str = "auto") -> None:
             except VideoError as error:
                 tried.append(error)
         else:
-            if tried:
-                raise AnnotationError(
-                    f"Class {name} has no readable video among {len(tried)} that were looked at: {tried[0]} "
-                    "Mend them, or take the class away; umt data check looks at all."
-                )
+            name = label if videos.class_names is None else videos.class_names[label]
+            raise AnnotationError(
+                f"Class {name} has no readable video among {len(tried)} that were looked at: {tried[0]} "
+                "Repair them, or remove the class; umt data check looks at all."
+            )
 
 
 # ---- class folders
 
 
-def _class_folders(folder: str) -> Found:
+def _class_folders(folder: str) -> FolderContents:
     _refuse_mixed(Path(folder))
-    read = {"train": read_folders(folder, "train")}
-    names = tuple(read["train"].class_names or ())
-    counts = np.bincount(read["train"].labels, minlength=len(names))
+    train = read_folders(folder, "train")
+    names = tuple(train.class_names or ())
+    counts = train.counts(len(names))
     if len(names) < 2:
         raise AnnotationError(
             f"{folder} has one class only, {names[0]}: there is nothing to tell apart. Give a folder for each of two "
-            "classes or more."
+            "or more classes."
         )
     if not counts.all():
         empty = [names[label] for label in np.flatnonzero(counts == 0)]
-        where = os.path.join(read["train"].prefix, empty[0])
+        where = os.path.join(train.prefix, empty[0])
         more = f", and {len(empty) - 1} further classes have none either" if len(empty) > 1 else ""
         raise AnnotationError(
             f"{where} holds no video to train on ({', '.join(VIDEO_ENDINGS[:4])}, ... or a folder of frames){more}. "
-            "Put some in, or take the class away."
+            "Add some, or remove the class."
         )
-    if read["train"].note and not (counts > 1).any() and len(read["train"]) == len(names):
+    if train.note and not (counts > 1).any() and len(train) == len(names):
         raise AnnotationError(
-            f"{folder} has one video a class, so none can be held out for validation. Add videos, or a folder val."
+            f"{folder} has one video per class, so none can be held out for validation. Add videos, or a folder val."
         )
-    read |= {split: read_folders(folder, split) for split in SPLITS[1:]}
-    notes = tuple(dict.fromkeys(videos.note for videos in read.values() if videos.note))
-    return Found(
+    splits = {"train": train, **{split: read_folders(folder, split) for split in SPLITS[1:]}}
+    return FolderContents(
         data_set="image_folder",
         what=f"{folder} has a folder per class",
         classes=len(names),
         names=names,
         counts=tuple(counts.tolist()),
-        splits={split: len(videos) for split, videos in read.items()},
-        notes=notes,
+        splits={split: len(videos) for split, videos in splits.items()},
+        notes=_notes(splits),
     )
+
+
+def _notes(splits: dict[str, VideoList]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(videos.note for videos in splits.values() if videos.note))
 
 
 def _refuse_mixed(top: Path) -> None:
@@ -157,7 +162,7 @@ def _refuse_mixed(top: Path) -> None:
         if classes:
             raise AnnotationError(
                 f"{top} mixes folders train, {', '.join(sorted(splits - {'train'})) or 'val'} and class folders "
-                f"({', '.join(classes[:3])}). Move the latter into train and val."
+                f"({', '.join(classes[:3])}). Move the class folders into train and val."
             )
         if splits == {"train"} and any(_holds_videos(path) for path in (top / "train").iterdir() if path.is_dir()):
             raise AnnotationError(
@@ -165,7 +170,9 @@ def _refuse_mixed(top: Path) -> None:
                 f"{top / 'train'}, of which one video in ten is then held out."
             )
     elif splits and any(_holds_videos(path) for name in splits for path in (top / name).iterdir() if path.is_dir()):
-        raise AnnotationError(f"{top} has a folder {sorted(splits)[0]} and no folder train. Add it, with a class each.")
+        raise AnnotationError(
+            f"{top} has a folder {sorted(splits)[0]} and no folder train. Add it, with a folder per class."
+        )
 
 
 def _holds_videos(folder: Path) -> bool:
@@ -175,13 +182,13 @@ def _holds_videos(folder: Path) -> bool:
 # ---- lists
 
 
-def _lists(folder: str, files: Sequence[str], columns: Columns) -> Found:
+def _lists(folder: str, files: Sequence[str], columns: Columns) -> FolderContents:
     if not os.path.basename(files[0]).startswith("train."):
         raise AnnotationError(
             f"{folder} has {os.path.basename(files[0])} and no train.csv. Add it: lines `path,class`."
         )
     separator, prefix = _separator_and_prefix(folder, files[0], columns)
-    first = _first_rows(files[0], named_lists.words_form(separator))
+    first = _first_rows(files[0], words_form(separator))
     frame_folders = columns.frame_folders
     if frame_folders is None:
         frame_folders = bool(first) and all(os.path.isdir(join(prefix, row.path.rpartition(separator)[0] or row.path))
@@ -189,28 +196,26 @@ def _lists(folder: str, files: Sequence[str], columns: Columns) -> Found:
     multi_label = columns.multi_label
     if multi_label is None:
         multi_label = separator != BETWEEN and any(
-            BETWEEN in row.text for _, row in named_lists.rows_of(files[0], named_lists.words_form(separator))
+            BETWEEN in word for word in table_of(files[0], words_form(separator)).words or ()
         )
-    form = named_lists.words_form(separator, frame_folders=frame_folders, multi_label=multi_label)
-    classes = named_lists.classes_of(files[0], form, multi_label=multi_label)
+    form = words_form(separator, frame_folders=frame_folders, multi_label=multi_label)
+    classes = classes_of(files[0], form, multi_label=multi_label)
     splits: dict[str, VideoList] = {}
     for split in SPLITS:
         file = split_file(folder, split, files)
-        videos = named_lists.read_own(file.path, classes, form, prefix=prefix, multi_label=multi_label)
-        splits[split] = named_lists.part_of(videos, file)
-    train = splits["train"]
-    counts = train.sets.counts() if train.sets is not None else np.bincount(train.labels, minlength=classes.count)
+        videos = read_named(file.path, classes, form, prefix=prefix, multi_label=multi_label)
+        splits[split] = part_of(videos, file)
     if classes.count < 2 and not multi_label:
         raise AnnotationError(f"{files[0]} has one class only: there is nothing to tell apart. Add videos of another.")
     kind = "names" if classes.names is not None else "numbers"
-    return Found(
+    return FolderContents(
         data_set="video_list",
         what=f"{files[0]} is a list with {kind} of classes",
         classes=classes.count,
         names=classes.names,
-        counts=tuple(counts.tolist()),
+        counts=tuple(splits["train"].counts(classes.count).tolist()),
         splits={split: len(videos) for split, videos in splits.items()},
-        notes=tuple(dict.fromkeys(videos.note for videos in splits.values() if videos.note)),
+        notes=_notes(splits),
         separator=separator,
         prefix=prefix,
         frame_folders=frame_folders,
@@ -218,31 +223,26 @@ def _lists(folder: str, files: Sequence[str], columns: Columns) -> Found:
     )
 
 
-def _first_rows(file: str, form: Form) -> list[named_lists.Row]:
-    made = []
-    for _, row in named_lists.rows_of(file, form):
-        made.append(row)
-        if len(made) == _LOOKED_AT:
-            break
-    return made
+def _first_rows(file: str, form: Form) -> list[Row]:
+    return [row for _, row in itertools.islice(rows_of(file, form), _LOOKED_AT)]
 
 
 def _separator_and_prefix(folder: str, file: str, columns: Columns) -> tuple[str, str]:
     """The separator by which most of the first lines name files that are there, and the folder that these are below."""
     prefixes = [columns.prefix] if columns.prefix is not None else ["", folder]
     if is_parquet(file):
-        some = _first_rows(file, Form(words=True))
-        found = [sum(os.path.exists(join(prefix, row.path)) for row in some) for prefix in prefixes]
-        return columns.separator or ",", prefixes[int(np.argmax(found))]
+        first = _first_rows(file, Form(words=True))
+        there = [sum(os.path.exists(join(prefix, row.path)) for row in first) for prefix in prefixes]
+        return columns.separator or ",", prefixes[int(np.argmax(there))]
     separators = [columns.separator] if columns.separator is not None else list(SEPARATORS)
-    shown = [line for _, line in lines(read_text(file))][: _LOOKED_AT + 1]  # the first may be a header
+    shown = [line for _, line in itertools.islice(lines(read_text(file)), _LOOKED_AT + 1)]  # the first may be a header
     scored: Counter[tuple[str, str]] = Counter()
     for separator in separators:
-        form = Form(named_lists.separator_of(separator), words=True)
+        form = Form(separator_of(separator), words=True)
         rows = [row for line in shown if (row := form.row(line)) is not None and row.text]
         for prefix in prefixes:
-            there = sum(_there(prefix, row.path, form.separator) for row in rows)
-            scored[separator, prefix] = (_LOOKED_AT + 2) * there + len(rows)
+            count = sum(_is_there(prefix, row.path, form.separator) for row in rows)
+            scored[separator, prefix] = (_LOOKED_AT + 2) * count + len(rows)
     best = max(scored.values())
     if not shown:
         raise AnnotationError(f"{file} is empty. A line is path,class.")
@@ -253,8 +253,8 @@ def _separator_and_prefix(folder: str, file: str, columns: Columns) -> tuple[str
     return next(choice for choice, score in scored.items() if score == best)
 
 
-def _there(prefix: str, path: str, separator: str) -> bool:
-    """Whether the path of a line is there, of a folder of frames without the number of frames behind it."""
+def _is_there(prefix: str, path: str, separator: str) -> bool:
+    """Whether the path of a line exists; for a folder of frames without the number of frames after it."""
     return is_url(path) or any(
         os.path.exists(join(prefix, name)) for name in (path, path.rpartition(separator)[0]) if name
     )

@@ -1,6 +1,6 @@
 """Lists as parquet: columns for path, label and, for folders of frames, their number, under any of the usual names.
 
-Wants pyarrow (extra `parquet`), which is imported when such a list is met. Rows are counted from 1, as the
+Needs pyarrow (extra `parquet`), which is imported when such a list is read. Rows are counted from 1, like the
 lines of a list without header.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from umt.data.lists.lines import FRAME_COLUMNS, LABEL_COLUMNS, PATH_COLUMNS, Row
-from umt.data.lists.video_list import Rows
+from umt.data.lists.lines import FRAME_COLUMNS, LABEL_COLUMNS, PATH_COLUMNS, Form, Row
+from umt.data.lists.video_list import Rows, Table
 from umt.data.storage import remote
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, install
@@ -33,23 +33,33 @@ def count(source: str) -> int:
         return int(file.metadata.num_rows)
 
 
-def read(source: str, *, frame_folders: bool = False, labels_optional: bool = False) -> Rows:
+def table(source: str, form: Form) -> Table:
     """The rows of a list, batch by batch. Raises AnnotationError naming file:row or the columns that there are.
 
-    Without a column of frame numbers, folders of frames have 0: nobody counted them.
+    Without a column of frame numbers, folders of frames have 0: nobody counted them. Of `form` the separator means
+    nothing here.
     """
-    rows = Rows()
-    for number, path, frames, label in records(source, frame_folders=frame_folders):
-        if label is None and not labels_optional:
+    gathered, words = Rows(), dict[str, int]()
+    for number, path, frames, label in records(source, frame_folders=form.frame_folders):
+        if label is None and not form.labels_optional and not form.words:
             raise AnnotationError(f"{source}:{number}: no label. Give every row one.")
         if not path or b"\0" in path:
-            raise AnnotationError(f"{source}:{number}: {'a zero byte in the' if path else 'no'} path. Mend the row.")
-        if frame_folders and (frames is None or frames < 0):
+            raise AnnotationError(f"{source}:{number}: {'a zero byte in the' if path else 'no'} path. Correct the row.")
+        if form.frame_folders and (frames is None or frames < 0):
             raise AnnotationError(f"{source}:{number}: {frames} frames. Give every row the number of its frames.")
-        rows.add(path, -1 if frames is None else frames, -1 if label is None else label)
-    if not rows:
+        if form.words:
+            label = words.setdefault("" if label is None else str(label), len(words))
+        gathered.add(path, -1 if frames is None else frames, -1 if label is None else label)
+    if not gathered:
         raise AnnotationError(f"{source} holds no video: it has no row.")
-    return rows
+    return gathered.table(tuple(words) if form.words else None)
+
+
+def rows(source: str, form: Form) -> Iterator[tuple[int, Row]]:
+    """Number from 1 and content of every row, its label as text, one after the other. Raises AnnotationError."""
+    for number, path, frames, label in records(source, frame_folders=form.frame_folders):
+        text = "" if label is None else str(label)
+        yield number, Row(path.decode("utf-8", "surrogateescape"), -1 if frames is None else frames, -1, text)
 
 
 def records(source: str, *, frame_folders: bool = False) -> Iterator[tuple[int, bytes, int | None, int | None]]:
@@ -73,9 +83,9 @@ def records(source: str, *, frame_folders: bool = False) -> Iterator[tuple[int, 
                 counts: Sequence[int | None] = _cast(source, batch, frames, arrow.int64())
             else:
                 counts = [0 if frame_folders else None] * len(paths)
-            for one in zip(paths, counts, labels, strict=True):
+            for row_path, row_frames, row_label in zip(paths, counts, labels, strict=True):
                 number += 1
-                yield number, one[0] or b"", one[1], one[2]
+                yield number, row_path or b"", row_frames, row_label
 
 
 def write(target: str, rows: Sequence[Row], *, frame_folders: bool = False) -> None:
@@ -99,7 +109,7 @@ def _opened(source: str) -> Iterator[Any]:
         from pyarrow import parquet
     except ImportError:
         raise AnnotationError(
-            f"{source}: reading parquet wants pyarrow. Run: {install('parquet')}, or give the list as csv."
+            f"{source}: reading parquet needs pyarrow. Run: {install('parquet')}, or give the list as csv."
         ) from None
     try:
         with parquet.ParquetFile(io.BytesIO(remote.read_list(source)) if is_url(source) else source) as file:
@@ -122,17 +132,16 @@ def _cast(source: str, batch: Any, name: str, kind: Any) -> list[Any]:
     column = batch.column(batch.schema.get_field_index(name))
     if arrow.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    text, wants_text = _is_text(arrow.types, column.type), arrow.types.is_binary(kind)
+    text, expects_text = _is_text(arrow.types, column.type), arrow.types.is_binary(kind)
     try:
-        if text != wants_text or arrow.types.is_boolean(column.type):
+        if text != expects_text or arrow.types.is_boolean(column.type):
             raise arrow.ArrowInvalid(f"{column.type}")
         return list(column.cast(kind).to_pylist())
     except arrow.ArrowException:
-        wanted = "paths (text)" if wants_text else "whole numbers"
-        raise AnnotationError(f"{source}: the column {name} holds {column.type}, not {wanted}.") from None
+        expected = "paths (text)" if expects_text else "whole numbers"
+        raise AnnotationError(f"{source}: the column {name} holds {column.type}, not {expected}.") from None
 
 
 def _is_text(types: Any, kind: Any) -> bool:
-    return any(
-        is_one(kind) for is_one in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    )
+    kinds = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return any(is_kind(kind) for is_kind in kinds)

@@ -17,17 +17,17 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.data import sampling
-from umt.data.lists.annotations import VideoList
+from umt.data.lists.video_list import VideoList
+from umt.data.loading.batch import Failure
+from umt.data.loading.clip_batch import ClipBatch, collate
 from umt.data.storage.source import PLAIN_FILES, Storage
 from umt.data.video import guard
 from umt.data.video.decoders import Frames, VideoReader
 from umt.data.video.reader import open_video
-from umt.errors import ConfigError, VideoError
+from umt.errors import VideoError
 from umt.randomness import generator, key
 
 Indices = NDArray[np.int64]
-Failure = dict[str, "str | int"]
 
 # In training an unreadable row is replaced by another; after so many unreadable ones the list is to blame.
 ATTEMPTS = 10
@@ -35,7 +35,7 @@ ATTEMPTS = 10
 
 @dataclass
 class Sample:
-    """One clip as the workers make it; the fields are those of `umt.data.loading.batch.Batch`."""
+    """One clip as the workers make it; the fields are those of `ClipBatch`."""
 
     video: Frames  # (n, h, w, 3)
     label: int | NDArray[np.float32]  # (K,) of a multi-label list
@@ -98,7 +98,7 @@ class TrainClips:
     """`copies` clips of a row from one decode of one choice of frames, each augmented by itself.
 
     Attributes:
-        sample: (L, rng=) -> (n,) frame numbers; see `training_sampler`.
+        sample: (L, rng=) -> (n,) frame numbers; see `umt.data.sampling.training_sampler`.
         transform: (frames, rng) -> uint8 frames (n, h, w, 3).
         noise_shape: (T', N) of the noise for the pretraining mask; None: none.
         erase: (rng, h, w) -> (4,) or (R, 4) boxes of random erasing; None: none.
@@ -114,6 +114,14 @@ class TrainClips:
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    def collate(self, samples: list[Sample], failures: list[Failure]) -> ClipBatch:
+        """Samples in their order as a batch."""
+        return collate(samples, failures)
+
+    def fetch_ahead(self, rows: Sequence[int]) -> None:
+        """Begins to fetch the shards of rows that come soon."""
+        self.videos.fetch_ahead(rows)
 
     def read(self, epoch: int, row: int) -> tuple[list[Sample], list[Failure]]:
         """The copies of `row` in `epoch`, or of a row drawn in its place by (seed, epoch, row, attempt).
@@ -178,6 +186,14 @@ class ViewClips:
     def __len__(self) -> int:
         return len(self.videos)
 
+    def collate(self, samples: list[Sample], failures: list[Failure]) -> ClipBatch:
+        """Samples in their order as a batch."""
+        return collate(samples, failures)
+
+    def fetch_ahead(self, rows: Sequence[int]) -> None:
+        """Begins to fetch the shards of rows that come soon."""
+        self.videos.fetch_ahead(rows)
+
     def read(self, epoch: int, row: int) -> tuple[list[Sample], list[Failure]]:
         """All views of `row`, clip by clip, whatever `epoch`. Raises VideoError naming a video that cannot be read."""
         try:
@@ -209,40 +225,3 @@ class ViewClips:
             for k, crop in enumerate(crops)
         ]
         return samples, []
-
-
-def training_sampler(kind: str, num_frames: int, sampling_rate: int = 1) -> Callable[..., Indices]:
-    """(L, rng=) -> (n,): the training law of `kind`: "sparse", "dense", "ssv2", "pretrain_sparse", "pretrain_dense"."""
-    if kind in ("dense", "pretrain_dense"):
-        law = sampling.dense_train if kind == "dense" else sampling.pretrain_dense
-        return partial(law, num_frames=num_frames, stride=sampling_rate)
-    laws = {
-        "sparse": sampling.sparse_train,
-        "ssv2": sampling.ssv2_train,
-        "pretrain_sparse": sampling.pretrain_sparse,
-    }
-    return partial(_known(laws, kind), num_frames=num_frames)
-
-
-def validation_sampler(
-    kind: str, num_frames: int, sampling_rate: int = 1, *, frame_folders: bool = False
-) -> Callable[[int], Indices]:
-    """L -> (n,): the validation clip of `kind` ("sparse", "dense", "ssv2")."""
-    if kind == "dense":
-        return partial(sampling.dense_val, num_frames=num_frames, stride=sampling_rate)
-    ssv2 = sampling.ssv2_frames_val if frame_folders else sampling.ssv2_val
-    return partial(_known({"sparse": sampling.sparse_val, "ssv2": ssv2}, kind), num_frames=num_frames)
-
-
-def views_sampler(kind: str, num_frames: int, num_clips: int, sampling_rate: int = 1) -> Callable[[int], Indices]:
-    """L -> (S, n): the test clips of `kind` ("sparse", "dense", "ssv2")."""
-    if kind == "dense":
-        return partial(sampling.dense_test, num_frames=num_frames, stride=sampling_rate, num_clips=num_clips)
-    laws = {"sparse": sampling.sparse_test, "ssv2": sampling.ssv2_test}
-    return partial(_known(laws, kind), num_frames=num_frames, num_clips=num_clips)
-
-
-def _known(laws: dict[str, Callable[..., Indices]], kind: str) -> Callable[..., Indices]:
-    if kind not in laws:
-        raise ConfigError(f"frame sampling ({kind}) must be one of dense, {', '.join(laws)}.")
-    return laws[kind]

@@ -1,4 +1,4 @@
-"""Several lists as one: rows of the first, then of the second, and so on; each with its own prefix and storage."""
+"""Several lists as one: the rows of the first, then of the second, and so on; each with its own prefix and storage."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umt.data.lists.label_sets import joined
 from umt.data.lists.video_list import VideoList
@@ -15,7 +16,7 @@ from umt.errors import ConfigError
 
 
 class MixedList(VideoList):
-    """The rows of `parts`, one list after the other. A row's path is what its own list writes."""
+    """The rows of `parts`, one list after the other. A row's path is what the list that it comes from writes."""
 
     def __init__(self, parts: Sequence[VideoList]) -> None:
         kinds = {bool((part.num_frames < 0).all()) for part in parts}
@@ -24,18 +25,23 @@ class MixedList(VideoList):
         names = {tuple(part.class_names) for part in parts if part.class_names is not None}
         if len(names) > 1:
             raise ConfigError("--data_path mixes folders whose classes differ. Give each the same class folders.")
-        super().__init__(
-            " + ".join(part.source for part in parts),
-            [part.path(row) for part in parts for row in range(len(part))],
-            np.concatenate([part.labels for part in parts]).tolist(),
-            np.concatenate([part.num_frames for part in parts]).tolist(),
-            prefix=" + ".join(part.prefix or "none" for part in parts),
-        )
+        prefix = " + ".join(part.prefix or "none" for part in parts)
+        super().__init__(" + ".join(part.source for part in parts), [], [], prefix=prefix)
+        self.labels = np.concatenate([part.labels for part in parts])
+        self.num_frames = np.concatenate([part.num_frames for part in parts])
         self.class_names = list(next(iter(names))) if names else None
         sets = [part.sets for part in parts if part.sets is not None]
         self.sets = joined(sets) if len(sets) == len(parts) else None
         self.parts = tuple(parts)
         self.starts = np.cumsum([0, *map(len, parts)])
+
+    def path(self, row: int) -> str:
+        """The path as the list of the row writes it."""
+        number, row = self.part(row)
+        return self.parts[number].path(row)
+
+    def take(self, rows: NDArray[np.int64]) -> VideoList:
+        raise NotImplementedError("rows are taken from a list before it is mixed with others")
 
     def part(self, row: int) -> tuple[int, int]:
         """Number of the list of `row`, and the row of that list."""
@@ -43,7 +49,7 @@ class MixedList(VideoList):
         return number, row - int(self.starts[number])
 
     def file(self, row: int) -> str:
-        """The file, folder or URL to open, by the prefix of the row's own list."""
+        """The file, folder or URL to open, by the prefix of the row's list."""
         number, row = self.part(row)
         return self.parts[number].file(row)
 
@@ -76,7 +82,7 @@ class MixedVideos(Videos):
 
 
 def mixed(parts: Sequence[Videos], rows: VideoList | None = None) -> Videos:
-    """The rows of `parts` as one; of a single one itself. `rows`: their `MixedList`, if there is one already."""
+    """The rows of `parts` as one list; a single part is returned as it is. `rows`: their `MixedList`, if it exists."""
     if len(parts) == 1:
         return parts[0]
     return MixedVideos(

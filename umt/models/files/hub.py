@@ -1,7 +1,7 @@
 """Models to and from folders and the Hugging Face hub, by huggingface_hub's own mixin, imported when it is used.
 
-A folder has `config.json` (a `Description`, and beside it the keywords of the model's class), `model.safetensors` and a
-card. So `umt.load`, `load_pretrained` and `from_pretrained` read it, and so does any class of one's own that inherits
+A folder has `config.json` (a `Description`, and the keywords of the model's class), `model.safetensors` and a card. So
+`umt.load`, `load_pretrained` and `from_pretrained` read it, and so does any class of one's own that inherits
 from a model here and from `PyTorchModelHubMixin`.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, dtype, nn
 
 from umt.errors import CheckpointError, ConfigError, install
-from umt.models.description import Description
+from umt.models.files.description import Description
 from umt.models.files.model_card import TAGS, model_card
 from umt.models.specs import SPECS, ModelSpec, find_spec
 
@@ -30,13 +30,19 @@ _Model = TypeVar("_Model", bound="HubModel")
 class HubModel(nn.Module):
     """`from_pretrained`, `save_pretrained` and `push_to_hub`. Needs huggingface_hub and safetensors (extra `hub`)."""
 
-    kind: ClassVar[str]
+    kind: ClassVar[str]  # one of `FAMILIES`
+    exported_as: ClassVar[str] = ""  # the kind that users get of it, where that is another
     description: Description | None = None
+    num_classes: int = 0
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Keywords of the class that build the same architecture again; plain values, fit for json."""
         raise NotImplementedError
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Puts a new head of `num_classes` rows in place of the old one; 0: none."""
+        raise NotImplementedError(f"{type(self).__name__} has no head")
 
     @classmethod
     def from_pretrained(
@@ -48,13 +54,13 @@ class HubModel(nn.Module):
         cache_dir: str | os.PathLike[str] | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
-        **wanted: Any,
+        **keywords: Any,
     ) -> _Model:
         """The model of an exported folder or of a repository OWNER/NAME of the hub, in evaluation mode, on the CPU.
 
         Args:
             revision, token, cache_dir, force_download, local_files_only: for the hub, as everywhere in huggingface_hub.
-            wanted: keywords of `load_pretrained`: num_frames, input_size, num_classes, ...
+            keywords: of `load_pretrained`: num_frames, input_size, num_classes, ...
 
         Its `description` has labels, normalisation and origin. Raises `CheckpointError`.
         """
@@ -65,10 +71,10 @@ class HubModel(nn.Module):
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
         flags = {"force_download": force_download, "local_files_only": local_files_only}
         if local:
-            model = _loaded(name, **wanted)
+            model = _loaded(name, **keywords)
         else:
-            with _told(name):
-                model = _on_hub().from_pretrained(name, **hub, **flags, **wanted).network
+            with _hub_errors(name):
+                model = _on_hub().from_pretrained(name, **hub, **flags, **keywords).network
         if not isinstance(model, cls):
             raise CheckpointError(f"{name} holds a {type(model).__name__}: use {type(model).__name__}.from_pretrained.")
         return model
@@ -78,7 +84,7 @@ class HubModel(nn.Module):
     ) -> None:
         """Writes config.json, model.safetensors and README.md into `folder`, in place of what is there.
 
-        `description`: what to say of the model beside its architecture; None: what it was loaded with.
+        `description`: what the folder says of the model; None: what it was loaded with. Its arguments are the model's.
         `repository`: its name on the hub, for the example in the card.
         """
         on_hub = _on_hub()(self, described(self, description), repository)
@@ -94,12 +100,12 @@ class HubModel(nn.Module):
         token: str | None = None,
         commit_message: str = "Weights exported by umt",
     ) -> str:
-        """Uploads what `save_pretrained` writes to OWNER/NAME, which is made if need be; gives the commit's URL.
+        """Uploads what `save_pretrained` writes to OWNER/NAME, made if it does not exist; gives the commit's URL.
 
         Raises `CheckpointError` where the hub cannot be reached or refuses.
         """
         on_hub = _on_hub()(self, described(self, description), repo_id)
-        with _told(repo_id):
+        with _hub_errors(repo_id):
             url = on_hub.push_to_hub(repo_id, private=private, token=token, commit_message=commit_message)
         return str(url)
 
@@ -108,7 +114,7 @@ def described(model: HubModel, description: Description | None = None) -> Descri
     """`description`, or what the model was loaded with, brought up to what the model is now."""
     known = description or model.description or Description(model=_nearest_name(model))
     labels = known.labels
-    if labels is not None and len(labels) != getattr(model, "num_classes", len(labels)):
+    if labels is not None and len(labels) != model.num_classes:
         labels = None  # the head is another one
     return dataclasses.replace(known, arguments=dict(model.arguments), labels=labels)
 
@@ -138,7 +144,7 @@ def write_weights(model: HubModel, folder: Path, cast: dtype | None = None) -> P
         raise ConfigError(f"safetensors is not installed. Run: {install('hub')}") from None
 
     state = {name: value.contiguous() for name, value in cast_state(model.state_dict(), cast).items()}
-    # By way of the memory: writing by itself, safetensors has an error of its own for a full disk.
+    # Through memory, because safetensors, when it writes a file itself, has its own error for a full disk.
     (folder / WEIGHTS).write_bytes(save(state, metadata={"format": "pt"}))
     return folder / WEIGHTS
 
@@ -155,8 +161,8 @@ def cast_state(state: dict[str, Tensor], cast: dtype | None) -> dict[str, Tensor
 
 
 def upload_folder(folder: Path, repository: str, *, private: bool | None = None) -> str:
-    """Uploads all of `folder` to OWNER/NAME of the hub, which is made if need be; gives the commit's URL."""
-    with _told(repository):
+    """Uploads all of `folder` to OWNER/NAME of the hub, which is made if it does not exist; gives the commit's URL."""
+    with _hub_errors(repository):
         from huggingface_hub import HfApi
 
         api = HfApi()
@@ -164,10 +170,10 @@ def upload_folder(folder: Path, repository: str, *, private: bool | None = None)
         return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="Weights exported by umt"))
 
 
-def _loaded(source: str, **wanted: Any) -> nn.Module:
-    from umt.models.pretrained import load_pretrained
+def _loaded(source: str, **keywords: Any) -> nn.Module:
+    from umt.models.files.pretrained import load_pretrained
 
-    loaded = load_pretrained(source, **wanted)
+    loaded = load_pretrained(source, **keywords)
     if isinstance(loaded.model, HubModel):
         loaded.model.description = loaded.description
     model: nn.Module = loaded.model
@@ -176,7 +182,7 @@ def _loaded(source: str, **wanted: Any) -> nn.Module:
 
 @functools.cache
 def _on_hub() -> Any:
-    """The hub's mixin, taught our files. A class beside the models, so that they need no huggingface_hub themselves."""
+    """The hub's mixin for our files: a class of its own, so that the models themselves need no huggingface_hub."""
     try:
         from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
     except ImportError:
@@ -193,18 +199,18 @@ def _on_hub() -> Any:
             raise NotImplementedError("_save_pretrained has written it")
 
         @classmethod
-        def _from_pretrained(cls, *, model_id: str, **given: Any) -> Any:
+        def _from_pretrained(cls, *, model_id: str, **keywords: Any) -> Any:
             names = ("revision", "token", "cache_dir", "force_download", "local_files_only")
-            hub = {name: given.pop(name) for name in names}
+            hub = {name: keywords.pop(name) for name in names}
             folder = Path(hf_hub_download(model_id, WEIGHTS, **hub)).parent
             hf_hub_download(model_id, CONFIG, **hub)  # into the same snapshot
-            return cls(_loaded(str(folder), **given))
+            return cls(_loaded(str(folder), **keywords))
 
     return OnHub
 
 
 @contextlib.contextmanager
-def _told(repository: str) -> Iterator[None]:
+def _hub_errors(repository: str) -> Iterator[None]:
     """The hub's errors become sentences that name the repository."""
     _on_hub()
     from huggingface_hub import errors

@@ -1,4 +1,4 @@
-"""Asking the Hugging Face hub without its packages' patience: offline, a sentence comes at once and alone. No torch."""
+"""Asking the Hugging Face hub without its package's long retries: offline, one sentence comes at once. No torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import urllib.request
 from collections.abc import Iterator
 
 _TIMEOUT = 5.0  # seconds for a connection
-_BELIEVED = 60.0  # seconds that an answer holds: a session may find its network again
+_BELIEVED = 60.0  # seconds for which an answer is kept: the network may come back
 _REPORTS_RETRIES = "huggingface_hub.utils._http"
 
 
 def hub_is_reachable() -> bool:
-    """Whether the hub takes a connection. Behind a proxy it is not tried: only the proxy could tell."""
+    """Whether the hub accepts a connection. Behind a proxy it is not tried: only the proxy would know."""
     from huggingface_hub import constants
 
     if urllib.request.getproxies().keys() & {"http", "https", "all"}:
@@ -38,13 +38,13 @@ def _connects(address: str, _: int) -> bool:
 
 @contextlib.contextmanager
 def asking_the_hub() -> Iterator[None]:
-    """Within: the hub's package does not tell of its retries, and where the hub is not there looks at its cache only.
+    """Inside, the hub's package does not report retries, and uses only its cache where the hub cannot be reached.
 
-    That is its own offline mode, which else is set before the package is imported.
+    That is its own offline mode, which is otherwise set before the package is imported.
     """
     try:
         from huggingface_hub import constants
-    except ImportError:  # who asks says what to install, if it is needed
+    except ImportError:  # the caller says what to install, if it is needed
         yield
         return
     log = logging.getLogger(_REPORTS_RETRIES)

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.tools.data.check.conftest import Check
-from umt.data.lists.annotations import read_list
+from umt.data.lists.reading import read_list
 from umt.errors import ConfigError
 from umt.tools.data.check import main
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.tools.data.prepare.conftest import Tree, kinetics_csv
 from umt.data import labels
-from umt.data.lists.annotations import read_list
+from umt.data.lists.reading import read_list
 from umt.errors import AnnotationError, ConfigError, OutputError
 from umt.tools.data.prepare import prepare
 

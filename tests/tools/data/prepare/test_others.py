@@ -14,12 +14,14 @@ import pytest
 
 from tests.tools.data.prepare.conftest import Tree, kinetics_csv
 from tests.videos import played
-from umt.config.schema import FinetuneDataConfig
 from umt.data import labels
-from umt.data.lists.annotations import missing_files, read_list
-from umt.data.loading.clips import TrainClips, Videos, training_sampler
+from umt.data.lists.reading import read_list
+from umt.data.loading.clips import TrainClips, Videos
+from umt.data.sampling import training_sampler
+from umt.data.storage.presence import missing_files
 from umt.data.transforms.pipelines import FinetuneTransform
 from umt.errors import AnnotationError, ConfigError
+from umt.tasks.classify.flags import FinetuneDataConfig
 from umt.tools.data.prepare import DATASETS, main, prepare
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umt.data.lists.annotations import read_list
+from umt.data.lists.reading import read_list
 from umt.errors import OutputError
 from umt.tools.data.prepare.match import Matched, Row
 from umt.tools.data.prepare.output import files_of, list_text, write

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from umt.tools.data.show.base import Shown
 
 from tests import browser
 from tests.data.loading.test_pool import hanging
@@ -20,7 +21,6 @@ from umt.errors import AnnotationError, ConfigError
 from umt.models import create_model
 from umt.randomness import generator
 from umt.tools.data import command
-from umt.tools.data.show.base import Shown
 from umt.tools.data.show.look import Seen, choose, look
 from umt.tools.data.show.plan import resolve
 

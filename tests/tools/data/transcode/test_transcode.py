@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.videos import cut, picture, render, rotate
-from umt.data.lists.annotations import read_list
+from umt.data.lists.reading import read_list
 from umt.data.video import h264
 from umt.data.video.mp4 import plain_index
 from umt.data.video.reader import open_video

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from umt.command_line import Parser
-from umt.config.schema import DECODERS, ORDERS
 from umt.cores import usable_cores
 from umt.data import catalog
 from umt.data.lists.lines import separator_of
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, ConfigError, OutputError
+from umt.flags.command_line import COUNT, SECONDS_OR_0, SHARE, Parser
+from umt.tasks.classify.flags import ORDERS
+from umt.tasks.video.flags import DECODERS
 from umt.tools.data.check import across, files
 from umt.tools.data.check.cache import Cache, cache_folder, versions
 from umt.tools.data.check.findings import OF_FILES, WARNING, Finding
@@ -46,32 +47,25 @@ def _words(argv: Sequence[str]) -> Namespace:
     run("--split", metavar="CHAR", help="separator of the columns; by default it is detected and named")
     run("--prefix", default="", metavar="DIR", help="folder joined before the paths")
     run("--data_set", default="", metavar="NAME", help="data set of the catalogue: its classes, its sampling")
-    run("--nb_classes", type=int, metavar="N", help="labels must be below; default: the data set's, or any")
-    run("--num_frames", type=int, default=8, metavar="N", help="frames of a clip (8): shorter videos are named")
-    run("--sampling_rate", type=int, default=4, metavar="N", help="distance of the frames where sampling is dense (4)")
+    run("--nb_classes", type=COUNT, metavar="N", help="labels must be below; default: the data set's, or any")
+    run("--num_frames", type=COUNT, default=8, metavar="N", help="frames of a clip (8): shorter videos are named")
+    run("--sampling_rate", type=COUNT, default=4, metavar="N", help="distance of frames where sampling is dense (4)")
     run("--use_decord", default="True", metavar="BOOL", help="False: rows are folders of frames, `path frames label`")
     run("--decoder", default="auto", choices=DECODERS, help="video reader of the run (auto)")
-    run("--decode_timeout", type=float, default=120.0, metavar="SECONDS",
+    run("--decode_timeout", type=SECONDS_OR_0, default=120.0, metavar="SECONDS",
         help="that decoding one file may take (120); 0: no limit")  # fmt: skip
     run("--label_order", default="auto", choices=ORDERS, help="Kinetics-400: order of the labels, as in a run")
     run("--pretrain", action="store_true", help="as pretraining reads it: labels unused, .mp4 added to bare names")
-    run("--max_failures", type=float, default=0.0, metavar="SHARE",
+    run("--max_failures", type=SHARE, default=0.0, metavar="SHARE",
         help="share of a training list's files that may be unreadable, as warnings (0; a run allows 0.01)")  # fmt: skip
     more = parser.add_argument_group("the work").add_argument
-    more("--num_workers", type=int, metavar="N", help="processes that decode; default: the CPU cores")
+    more("--num_workers", type=COUNT, metavar="N", help="processes that decode; default: the CPU cores")
     more("--cache", metavar="DIR", help="results of earlier checks; default: $UMT_CACHE, else ~/.cache/umt")
     more("--no_cache", action="store_true", help="look at every file again, and remember nothing")
     out = parser.add_argument_group("output").add_argument
     out("--json", metavar="FILE", help="the whole report for programs; - prints it instead of the summary")
     out("--fix", action="store_true", help="write lists without the bad rows, next to the old lists")
     words = parser.words(argv)
-    for name in ("nb_classes", "num_frames", "sampling_rate", "num_workers"):
-        if getattr(words, name) is not None and getattr(words, name) < 1:
-            raise ConfigError(f"--{name} ({getattr(words, name)}) must be at least 1.")
-    if not words.decode_timeout >= 0:
-        raise ConfigError(f"--decode_timeout ({words.decode_timeout:g}) must be at least 0 seconds.")
-    if not 0 <= words.max_failures <= 1:
-        raise ConfigError(f"--max_failures ({words.max_failures:g}) is a share, from 0 to 1.")
     if words.lines_only and (words.decode or words.hash):
         raise ConfigError("--lines_only does not look at files, --decode and --hash do. Leave one of them out.")
     if words.use_decord.lower() not in ("true", "false", "1", "0"):

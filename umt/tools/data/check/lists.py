@@ -8,15 +8,13 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 from umt.data.lists import parquet as parquet_list
-from umt.data.lists.annotations import read_folders
-from umt.data.lists.label_sets import BETWEEN
-from umt.data.lists.lines import SEPARATORS, Form, header, lines, read_text, separator_of
-from umt.data.lists.named import classes_of, rows_of
-from umt.data.lists.plain import plain_rows
-from umt.data.lists.video_list import Rows, VideoList
+from umt.data.lists.class_folders import read_folders
+from umt.data.lists.lines import BETWEEN, SEPARATORS, Form, header, separator_of
+from umt.data.lists.reading import classes_of, rows_of
+from umt.data.lists.text import MARK, lines, plain_table, read_bytes, read_text
+from umt.data.lists.video_list import Rows, Table, VideoList
 from umt.data.storage.urls import is_url, join
 from umt.errors import AnnotationError
 from umt.tools.data.check.findings import Finding
@@ -108,39 +106,38 @@ def read(source: str, how: Reading) -> Checked:
     """The rows of a list, and its findings. Raises AnnotationError only if there is no such file."""
     if not is_url(source) and not os.path.exists(source):
         read_text(source)  # says so
-    checked = Checked(source, role_of(source), None, _listed(source, Rows(), how), array("q"))
+    checked = Checked(source, role_of(source), None, _listed(source, Rows().table(), how), array("q"))
     try:
         if parquet_list.is_parquet(source):
-            rows = _parquet(checked, how)
+            table = _parquet(checked, how)
         elif form := _form_of_names(checked, how):
-            rows = _by_names(checked, form)
+            table = _by_names(checked, form)
         else:
-            rows = _text(checked, how)
+            table = _text(checked, how)
     except AnnotationError as error:
         checked.findings.append(_unread(source, error))
         return checked
     checked.close()
-    checked.videos = _listed(source, rows, how)
-    if not rows and not checked.findings:
+    checked.videos, checked.numbers = _listed(source, table, how), array("q", table.lines.tobytes())
+    if not len(table) and not checked.findings:
         checked.findings.append(Finding("list", source, detail="it holds no video"))
     return checked
 
 
-def _listed(source: str, rows: Rows, how: Reading) -> VideoList:
+def _listed(source: str, table: Table, how: Reading) -> VideoList:
     extension = ".mp4" if how.pretrain and not how.frame_folders else ""
-    return VideoList.of(source, rows, prefix=how.prefix, extension=extension)
+    return VideoList.of(source, table, prefix=how.prefix, extension=extension)
 
 
-def _parquet(checked: Checked, how: Reading) -> Rows:
+def _parquet(checked: Checked, how: Reading) -> Table:
     rows = Rows()
     for number, path, frames, label in parquet_list.records(checked.source, frame_folders=how.frame_folders):
         if not path or b"\0" in path or (frames is not None and frames < 0):
             cause = "no path" if not path else "a zero byte in the path" if b"\0" in path else f"{frames} frames"
             checked.findings.append(Finding("malformed", checked.source, number, detail=cause))
             continue
-        rows.add(path, -1 if frames is None else frames, -1 if label is None else label)
-        checked.numbers.append(number)
-    return rows
+        rows.add(path, -1 if frames is None else frames, -1 if label is None else label, number)
+    return rows.table()
 
 
 def _form_of_names(checked: Checked, how: Reading) -> Form | None:
@@ -164,7 +161,7 @@ def _form_of_names(checked: Checked, how: Reading) -> Form | None:
     return Form(best, how.frame_folders, words=True) if there and (several or not numbers) else None
 
 
-def _by_names(checked: Checked, form: Form) -> Rows:
+def _by_names(checked: Checked, form: Form) -> Table:
     """Rows by the classes that labels.txt, or the training list of the folder, names."""
     beside = [path for path in find_lists(os.path.dirname(checked.source) or ".") if role_of(path) == "train"]
     train = (beside or [checked.source])[0]
@@ -184,34 +181,33 @@ def _by_names(checked: Checked, form: Form) -> Rows:
             row.path.encode("utf-8", "surrogateescape"),
             row.frames,
             labels[0] if labels and labels[0] is not None else -1,
+            number,
         )
-        checked.numbers.append(number)
     checked.named, checked.several = True, several
     checked.note = f"separator {SEPARATORS[form.separator]}, {classes.count} classes of {classes.source}"
-    return rows
+    return rows.table()
 
 
-def _text(checked: Checked, how: Reading) -> Rows:
+def _text(checked: Checked, how: Reading) -> Table:
     source, found = checked.source, checked.findings
-    start = Path(source).read_bytes()[:3] if os.path.isfile(source) else b""
-    text = read_text(source)
-    if start == b"\xef\xbb\xbf":
+    data, text = read_bytes(source), read_text(source)
+    if data.startswith(MARK):
         found.append(Finding("bom", source, 1))
     _line_ends(checked, text)
     form = checked.form = _form(checked, text, how)
-    plain = plain_rows(text, form)
-    if plain is None:
+    table = plain_table(data, form)
+    if table is None:
         _outer_spaces(checked, text)
         return _line_by_line(checked, text, form)
-    rows, checked.numbers = plain
-    if not text.isascii() or rows.text.find(b" ") >= 0:
-        videos = _listed(source, rows, how)
-        for row, number in enumerate(checked.numbers):
+    in_paths = text.count(" ") - (len(table) * (1 + form.frame_folders) if form.separator == " " else 0)
+    if not text.isascii() or in_paths:
+        videos = _listed(source, table, how)
+        for row, number in enumerate(table.lines.tolist()):
             _letters(checked, number, videos.path(row))
-    return rows
+    return table
 
 
-def _line_by_line(checked: Checked, text: str, form: Form) -> Rows:
+def _line_by_line(checked: Checked, text: str, form: Form) -> Table:
     source, found, rows, first = checked.source, checked.findings, Rows(), True
     for number, line in lines(text):
         row = form.row(line)
@@ -231,9 +227,8 @@ def _line_by_line(checked: Checked, text: str, form: Form) -> Rows:
         if len(line) > len(tight) and _bare(line) == _bare(tight):
             checked.style("spaces", number, row.path, "around a field")
         _letters(checked, number, row.path)
-        rows.add(row.path.encode(), row.frames, row.label)
-        checked.numbers.append(number)
-    return rows
+        rows.add(row.path.encode(), row.frames, row.label, number)
+    return rows.table()
 
 
 def _why(line: str, form: Form) -> str:

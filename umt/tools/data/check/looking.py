@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import struct
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -142,6 +141,7 @@ def _folder(path: str, listed: int) -> Facts:
 
 
 def _video(path: str, decoder: str) -> Facts:
+    from umt.data.video.mp4 import ends_early
     from umt.data.video.probe import probe
     from umt.data.video.reader import open_video
 
@@ -155,7 +155,7 @@ def _video(path: str, decoder: str) -> Facts:
             facts.announced = len(known.times)
         # If all announced frames are there, only rubbish behind the end is cut off.
         lacking = not facts.announced or facts.frames < facts.announced
-        if lacking and (_ENDS_EARLY.search(facts.damage) or (facts.announced and _ends_early(path))):
+        if lacking and (_ENDS_EARLY.search(facts.damage) or (facts.announced and ends_early(path))):
             facts.problem, facts.cause = "truncated", f"the file ends early, after {facts.frames} frames"
             return facts
         with open_video(path, decoder) as video:
@@ -166,7 +166,7 @@ def _video(path: str, decoder: str) -> Facts:
     except VideoError as error:
         cause = _cause(path, error)
         facts.problem, facts.cause = "truncated" if "truncated" in str(error) else "undecodable", cause
-        if _ends_early(path):
+        if ends_early(path):
             facts.problem, facts.cause = "truncated", f"its container goes on where the file ends ({cause})"
     return facts
 
@@ -202,23 +202,3 @@ def _cause(path: str, error: VideoError) -> str:
     """The cause without the name of the file, which the finding has."""
     text = str(error).replace(f"{path}: cannot be read as a video (", "").replace(f"{path}: ", "")
     return text.removesuffix(").").removeprefix("truncated: ").strip()[:300]
-
-
-def _ends_early(path: str) -> bool:
-    """Whether an MP4 has a box that goes on where the file has ended, or ends before its index."""
-    size = os.path.getsize(path)
-    kinds: set[bytes] = set()
-    with open(path, "rb") as file:
-        while (start := file.tell()) + 8 <= size:
-            length, kind = struct.unpack(">I4s", file.read(8))
-            if not kinds and kind not in (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide"):
-                return False
-            kinds.add(kind)
-            if length == 1:
-                length = int.from_bytes(file.read(8), "big")
-            if length and (length < 8 or start + length > size):
-                return start + length > size
-            if length == 0:
-                break
-            file.seek(start + length)
-    return b"mdat" in kinds and b"moov" not in kinds

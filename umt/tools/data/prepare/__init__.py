@@ -6,7 +6,6 @@ disk.py, which videos are there; match.py, which clip is which video; output.py,
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 from collections.abc import Sequence
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umt.command_line import Parser
 from umt.errors import AnnotationError, ConfigError
+from umt.flags.command_line import Parser
+from umt.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from umt.tools.data.prepare.clips import Official
@@ -69,8 +69,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs `umt data prepare ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
     words = _parser().words(argv)
     if words.dataset not in DATASETS:
-        near = difflib.get_close_matches(words.dataset.lower(), DATASETS, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(DATASETS)}."
+        hint = did_you_mean(words.dataset, list(DATASETS), count=1, cutoff=0.5)
         raise ConfigError(f"umt data prepare: '{words.dataset}' is not a data set. {hint}")
     for line in prepare(
         words.dataset, videos=words.videos, annotations=words.annotations, out=words.out,

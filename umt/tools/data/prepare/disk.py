@@ -12,8 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from umt.data.labels import plain
-from umt.data.lists.annotations import VIDEO_ENDINGS
 from umt.data.lists.lines import fits_a_line
+from umt.data.video.video_reader import VIDEO_ENDINGS
 from umt.errors import AnnotationError
 from umt.tools.data.prepare.clips import Clip
 

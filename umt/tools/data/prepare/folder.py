@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from umt.data.lists.annotations import read_folders
+from umt.data.lists.class_folders import read_folders
 from umt.data.lists.lines import fits_a_line
 from umt.errors import AnnotationError
 from umt.tools.data.prepare.disk import NOT_LISTED

@@ -24,14 +24,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from umt.command_line import Parser
 from umt.data.labels import LABELS_FILE
-from umt.data.lists.annotations import VideoList, read_list
 from umt.data.lists.lines import Form, Row, separator_of
+from umt.data.lists.reading import read_list
+from umt.data.lists.video_list import VideoList
 from umt.data.storage import remote
 from umt.data.storage.shards import INDEX, Place, read_index, write_index
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, ConfigError, OutputError
+from umt.flags.command_line import COUNT, Parser
 from umt.randomness import generator
 from umt.tools.data.shard.tar import BLOCK, Part, Video, facts_of, padded, put, write_all
 
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--shard_size", default="1GB", metavar="SIZE", help="size of a shard, at most (default: 1GB)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the shuffle before packing (default: 0)")
-    parser.add_argument("--workers", type=int, default=4, metavar="N", help="shards written side by side (default: 4)")
+    parser.add_argument("--workers", type=COUNT, default=4, metavar="N", help="shards written at once (default: 4)")
     parser.add_argument("--skip_missing", action="store_true", help="leave out rows whose file is missing or empty")
     parser.add_argument(
         "--verify", metavar="DIR", help="instead: read the shards of DIR and compare them with the index"
@@ -64,8 +65,6 @@ def main(argv: Sequence[str]) -> int:
         return verify(words.verify)
     if not words.lists or not words.out:
         raise ConfigError("umt data shard takes lists and --out, e.g. umt data shard train.csv val.csv --out shards.")
-    if words.workers < 1:
-        raise ConfigError(f"--workers ({words.workers}) must be at least 1. Try --workers 4.")
     shard(
         words.lists,
         words.out,

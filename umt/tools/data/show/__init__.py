@@ -7,12 +7,10 @@ page.html (the page).
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from umt.command_line import Parser
-from umt.errors import ConfigError
+from umt.flags.command_line import COUNT, Parser
 
 DESCRIPTION = """What a model will see of a list of videos, as one page that opens in a browser: clips after
 augmentation with frame numbers and masks, labels, the class histogram, lengths, sizes, frame rates, decode times.
@@ -32,11 +30,10 @@ def main(argv: Sequence[str]) -> int:
     add("what", metavar="LIST", help="a list or folder of videos, or pretrain or finetune and its flags")
     add("--out", type=Path, default=Path("show.html"), help="the page (default: show.html)")
     add("--as", dest="task", choices=("pretrain", "finetune"), help="how a LIST is read (default: by its labels)")
-    add("--clips", type=int, default=8, help="videos whose clips are shown (default: 8)")
-    add("--files", type=int, default=100, help="videos that are opened, chosen at random (default: 100)")
-    add("--processes", type=int, default=2, help="that read at once (default: 2)")
-    own, flags = parser.parse_known_args(list(argv))
-    _check(own)
+    add("--clips", type=COUNT, default=8, help="videos whose clips are shown (default: 8)")
+    add("--files", type=COUNT, default=100, help="videos that are opened, chosen at random (default: 100)")
+    add("--processes", type=COUNT, default=2, help="that read at once (default: 2)")
+    own, flags = parser.known_words(argv)
     from umt.tools.data.show import report
     from umt.tools.data.show.look import look
     from umt.tools.data.show.plan import resolve
@@ -47,9 +44,3 @@ def main(argv: Sequence[str]) -> int:
     print(report.summary(shown, seen))
     print(f"{own.out}: {own.out.stat().st_size / 1e6:.1f} MB")
     return 0
-
-
-def _check(own: argparse.Namespace) -> None:
-    for name in ("clips", "files", "processes"):
-        if getattr(own, name) < 1:
-            raise ConfigError(f"--{name} ({getattr(own, name)}) must be at least 1. Leave it out for the default.")

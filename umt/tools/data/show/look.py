@@ -14,7 +14,7 @@ from tqdm import tqdm
 from umt.data.loading.pool import Pool
 from umt.errors import VideoError
 from umt.randomness import generator
-from umt.tools.data.show.base import File, Shown, Strip
+from umt.tasks.base.shown import File, Shown, Strip
 
 _SEED = 0  # of the choice of videos
 

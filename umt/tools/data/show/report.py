@@ -13,8 +13,8 @@ import numpy as np
 from umt import drawing
 from umt.errors import OutputError
 from umt.pages import fill
+from umt.tasks.base.shown import Shown
 from umt.tools.data.show import figures
-from umt.tools.data.show.base import Shown
 from umt.tools.data.show.look import Clip, Seen
 
 _LISTED = 12  # classes at either end, and failures, that are named

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umt.data.lists.annotations import VIDEO_ENDINGS, VideoList, read_list
 from umt.data.lists.lines import Form, Row, fits_a_line, separator_of
+from umt.data.lists.reading import read_list
+from umt.data.lists.video_list import VideoList
+from umt.data.video.video_reader import VIDEO_ENDINGS
 from umt.errors import AnnotationError, ConfigError
 from umt.tools.data.transcode.crew import Job
 from umt.writing import whole
