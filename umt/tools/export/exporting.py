@@ -21,7 +21,7 @@ from umt.models.files.fetch import fetch
 from umt.models.files.hub import CARD, HubModel, cast_state, described, upload_folder, write_config, write_weights
 from umt.models.files.model_card import model_card
 from umt.models.files.opened import sha256_of
-from umt.models.files.pretrained import build_pretrained
+from umt.models.files.pretrained import load_pretrained
 from umt.models.files.weights import Weights, open_weights
 from umt.tools.export.graphs import TRACED, WithPreprocessing, compare, example, save_onnx, save_program, trace
 from umt.tools.export.new_folder import check_target, new_folder
@@ -82,8 +82,7 @@ def _open(request: Request) -> Weights:
 
 def _build(request: Request, weights: Weights, model: str | None) -> tuple[HubModel, Description]:
     """The weights as `model`, a name or a kind (None: what they are), and its description."""
-    sizes = {"num_frames": request.num_frames, "image_size": request.input_size}
-    loaded = build_pretrained(weights, model, {name: size for name, size in sizes.items() if size is not None})
+    loaded = load_pretrained(weights, model=model, num_frames=request.num_frames, input_size=request.input_size)
     built, description = loaded.model, loaded.description
     if not isinstance(built, HubModel):
         raise CheckpointError(f"{request.checkpoint} is a {type(built).__name__}; video models are exported.")
