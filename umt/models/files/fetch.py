@@ -32,7 +32,7 @@ _TIMEOUT = 30.0  # seconds without a byte
 _HEX = re.compile(r"[0-9a-f]{64}")
 # What of a hub's repository is a model: its descriptions and its weights, in the first of the forms that it has.
 _DESCRIPTIONS = ["*.json", "*.txt", "README.md"]
-_WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]
+_WEIGHTS = ["model*.safetensors", "pytorch_model*.bin", "open_clip*.safetensors", "open_clip*.bin"]
 
 
 def is_remote(source: str) -> bool:
