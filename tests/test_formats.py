@@ -20,7 +20,7 @@ from umt.engine import checkpoints, replay
 from umt.errors import UserError
 from umt.formats import CHECKPOINT, Format
 from umt.inference import feature_folder, features
-from umt.models import description
+from umt.models.files import description
 from umt.models.files.description import Description
 from umt.tools.data.check import cache
 from umt.tools.data.transcode import manifest

@@ -48,7 +48,9 @@ def test_a_local_file_with_a_hash_passes(tmp_path: Path) -> None:
 
 
 def test_a_name_near_a_published_one_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"--finetune \(b16_ptk710_f8_res225\) does not exist\. The published"):
+    with pytest.raises(
+        CheckpointError, match=r"--finetune \(b16_ptk710_f8_res225\) does not exist\. The nearest published"
+    ):
         check_files(with_weights("b16_ptk710_f8_res225", tmp_path))
 
 

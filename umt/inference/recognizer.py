@@ -78,12 +78,7 @@ class Recognizer:
             self._labels = numbered(self.num_classes)
             if self._labels:
                 source = self.description.provenance.get("source", self.description.model)
-                log.warning(
-                    "%s does not name its %d classes. %s",
-                    source,
-                    self.num_classes,
-                    how(self.num_classes),
-                )
+                log.warning("%s does not name its %d classes. %s", source, self.num_classes, how(self.num_classes))
         return self._labels
 
     def transform(self, video: Source, clips: int = 1, crops: int = 1) -> Tensor:

@@ -20,12 +20,7 @@ from umt.models.specs import SPECS
 __all__ = ["register_timm"]  # timm appends the entries' names
 
 # timm's word -> ours. timm's drop_rate is that before the head; ours of that name has no counterpart there.
-_KEYWORDS = {
-    "img_size": "image_size",
-    "embed_dim": "width",
-    "num_heads": "heads",
-    "drop_rate": "fc_drop_rate",
-}
+_KEYWORDS = {"img_size": "image_size", "embed_dim": "width", "num_heads": "heads", "drop_rate": "fc_drop_rate"}
 
 
 def register_timm() -> list[str]:

@@ -84,6 +84,19 @@ def test_umt_load_opens_a_checkpoint_once(form: Callable[[Path], Path], tmp_path
     assert times_opened(form(tmp_path), body) == 1
 
 
+@pytest.mark.parametrize("flags", [[], ["--ema"]])
+def test_umt_export_opens_a_checkpoint_once(flags: list[str], tmp_path: Path) -> None:
+    state = create_model("pretrain_umt_tiny_patch8_48").state_dict()  # exported as its encoder, `original` as a whole
+    torch.save({"model": state, "model_ema": state}, tmp_path / "w.pth")
+    words = ["--output", str(tmp_path / "out"), "--format", "safetensors", "original", *flags]
+    body = f"""
+sys.argv = ["umt", "export", path, *{words}]
+from umt.__main__ import main
+assert main() == 0
+"""
+    assert times_opened(tmp_path / "w.pth", body) == 1
+
+
 @forms
 def test_a_header_has_all_but_the_values_of_the_tensors(form: Callable[[Path], Path], tmp_path: Path) -> None:
     path = form(tmp_path)

@@ -47,7 +47,7 @@ def saved(folder: Path, content: Any, name: str = "w.pth") -> Path:
 
 def flags(config: ClassifyRecipe | DistillRecipe, **values: Any) -> dict[str, Any]:
     assert values.keys() <= config.values().keys()
-    return {"task": config.task, **config.values(), **values}
+    return {"task": config.command, **config.values(), **values}
 
 
 VIDEO = torch.randn(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(1))

@@ -145,11 +145,7 @@ def _read(file: WeightsFile) -> Any:
             return _read_safetensors(path)
         if kind == "torchscript":
             return read_torchscript(path).state
-        with (
-            file.reading() as opened,
-            torch.serialization.safe_globals(_ALLOWED),
-            warnings.catch_warnings(),
-        ):
+        with file.reading() as opened, torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a protocol that its reader does not know
             return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from umt.errors import CheckpointError, install
+from umt.errors import CheckpointError
 from umt.models.files import published
-from umt.models.files.hub_access import asking_the_hub
+from umt.models.files.hub_access import asking_the_hub, hub_errors
 from umt.models.files.opened import open_file, what_it_is_instead
 
 _CHUNK = 1 << 20
@@ -32,7 +32,7 @@ _TIMEOUT = 30.0  # seconds without a byte
 _HEX = re.compile(r"[0-9a-f]{64}")
 # What of a hub's repository is a model: its descriptions and its weights, in the first of the forms that it has.
 _DESCRIPTIONS = ["*.json", "*.txt", "README.md"]
-_WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]
+_WEIGHTS = ["model*.safetensors", "pytorch_model*.bin", "open_clip*.safetensors", "open_clip*.bin"]
 
 
 def is_remote(source: str) -> bool:
@@ -258,45 +258,14 @@ def _from_hub(name: str) -> Path:
     if parts is None:
         raise CheckpointError(f"{name} is not a name of the hub. It reads hf://OWNER/REPO/FILE, or hf://OWNER/REPO.")
     repo, revision, file = parts
-    try:
+    with hub_errors(name, repo, file=file, revision=revision), asking_the_hub():
         import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError:
-        raise CheckpointError(f"{name} needs huggingface_hub. Run: {install('hub')}") from None
-    try:
-        with asking_the_hub():
-            if file:
-                return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
-            for pattern in _WEIGHTS:
-                files = [*_DESCRIPTIONS, pattern]
-                folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=files))
-                if any(folder.glob(pattern)):
-                    return folder
-        raise CheckpointError(f"{name} has no {' or '.join(_WEIGHTS)}. Name the file: {name}/FILE")
-    except errors.GatedRepoError:
-        raise CheckpointError(
-            f"{name} is behind a licence form: accept it on https://huggingface.co/{repo}, then run: hf auth login"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise CheckpointError(
-            f"{name}: the hub has no {repo}, or it is private. Check the name, or run: hf auth login"
-        ) from None
-    except errors.EntryNotFoundError as error:
-        if isinstance(error, errors.LocalEntryNotFoundError):
-            raise CheckpointError(_unreachable(name)) from None
-        raise CheckpointError(f"{name}: {repo} has no file {file}. Look at its files on the hub.") from None
-    except errors.RevisionNotFoundError:
-        raise CheckpointError(f"{name}: {repo} has no revision {revision}. Leave it out for the newest.") from None
-    except errors.HFValidationError as error:
-        raise CheckpointError(f"{name} is not a name of the hub: {str(error).splitlines()[0]}") from None
-    except (OSError, errors.OfflineModeIsEnabled):  # every error of its HTTP client is one
-        raise CheckpointError(_unreachable(name)) from None
 
-
-def _unreachable(name: str) -> str:
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
-    why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
-    return (
-        f"{name} is not in the hub's cache here, and {why}. Fetch it where there is a network (hf download), or name "
-        "a file."
-    )
+        if file:
+            return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
+        for pattern in _WEIGHTS:
+            files = [*_DESCRIPTIONS, pattern]
+            folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=files))
+            if any(folder.glob(pattern)):
+                return folder
+    raise CheckpointError(f"{name} has no {' or '.join(_WEIGHTS)}. Name the file: {name}/FILE")

@@ -22,7 +22,7 @@ from umt.models.specs import Grid
 
 def load_weights(
     model: nn.Module,
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Weights,
     *,
     sha256: str = "",
     new_head: bool = False,
@@ -35,7 +35,7 @@ def load_weights(
     """Loads `source` into a `VisionTransformer`, `Student` or `ClipTeacher`, in place.
 
     Args:
-        source: a file or folder, a URL, a name of the hub or of the published zoo (fetch.py).
+        source: a file or folder, a URL, a name of the hub or of the published zoo (fetch.py); or `Weights`.
         sha256: the hash that the file must have.
         new_head: the classifier's head stays new, even if the file has one.
         head_rows: class j is the file's row head_rows[j]: a Kinetics-710 head for one of the sets within it, or the
@@ -48,29 +48,7 @@ def load_weights(
     A pretraining checkpoint fits a student, and a classifier, whose head and final norm are then new.
     Raises `CheckpointError`.
     """
-    weights = open_weights(source, sha256=sha256, model_key=model_key)
-    return load_state(
-        model,
-        weights,
-        new_head=new_head,
-        head_rows=head_rows,
-        model_prefix=model_prefix,
-        source_grid=source_grid,
-        strict=strict,
-    )
-
-
-def load_state(
-    model: nn.Module,
-    weights: Weights,
-    *,
-    new_head: bool = False,
-    head_rows: Sequence[int] | None = None,
-    model_prefix: str = "",
-    source_grid: Grid | None = None,
-    strict: bool = True,
-) -> LoadReport:
-    """`load_weights` of what was opened already."""
+    weights = source if isinstance(source, Weights) else open_weights(source, sha256=sha256, model_key=model_key)
     path, state, unused = weights.source, weights.state, list[str]()
     if not isinstance(model, FitsWeights):
         raise CheckpointError(

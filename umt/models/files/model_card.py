@@ -11,15 +11,8 @@ from umt.models.specs import FAMILIES, Family, find_spec, image_shape
 TAGS = ("model_hub_mixin", "pytorch_model_hub_mixin", "unmasked-teacher", "video", "vision-transformer")
 # Licences by the hub's identifiers, as far as weights like these have them; others are given by name.
 _LICENCES = (
-    "mit",
-    "apache-2.0",
-    "bsd-3-clause",
-    "cc-by-4.0",
-    "cc-by-sa-4.0",
-    "cc-by-nc-4.0",
-    "cc-by-nc-sa-4.0",
-    "cc0-1.0",
-)
+    "mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0",
+)  # fmt: skip
 _OF = {"code": "this library's code", "weights": "these weights", "teacher": "the teacher", "data": "the training data"}
 _PAPER = "https://arxiv.org/abs/2303.16058"
 

@@ -51,9 +51,7 @@ def peek(source: str) -> Start:
             start = _of(source, header.content)
             # Shapes say neither frames nor pixels; its name in the zoo does.
             return replace(
-                start,
-                num_frames=start.num_frames or known.num_frames,
-                input_size=start.input_size or known.input_size,
+                start, num_frames=start.num_frames or known.num_frames, input_size=start.input_size or known.input_size
             )
     except DAMAGE:
         pass  # where it is loaded, a sentence says what is wrong with it

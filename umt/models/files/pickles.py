@@ -19,21 +19,9 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 # What a damaged file of weights makes its readers raise.
 DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
-)
+    ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError, OSError,
+    RuntimeError, TypeError, ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
 # Training loops leave these next to the weights: an accuracy that is a NumPy number, a path, the state of a loss scale.
 PASSED_OVER = (
     "numpy.core.multiarray.scalar",

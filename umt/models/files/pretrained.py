@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from umt import imagenet
 from umt.data.catalog import CATALOG
 from umt.errors import CheckpointError, ConfigError
 from umt.models.files.description import Description
-from umt.models.files.loading import LoadReport, load_state
+from umt.models.files.loading import LoadReport, load_weights
 from umt.models.files.weights import Weights, open_weights
 from umt.models.files.which_model import which_model
 from umt.models.layouts import adapters
@@ -31,7 +32,7 @@ class Pretrained:
 
 
 def load_pretrained(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Weights,
     *,
     model: str | None = None,
     num_frames: int | None = None,
@@ -49,7 +50,7 @@ def load_pretrained(
     """Weights of any kind that this library knows, as a model.
 
     Args:
-        source: file, folder, URL, hf://OWNER/REPO[/FILE], or a name of the published zoo (fetch.py).
+        source: file, folder, URL, hf://OWNER/REPO[/FILE], or a name of the published zoo (fetch.py); or `Weights`.
         model: name of an entry; "classifier" or "student": that kind, of the source's sizes. None: what the source is.
             A teacher must be named ("clip_b16"), and has only num_frames, input_size and sha256 of what follows.
         num_frames, input_size, tubelet_size: of the model; None: the source's. Positions and patches are resampled.
@@ -63,35 +64,29 @@ def load_pretrained(
 
     Raises `CheckpointError` for what does not load, and where weights of the backbone would stay random.
     """
-    weights = open_weights(source, sha256=sha256, model_key=model_key, hashed=True)
+    weights = source
+    if not isinstance(weights, Weights):
+        weights = open_weights(weights, sha256=sha256, model_key=model_key, hashed=True)
     keywords: dict[str, Any] = {"num_frames": num_frames, "image_size": input_size, "tubelet_size": tubelet_size}
-    keywords |= {"num_classes": num_classes, **overrides}
-    keywords = {name: value for name, value in keywords.items() if value is not None or name in overrides}
-    fitting = {"new_head": new_head, "head_rows": head_rows, "model_prefix": model_prefix, "source_grid": source_grid}
+    keywords |= {"num_classes": num_classes}
+    keywords = {name: value for name, value in keywords.items() if value is not None} | overrides
     if model in SPECS and SPECS[str(model)].kind == "teacher":
-        return _teacher(weights, str(model), keywords | {name: value for name, value in fitting.items() if value})
-    return build_pretrained(weights, model, keywords, **fitting)  # type: ignore[arg-type]
-
-
-def build_pretrained(
-    weights: Weights,
-    model: str | None,
-    keywords: dict[str, Any],
-    *,
-    new_head: bool = False,
-    head_rows: Sequence[int] | None = None,
-    model_prefix: str = "",
-    source_grid: Grid | None = None,
-) -> Pretrained:
-    """`load_pretrained` of weights that are open already. `keywords`: of the model's class."""
+        others = {
+            "new_head": new_head,
+            "head_rows": head_rows,
+            "model_prefix": model_prefix,
+            "source_grid": source_grid,
+        }
+        return _teacher(weights, str(model), keywords | {name: value for name, value in others.items() if value})
     if model_prefix:
-        weights.state, _ = adapters.take_prefix(weights.state, model_prefix)
-        if not weights.state:
+        state, _ = adapters.take_prefix(weights.state, model_prefix)
+        if not state:
             raise CheckpointError(f"{weights.source} has no weights that begin with {model_prefix!r} (model_prefix).")
+        weights = dataclasses.replace(weights, state=state)
     choice = which_model(weights, model, keywords, source_grid)
     arguments = choice.arguments
     built = create_model(choice.name, **arguments)
-    report = load_state(
+    report = load_weights(
         built, weights, new_head=new_head, head_rows=head_rows, source_grid=source_grid or choice.source_grid
     )
     labels, labels_source = weights.labels()
@@ -112,7 +107,7 @@ def _teacher(weights: Weights, model: str, keywords: dict[str, Any]) -> Pretrain
         raise ConfigError(f"{model} is a teacher, which has no {refused[0]}. Leave it out.")
     size = keywords.get("image_size", SPECS[model].image_size)
     teacher = create_model(model, image_size=size)
-    report = load_state(teacher, weights)
+    report = load_weights(teacher, weights)
     description = Description(
         model, {"image_size": size, **keywords}, short_side_size=size, provenance=_provenance(weights)
     )  # fmt: skip

@@ -78,10 +78,10 @@ def _of_huggingface(weights: Weights, model: str | None, keywords: dict[str, Any
             f"{weights.source} is a VideoMAE of Hugging Face without its config.json. Name the folder that has both."
         )
     settings = huggingface.settings_of(weights.config, weights.source)
-    weights.state = huggingface.from_huggingface(weights.state, weights.source)
+    state = huggingface.from_huggingface(weights.state, weights.source)
     if model == "student":
         raise CheckpointError(f"{weights.source} is a VideoMAE, which has no decoders of a student.")
-    seen = architecture_of(weights.state, weights.source)
+    seen = architecture_of(state, weights.source)
     known_as = [
         name for name in seen.names("classifier", settings["image_size"]) if SPECS[name].heads == settings["heads"]
     ]

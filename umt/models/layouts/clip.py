@@ -151,10 +151,7 @@ def _from_timm(state: StateDict, unused: list[str], layout: str, path: str) -> V
             f"{path} has a head with a bias, a classifier's, where CLIP has its projection. "
             "Take the weights before they were finetuned."
         )
-    converted: StateDict = {
-        "proj": head.t().contiguous(),
-        "class_embedding": tower.pop("cls_token").flatten(),
-    }
+    converted: StateDict = {"proj": head.t().contiguous(), "class_embedding": tower.pop("cls_token").flatten()}
     if "pos_embed" in tower:
         converted["positional_embedding"] = tower.pop("pos_embed").flatten(0, -2)
     for name, value in tower.items():

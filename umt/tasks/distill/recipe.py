@@ -13,8 +13,8 @@ from umt.flags.flag_groups import Choice
 from umt.flags.legacy import COMMON, DEAD_TOO
 from umt.flags.loading import LoadingConfig
 from umt.flags.run import ParallelConfig, RuntimeConfig
-from umt.models import timm_names
 from umt.models.specs import ModelSpec
+from umt.models.teachers import timm_names
 from umt.tasks.base import Parts, Place, Recipe, Start
 from umt.tasks.distill.flags import (
     PretrainAugmentConfig,

@@ -7,10 +7,10 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from umt import __version__
 from umt.errors import CheckpointError, ConfigError, install
@@ -21,7 +21,7 @@ from umt.models.files.fetch import fetch
 from umt.models.files.hub import CARD, HubModel, cast_state, described, upload_folder, write_config, write_weights
 from umt.models.files.model_card import model_card
 from umt.models.files.opened import sha256_of
-from umt.models.files.pretrained import build_pretrained
+from umt.models.files.pretrained import load_pretrained
 from umt.models.files.weights import Weights, open_weights
 from umt.tools.export.graphs import TRACED, WithPreprocessing, compare, example, save_onnx, save_program, trace
 from umt.tools.export.new_folder import check_target, new_folder
@@ -82,8 +82,7 @@ def _open(request: Request) -> Weights:
 
 def _build(request: Request, weights: Weights, model: str | None) -> tuple[HubModel, Description]:
     """The weights as `model`, a name or a kind (None: what they are), and its description."""
-    sizes = {"num_frames": request.num_frames, "image_size": request.input_size}
-    loaded = build_pretrained(weights, model, {name: size for name, size in sizes.items() if size is not None})
+    loaded = load_pretrained(weights, model=model, num_frames=request.num_frames, input_size=request.input_size)
     built, description = loaded.model, loaded.description
     if not isinstance(built, HubModel):
         raise CheckpointError(f"{request.checkpoint} is a {type(built).__name__}; video models are exported.")
@@ -129,48 +128,36 @@ def _original(model: HubModel, description: Description, folder: Path, request: 
 
 
 def _torch_export(model: HubModel, description: Description, folder: Path, request: Request) -> Written:
-    graph = _traced(model, description, request)
-    file = folder / "model.pt2"
-    return file, graph.compared(save_program(graph.program, file), file)
+    return _graph(model, description, folder / "model.pt2", request)
 
 
 def _onnx(model: HubModel, description: Description, folder: Path, request: Request) -> Written:
-    graph = _traced(model, description, request)
-    file = folder / "model.onnx"
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    metadata = {"model": description.architecture, "exported_with": f"umt {__version__}"}
-    output = graph.facts["output"]
-    exported = save_onnx(graph.program, file, opset=request.opset, output=output, size=size, facts=metadata)
-    graph.facts["opset"] = request.opset
-    if exported is None:
-        return file, {"says": f"not compared: {install('onnx')}", **graph.facts}
-    return file, graph.compared(exported, file)
+    return _graph(model, description, folder / "model.onnx", request)
 
 
-class _Graph(NamedTuple):
-    """A traced model: the module, its program, and facts for the report."""
-
-    module: nn.Module
-    program: Any
-    facts: dict[str, Any]
-    description: Description
-    with_preprocessing: bool
-
-    def compared(self, exported: Callable[[Tensor], Tensor], file: Path) -> dict[str, Any]:
-        """The facts, and how far `exported` is from the module. Raises CheckpointError if too far."""
-        check = compare(self.module, exported, file.name, self.description, self.with_preprocessing)
-        return {"says": str(check), **self.facts, **dataclasses.asdict(check)}
-
-
-def _traced(model: HubModel, description: Description, request: Request) -> _Graph:
+def _graph(model: HubModel, description: Description, file: Path, request: Request) -> Written:
+    """Traces the model, writes it in the form that the file's ending says, and compares what was written with it."""
     from_uint8 = request.with_preprocessing
     module = (WithPreprocessing(model, description) if from_uint8 else model).eval()
     program = trace(module, example(description, TRACED, from_uint8))
-    facts = {
+    facts: dict[str, Any] = {
         "input": "uint8 (batch, T, H, W, 3)" if from_uint8 else "float32 (batch, 3, T, H, W), normalised",
-        "output": "logits" if description.arguments.get("num_classes") else "features",
+        "output": "logits" if model.num_classes else "features",
     }
-    return _Graph(module, program, facts, description, from_uint8)
+    exported: Callable[[Tensor], Tensor] | None
+    if file.suffix == ".pt2":
+        exported = save_program(program, file)
+    else:
+        size = sum(p.numel() * p.element_size() for p in model.parameters())
+        metadata = {"model": description.architecture, "exported_with": f"umt {__version__}"}
+        exported = save_onnx(
+            program, file, opset=request.opset, output=facts["output"], size=size, facts=metadata
+        )  # fmt: skip
+        facts["opset"] = request.opset
+    if exported is None:
+        return file, {"says": f"not compared: {install('onnx')}", **facts}
+    check = compare(module, exported, file.name, description, from_uint8)
+    return file, {"says": str(check), **facts, **dataclasses.asdict(check)}
 
 
 # Form -> what writes it into the folder, and gives its file and what to say of it.

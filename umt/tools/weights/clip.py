@@ -77,8 +77,7 @@ class Conversion(NamedTuple):
 
 def convert(settings: argparse.Namespace, output: Path) -> list[str]:
     """Does what `settings` ask for and gives the lines to print."""
-    from umt.models import create_model
-    from umt.models.files.loading import load_state
+    from umt.models import create_model, load_weights
     from umt.models.files.weights import Weights
     from umt.models.layouts.clip import to_openai
     from umt.tools.weights.clip_compare import compare
@@ -90,7 +89,7 @@ def convert(settings: argparse.Namespace, output: Path) -> list[str]:
     check_sizes(tower, settings.model, str(source.path))
     activation = activation_of(source, state, classes, settings.activation)
     teacher: ClipTeacher = create_model(settings.model)
-    load_state(teacher, Weights(str(source.path), source.path, state))
+    load_weights(teacher, Weights(str(source.path), source.path, state))
     teacher.eval()
     comparison = compare(source, state, tower, teacher)
     for other in comparison if isinstance(comparison, list) else ():

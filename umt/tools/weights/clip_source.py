@@ -36,12 +36,6 @@ TIMM = {
 }
 # Files of a repository of the hub, in the order in which they are looked for; the configuration lies next to them.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-_ANOTHER_MAY_BE = (
-    "has no file",
-    "HF_HUB_OFFLINE",
-    "the hub cannot be reached",
-)  # what fetch says where the next of them may be there
-_CONFIGURATIONS = ("config.json", "open_clip_config.json")
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,8 @@ def find(name: str, model: str, sha256: str) -> Source:
         name = f"{_OPENAI}/{digest}/{file}"
         if not expected:
             expected, checked = digest, "as OpenAI publishes it"
-    path = _from_repository(name, expected) if name.startswith("hf://") else fetch(name, sha256=expected)
+    is_repository = name.startswith("hf://") and name.removeprefix("hf://").count("/") == 1
+    path = fetch(name, sha256="" if is_repository else expected)
     if path.is_dir() and (inside := [path / file for file in _WEIGHTS if (path / file).is_file()]):
         path = inside[0]
         if expected:
@@ -83,30 +78,6 @@ def _published(table: Mapping[str, T], place: str, model: str) -> T:
     if model not in table:
         raise ConfigError(f"--from {place} has no {model}. It has {', '.join(table)}; give a file for others.")
     return table[model]
-
-
-def _from_repository(name: str, sha256: str) -> Path:
-    """A file of the hub; of a repository without a file's name, its weights, with its configuration next to them."""
-    if name.removeprefix("hf://").count("/") > 1:
-        return fetch(name, sha256=sha256)
-    lacking: list[CheckpointError] = []
-    for file in _WEIGHTS:
-        try:
-            path = fetch(f"{name}/{file}", sha256=sha256)
-        except CheckpointError as error:
-            if not any(reason in str(error) for reason in _ANOTHER_MAY_BE):
-                raise
-            lacking.append(error)
-            continue
-        for configuration in _CONFIGURATIONS:
-            try:
-                fetch(f"{name}/{configuration}")
-            except CheckpointError as error:
-                log.debug("%s", error)  # most repositories have one of the two
-        return path
-    if _ANOTHER_MAY_BE[0] not in str(lacking[0]):
-        raise lacking[0]
-    raise CheckpointError(f"{name} has none of {', '.join(_WEIGHTS)}. Name its file: {name}/FILE.")
 
 
 def read(source: Source) -> tuple[StateDict, tuple[str, ...]]:

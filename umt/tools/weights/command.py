@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from umt.flags.command_line import Tools
 
 # Command -> module and what it is for.
-COMMANDS = {
-    "clip": ("umt.tools.weights.clip", "the visual tower of a CLIP, from any file or hub, as a teacher"),
-}
+COMMANDS = {"clip": ("umt.tools.weights.clip", "the visual tower of a CLIP, from any file or hub, as a teacher")}
 
 
 def usage() -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from umt.tools.data.show.base import Shown
 
 from tests import browser
 from tests.data.loading.test_pool import hanging
@@ -20,6 +19,7 @@ from umt.drawing import masked
 from umt.errors import AnnotationError, ConfigError
 from umt.models import create_model
 from umt.randomness import generator
+from umt.tasks.base.shown import Shown
 from umt.tools.data import command
 from umt.tools.data.show.look import Seen, choose, look
 from umt.tools.data.show.plan import resolve

@@ -45,7 +45,7 @@ def _words(argv: Sequence[str]) -> Namespace:
     depth("--decode", action="store_true", help="decode every file from its start to its end, and compare contents")
     depth("--hash", action="store_true", help="compare contents without decoding")
     run = parser.add_argument_group("as a run has them").add_argument
-    run("--split", metavar="CHAR", help="separator of the columns; default: detected, and named")
+    run("--split", metavar="CHAR", help="separator of the columns; by default it is detected and named")
     run("--prefix", default="", metavar="DIR", help="folder joined before the paths")
     run("--data_set", default="", metavar="NAME", help="data set of the catalogue: its classes, its sampling")
     run("--nb_classes", type=COUNT, metavar="N", help="labels must be below; default: the data set's, or any")

@@ -28,7 +28,7 @@ KINDS: dict[str, Kind] = {
     "no_label": Kind(ERROR, "no label", "Give every row a label; only pretraining needs none.", drops=True),
     "label": Kind(ERROR, "label outside the classes", "Check --nb_classes; labels count from 0.", drops=True),
     "label_order": Kind(ERROR, "labels in another order than stated", "Write the lists again with umt data prepare."),
-    "two_labels": Kind(ERROR, "one file with several labels", "Keep the right one; --fix keeps none.", drops=True),
+    "two_labels": Kind(ERROR, "a file with several labels", "Keep the right one; --fix keeps none.", drops=True),
     "leaked": Kind(ERROR, "a training video of validation or test", "Take it off train (--fix).", drops=True),
     "missing": Kind(ERROR, "no such file", "Check --prefix, copy it, or leave it out (--fix).", drops=True),
     "empty": Kind(ERROR, "an empty file or folder", _ENDS, drops=True),
