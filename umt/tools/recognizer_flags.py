@@ -88,7 +88,7 @@ def load_recognizer(
     choose(words.decoder)
     flags = given(words, *_LOADING, *SAMPLING, *_RUNNING)
     load = load or recognizer.load
-    return load(words.checkpoint if source is None else source, device=device, labels=labels, **flags)  # type: ignore[no-any-return]
+    return load(words.checkpoint if source is None else source, device=device, labels=labels, **flags)
 
 
 def workers_for(words: Namespace, videos: int, on_gpu: bool, share: int = 1) -> int:

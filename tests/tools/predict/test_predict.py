@@ -17,10 +17,10 @@ from tests.inference.tiny import NAMES, checkpoint, tiny
 from tests.videos import played
 from tests.videos import render as film
 from umt.errors import ConfigError, OutputError, UserError, VideoError
+from umt.tasks.base.predictor import Part
 from umt.tasks.classify.predictor import ClassPredictor
 from umt.tools.predict.command import main, parse
 from umt.tools.predict.output import clock, opened
-from umt.tasks.base.predictor import Part
 from umt.tools.predict.render import render
 from umt.tools.recognizer_flags import unread
 

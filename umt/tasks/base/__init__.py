@@ -376,10 +376,3 @@ def kind_of(command: str) -> Kind:
     """The kind of `umt COMMAND`."""
     kind: Kind = resolve(recipe_class(command).kind)
     return kind
-
-
-def kind_of_weights(source: str) -> Kind:
-    """The kind of what a checkpoint was trained for; weights that do not say it are those of a classifier."""
-    from umt.models.files.peek import peek
-
-    return kind_of(str(peek(source).config.get("task", UNSTATED)) if source else UNSTATED)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from umt.data.labels import LIST_ORDERS
 from umt.flags.group import Group, flag
 from umt.flags.optim import OptimConfig
 from umt.tasks.video.flags import DataConfig, ModelConfig
 
-ORDERS = ("auto", "umt", "alphabetical")
 CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
 
 
@@ -47,13 +47,13 @@ class FinetuneDataConfig(DataConfig):
     label_order: str = flag(
         "auto",
         "Kinetics-400: order of the lists' labels, where no labels.txt beside them says it",
-        choices=ORDERS,
+        choices=LIST_ORDERS,
         on_resume="ignore",
     )
     head_label_order: str = flag(
         "auto",
         "Kinetics-400: order of the head of --finetune, where its file does not say it",
-        choices=ORDERS,
+        choices=LIST_ORDERS,
         on_resume="ignore",
     )
     num_sample: int = flag(2, "copies of every video in a batch, each augmented anew, from one decode", at_least=1)

@@ -29,7 +29,9 @@ class ClassPredictor:
         """--topk and --threshold."""
         probability = Number(float, at_least=0, at_most=1, rule="is a probability, from 0 to 1")
         add("--topk", type=COUNT, metavar="K", help="classes of each video or window (5)")
-        add("--threshold", type=probability, metavar="P", help="only classes of at least this probability, however many")
+        add(
+            "--threshold", type=probability, metavar="P", help="only classes of at least this probability, however many"
+        )
 
     @classmethod
     def of(cls, model: Recognizer, words: Namespace) -> ClassPredictor:

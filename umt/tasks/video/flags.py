@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from umt.data.video import READERS
 from umt.flags.group import Group, flag
-
-DECODERS = ("auto", "pyav", "torchcodec", "decord", "torchcodec-cuda")
 
 
 @dataclass(frozen=True)
@@ -55,5 +54,5 @@ class DataConfig(Group):
         True, "lists name videos; False: folders of frames, `path frames label`", on_resume="ignore"
     )
     decoder: str = flag(
-        "auto", "video reader; auto takes what is right on this machine", choices=DECODERS, on_resume="ignore"
+        "auto", "video reader; auto takes what is right on this machine", choices=READERS, on_resume="ignore"
     )

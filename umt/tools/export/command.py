@@ -7,7 +7,7 @@ from pathlib import Path
 
 from umt.errors import ConfigError
 from umt.flags.command_line import Parser
-from umt.tasks.base import kind_of_weights
+from umt.tasks.base.weights import kind_of_weights
 from umt.tools.export.request import DTYPES, FORMATS, LICENCES, Request, check
 
 _DESCRIPTION = """Weights as a folder that others can use: config.json, a model card, and the weights as

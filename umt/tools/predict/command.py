@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from umt.errors import ConfigError, UserError
 from umt.flags.command_line import Number, Parser, last_value
-from umt.tasks.base import Kind, kind_of_weights
+from umt.tasks.base import Kind
+from umt.tasks.base.weights import kind_of_weights
 from umt.tools.recognizer_flags import (
     add_clip_flags,
     add_list_flags,
@@ -27,8 +28,9 @@ For a whole video the clips and crops of a test are averaged; the numbers are th
 of any length is read window by window. Exit code 2: some video could not be read (the others are done)."""
 
 
-def parse(argv: Sequence[str], kind: Kind) -> Namespace:
-    """The words of the command line; some flags are of the kind of the checkpoint. Raises ConfigError."""
+def parse(argv: Sequence[str], kind: Kind | None = None) -> Namespace:
+    """The words of the command line; some flags are of `kind`, that of the checkpoint. Raises ConfigError."""
+    kind = kind or kind_of_weights(last_value(argv, "checkpoint"))
     parser = Parser("umt predict", ABOUT, "umt predict VIDEO ... --checkpoint WEIGHTS [flags]")
     parser.add_argument("videos", nargs="*", metavar="VIDEO")
     add_model_flags(parser, labels=True)

@@ -19,8 +19,8 @@ from umt.data.loading.loaders import TestLoader, Workers
 from umt.errors import ConfigError, VideoError
 from umt.inference.recognizer import Recognizer
 from umt.inference.windows import Window
-from umt.tools.predict.output import Output
 from umt.tasks.base.predictor import Failure, Part, Predictor
+from umt.tools.predict.output import Output
 from umt.tools.predict.render import render
 from umt.tools.recognizer_flags import workers_for
 

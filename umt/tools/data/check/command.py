@@ -13,12 +13,12 @@ from pathlib import Path
 
 from umt.cores import usable_cores
 from umt.data import catalog
+from umt.data.labels import LIST_ORDERS
 from umt.data.lists.lines import separator_of
 from umt.data.storage.urls import is_url
+from umt.data.video import READERS
 from umt.errors import AnnotationError, ConfigError, OutputError
 from umt.flags.command_line import COUNT, SECONDS_OR_0, SHARE, Parser
-from umt.data.labels.label_order import ORDERS
-from umt.data.video.reader import DECODERS
 from umt.tasks.base import entry_points, kind_of
 from umt.tools.data.check import across, files
 from umt.tools.data.check.cache import Cache, cache_folder, versions
@@ -52,10 +52,10 @@ def _words(argv: Sequence[str]) -> Namespace:
     run("--num_frames", type=COUNT, default=8, metavar="N", help="frames of a clip (8): shorter videos are named")
     run("--sampling_rate", type=COUNT, default=4, metavar="N", help="distance of frames where sampling is dense (4)")
     run("--use_decord", default="True", metavar="BOOL", help="False: rows are folders of frames, `path frames label`")
-    run("--decoder", default="auto", choices=DECODERS, help="video reader of the run (auto)")
+    run("--decoder", default="auto", choices=READERS, help="video reader of the run (auto)")
     run("--decode_timeout", type=SECONDS_OR_0, default=120.0, metavar="SECONDS",
         help="that decoding one file may take (120); 0: no limit")  # fmt: skip
-    run("--label_order", default="auto", choices=ORDERS, help="Kinetics-400: order of the labels, as in a run")
+    run("--label_order", default="auto", choices=LIST_ORDERS, help="Kinetics-400: order of the labels, as in a run")
     run("--pretrain", action="store_true", help="as pretraining reads it: labels unused, .mp4 added to bare names")
     run("--max_failures", type=SHARE, default=0.0, metavar="SHARE",
         help="share of a training list's files that may be unreadable, as warnings (0; a run allows 0.01)")  # fmt: skip
