@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from umt import __version__
 from umt.engine.preemption import Preemption
 from umt.errors import EXIT_PREEMPTED, ConfigError, PeerLostError, PreemptedError, UserError
-from umt.tasks.base import ALIASES, TASKS, entry_points
+from umt.tasks.base import ALIASES, TASKS, entry_points, is_task
 
 # Command -> module, which has `main(argv) -> exit code` and is imported when it is asked for, and what it is for. The
 # commands that train are in `umt.tasks.base.TASKS`.
@@ -66,7 +66,7 @@ def run(argv: Sequence[str]) -> None:
     elif command in TOOLS:
         if code := importlib.import_module(TOOLS[command][0]).main(rest):
             raise SystemExit(code)
-    elif command in TASKS or command in ALIASES or command in entry_points():
+    elif command in ALIASES or is_task(command):
         _run_task(command, rest)
     else:
         commands = [*TASKS, *ALIASES, *entry_points(), *TOOLS]

@@ -360,6 +360,11 @@ def entry_points() -> dict[str, Any]:
     return {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
 
 
+def is_task(command: str) -> bool:
+    """Whether `umt COMMAND` is a run of some task, also of another package."""
+    return command in TASKS or command in entry_points()
+
+
 def recipe_class(command: str) -> type[Recipe]:
     """The recipe of `umt COMMAND`. Raises ConfigError for a command that is none of a task."""
     if command in TASKS:

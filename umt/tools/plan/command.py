@@ -13,7 +13,7 @@ from umt.errors import ConfigError
 from umt.flags.command_line import COUNT, Number, Parser
 from umt.run.command_line import parse
 from umt.spelling import did_you_mean
-from umt.tasks.base import TASKS, Recipe
+from umt.tasks.base import TASKS, Recipe, is_task
 from umt.tools.plan.hardware import find_gpu
 
 USAGE = """umt plan SCRIPT|pretrain|finetune [--gpu NAME] [--gpus N] [--measure] [--utilisation U] [--flag value ...]
@@ -68,7 +68,7 @@ def plan_command(argv: Sequence[str]) -> str:
 
 def resolve(experiment: str, flags: Sequence[str]) -> Recipe:
     """The run of an experiment script, or of the task that `experiment` names, with `flags` after its own."""
-    if experiment in TASKS:
+    if is_task(experiment):
         return parse(experiment, flags, files=False)
     if not Path(experiment).is_file():
         scripts = {path.stem: str(path) for path in sorted(Path("exp").rglob("*.sh"))}

@@ -32,7 +32,7 @@ def resolve(what: str, flags: Sequence[str], *, task: str | None = None) -> Show
 
     Raises AnnotationError for a list that is missing or malformed, ConfigError for flags.
     """
-    if what in base.TASKS or what in base.entry_points():
+    if base.is_task(what):
         if task is not None:
             raise ConfigError(f"--as {task} is for a LIST; umt data show {what} says it already. Leave it out.")
         config: Any = parse(what, flags, files=False)
