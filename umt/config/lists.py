@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass
 
 from umt.config.schema import Config, DataConfig, FinetuneConfig, PretrainConfig
-from umt.data.lists.split_files import SPLITS, SplitFile, split_file
-from umt.data.storage.urls import is_url, join
+from umt.data.lists.split_files import SplitFile, list_file, lists_in, split_file
+from umt.data.storage.urls import is_url
 from umt.errors import ConfigError
 
 
@@ -48,17 +48,11 @@ def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
 
 
-def list_file(folder: str, split: str) -> str:
-    """The list of a split: `split.csv`, or in a folder of this machine `split.parquet` where there is no csv."""
-    csv, parquet = join(folder, f"{split}.csv"), join(folder, f"{split}.parquet")
-    return parquet if not is_url(folder) and os.path.isfile(parquet) and not os.path.isfile(csv) else csv
-
-
 def split_of(config: FinetuneConfig, folder: str, split: str) -> SplitFile:
     """The list that serves as `split`. One's own lists may lack val and test, where the folder can be looked at."""
     if config.data.data_set != "video_list" or is_url(folder):
         return SplitFile(list_file(folder, split))
-    there = [file for file in (list_file(folder, name) for name in SPLITS) if os.path.isfile(file)]
+    there = lists_in(folder)
     if not there or not os.path.basename(there[0]).startswith("train."):
         return SplitFile(list_file(folder, "train"))
     return split_file(folder, split, there)

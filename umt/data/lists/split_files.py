@@ -1,4 +1,4 @@
-"""Which file serves as which split, where people have not made all three. No numpy: a dry run asks, too."""
+"""Which file serves as which split, also where not all three exist. No numpy: a dry run needs it, too."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from umt.data.storage.urls import is_url, join
+
 ONE_IN = 10  # training videos of a class that are held out where there is neither a val nor a test list
 SPLITS = ("train", "val", "test")
 
 
+def list_file(folder: str, split: str) -> str:
+    """The list of a split: `split.csv`, or in a folder of this machine `split.parquet` where there is no csv."""
+    csv, parquet = join(folder, f"{split}.csv"), join(folder, f"{split}.parquet")
+    return parquet if not is_url(folder) and os.path.isfile(parquet) and not os.path.isfile(csv) else csv
+
+
+def lists_in(folder: str) -> list[str]:
+    """The lists train, val and test that a folder of this machine has."""
+    return [file for file in (list_file(folder, split) for split in SPLITS) if os.path.isfile(file)]
+
+
 @dataclass(frozen=True)
 class SplitFile:
-    """The list of a split. `part`: whether of a training list it is what is "kept" or "held out"; "" the whole list."""
+    """The list of a split. `part`: "kept" or "held out", if it is only that part of a training list; "": all of it."""
 
     path: str
     part: str = ""
@@ -20,9 +33,9 @@ class SplitFile:
 
 
 def split_file(folder: str, split: str, there: Sequence[str]) -> SplitFile:
-    """The list that serves as `split`; `there`: files of the splits that are there, the training list among them.
+    """The list that serves as `split`; `there`: the lists that exist, the training list among them.
 
-    Of val and test one may be missing: the other serves for both. Without either, some training videos are held out.
+    If val or test is missing, the other serves for both. Without either, some training videos are held out.
     """
     files = {os.path.splitext(os.path.basename(file))[0]: file for file in there}
     held = {"val", "test"}.isdisjoint(files)
