@@ -76,6 +76,19 @@ for file in lists_in(FOLDER):
     assert opens(tmp_path, work) == {"train.csv": 1, "val.csv": 1}
 
 
+def test_a_dry_run_and_its_checks_open_each_list_once(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.csv").write_text("".join(f"{i}.mp4,{'run' if i % 2 else 'jump'}\n" for i in range(12)))
+    work = """
+import contextlib, io, runpy
+sys.argv = ["umt", "finetune", "--dry_run", "--data_path", FOLDER]
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    runpy.run_module("umt", run_name="__main__", alter_sys=True)
+"""
+    counts = opens(tmp_path, work)
+    assert [counts[f"{split}.csv"] for split in ("train", "val", "test")] == [1, 1, 1]
+
+
 def test_a_folder_per_class_is_looked_through_once(tmp_path: Path) -> None:
     for name in ("run", "jump"):
         (tmp_path / name).mkdir()
