@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from umt.devices import DTYPES as DTYPES
-from umt.errors import ConfigError, OutputError, UserError
+from umt.errors import ConfigError, OutputError, UserError, install
 from umt.writing import whole
 
 FORMATS = ("npz", "parquet", "safetensors")
@@ -66,7 +66,7 @@ def check(form: str, dtype: str) -> None:
             __import__(package)
         except ImportError:
             extra = {"parquet": "parquet", "safetensors": "hub"}[form]
-            raise ConfigError(f"--format {form} needs the package {package}. Try pip install 'umt[{extra}]'.") from None
+            raise ConfigError(f"--format {form} needs the package {package}. Try {install(extra)}.") from None
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

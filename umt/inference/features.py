@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.formats import Format
 from umt.inference import feature_files
 from umt.inference.feature_files import FeaturesError
 
 RECIPE = "recipe.json"
-FORMAT = 1  # the key `umt_features` of a recipe
+FORMAT = Format("features", FeaturesError, key="umt_features")  # of a recipe, for all files beside it
 
 
 def recipe(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -27,8 +28,11 @@ def recipe(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise FeaturesError(f"{folder} holds no {RECIPE}: it is no folder that umt extract has written.") from None
     except (OSError, ValueError) as error:
         raise FeaturesError(f"{path} cannot be read ({error}). Run umt extract again, into another folder.") from None
-    if content.get("umt_features") != FORMAT:
-        raise FeaturesError(f"{path} is of another version of umt ({content.get('umt_features')}). Extract again.")
+    if not isinstance(content, dict) or FORMAT.key not in content:
+        raise FeaturesError(
+            f"{path} is no recipe of umt extract, which has {FORMAT.key}. Name a folder of its features."
+        )
+    FORMAT.check(content, path)
     return content
 
 

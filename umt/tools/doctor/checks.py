@@ -18,7 +18,7 @@ from pathlib import Path
 from umt import __version__
 from umt.cores import usable_cores
 from umt.data.video import reader
-from umt.errors import UserError
+from umt.errors import UserError, install
 
 GIB = 2**30
 _TRAINING = ("torch", "numpy", "timm", "torchvision", "av", "cv2", "tensorboardX", "tqdm")
@@ -63,7 +63,7 @@ def packages() -> Iterator[Finding]:
     python = platform.python_version()
     yield Finding("training", "umt", "ok", f"{__version__}, Python {python}, {platform.platform()}")
     for name in _TRAINING:
-        remedy = "" if name in ("torch", "numpy") else "pip install 'umt[train]'"
+        remedy = "" if name in ("torch", "numpy") else install("train")
         try:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - a broken wheel raises anything
@@ -103,7 +103,7 @@ def writable(folders: Sequence[str]) -> Iterator[Finding]:
 def readers() -> Iterator[Finding]:
     """Each video reader decodes a clip that PyAV renders."""
     if util.find_spec("av") is None:
-        yield Finding("training", "video", "missing", "no PyAV, which looks at every file", "pip install 'umt[train]'")
+        yield Finding("training", "video", "missing", "no PyAV, which looks at every file", install("train"))
         return
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
@@ -132,7 +132,7 @@ def options() -> Iterator[Finding]:
     """What some commands want and training does not; looked for, not imported."""
     for name, (what, extra) in _OPTIONAL.items():
         if util.find_spec(name) is None:
-            yield Finding("options", name, "warning", f"not installed: {what}", f"pip install 'umt[{extra}]'")
+            yield Finding("options", name, "warning", f"not installed: {what}", install(extra))
         else:
             yield Finding("options", name, "ok", f"{_version(name)}: {what}")
 
@@ -200,7 +200,7 @@ def devices() -> Iterator[Finding]:
 def deepspeed() -> Iterator[Finding]:
     """The package, and the compiler and ninja with which it builds its ops."""
     if util.find_spec("deepspeed") is None:
-        yield Finding("deepspeed", "deepspeed", "missing", "not installed", "pip install 'umt[deepspeed]'")
+        yield Finding("deepspeed", "deepspeed", "missing", "not installed", install("deepspeed"))
     else:
         # A process of its own: its import changes logging and may start a compiler.
         code = "import deepspeed; print('version', deepspeed.__version__)"
@@ -208,7 +208,7 @@ def deepspeed() -> Iterator[Finding]:
         version = re.search(r"^version (\S+)$", told, flags=re.M)
         state = "ok" if version else "missing"
         detail = version.group(1) if version else "it is installed, but importing it fails"
-        yield Finding("deepspeed", "deepspeed", state, detail, "" if version else "pip install -U 'umt[deepspeed]'")
+        yield Finding("deepspeed", "deepspeed", state, detail, "" if version else "pip install -U deepspeed")
     compiler = (os.environ.get("CXX") or "c++").split()[0]
     first = _run(compiler, "--version").splitlines()
     remedy = "apt-get install g++, or name yours with CXX"

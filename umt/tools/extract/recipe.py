@@ -44,7 +44,7 @@ def make(
     import av
 
     return {
-        "umt_features": FORMAT,
+        **FORMAT.stamp(),
         "layers": list(extractor.layers),
         "pool": extractor.pool,
         "dtype": words.dtype,
@@ -98,13 +98,14 @@ def settle(folder: Path, made: Mapping[str, Any]) -> None:
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The recipe that is there; None if there is none. Raises ConfigError for one that cannot be read."""
+    """The recipe that is there, or None. Raises ConfigError or FeaturesError for one that cannot be read."""
     try:
         content: dict[str, Any] = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder / RECIPE} cannot be read ({error}). Give another --output.") from None
+    FORMAT.check(content, folder / RECIPE)
     return content
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from umt.data.loading.batch import Batch
@@ -177,7 +178,7 @@ def _features(
                     lengths[row] = int(batch.seed[0])
                     parts[row] = clips.parts(lengths[row])
                     more += [(part, (row,), ()) for part in range(1, parts[row])]
-                filler.add(row, batch.video.permute(0, 2, 3, 4, 1))
+                filler.add(row, rearrange(batch.video, "v c t h w -> v t h w c"))
                 for done in filler.take():
                     yield from finish(number, *done)
             filler.end()

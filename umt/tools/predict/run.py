@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from tqdm import tqdm
 
 from umt.data.lists.video_list import VideoList
@@ -62,7 +63,8 @@ def _wholes(words: Namespace, model: Recognizer, videos: VideoList) -> Iterator[
             for failure in batch.failures:
                 yield int(failure["row"]), Failure(str(failure["path"]), str(failure["cause"]))
             if len(batch):
-                yield int(batch.row[0]), [Part(model.predict(batch.video.permute(0, 2, 3, 4, 1)))]
+                views = rearrange(batch.video, "v c t h w -> v t h w c")
+                yield int(batch.row[0]), [Part(model.predict(views))]
     finally:
         loader.close()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
@@ -110,8 +111,7 @@ class Experiment:
         return _Samples.of(rows, self.lists.videos[split].labels, self.views[split].count)
 
     def _table(self, split: str, kind: str) -> Table:
-        array = self.store.get(split, kind)
-        return Table(array.reshape(-1, *array.shape[2:]), device=self.device)
+        return Table(rearrange(self.store.get(split, kind), "r v ... -> (r v) ..."), device=self.device)
 
     def run(self, probe: str) -> Outcome:
         """`probe`: "knn", "linear" or "attentive"."""
@@ -200,7 +200,7 @@ class Experiment:
             provenance={"probe": probe, "weights": self.store.recipe["weights"], "features": self.store.digest},
             class_names=self.lists.names,
         )
-        each = logits.reshape(len(videos), views.clips, views.crops, -1)
+        each = rearrange(logits, "(r clips crops) k -> r clips crops k", clips=views.clips, crops=views.crops)
         marks = self.store.get("test", "marks")
         for row in range(len(videos)):
             if marks[row] == HERE:

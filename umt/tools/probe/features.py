@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -200,8 +201,9 @@ class Frozen:
         tokens = None
         if self.want.tokens is not None:
             if self.want.tokens != self.encoder.grid:
-                cells = raw.transpose(1, 2).unflatten(2, self.encoder.grid)
-                raw = F.adaptive_avg_pool3d(cells, self.want.tokens).flatten(2).transpose(1, 2)
+                time, height, _ = self.encoder.grid
+                cells = rearrange(raw, "b (t h w) d -> b d t h w", t=time, h=height)
+                raw = rearrange(F.adaptive_avg_pool3d(cells, self.want.tokens), "b d t h w -> b (t h w) d")
             tokens = _unit(raw).half().cpu()
         return pooled.half().cpu(), tokens
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange, repeat
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -244,7 +245,7 @@ def look(results: Results, rows: list[int], clips: ViewClips) -> list[Look]:
     )
     load_weights(teacher, _present(results.folder / "teacher" / "teacher.pth"))
     frames = [_frames(clips, row) for row in rows]
-    video = torch.from_numpy(np.stack(frames)).permute(0, 4, 1, 2, 3)
+    video = torch.from_numpy(rearrange(frames, "r t h w c -> r c t h w"))
     with torch.no_grad():
         _, saliency = teacher.eval()(normalize(video))  # (B, T', N)
     draws = [generator(_SEED, "report", row, "mask").random(saliency.shape[1:]) for row in rows]
@@ -252,9 +253,10 @@ def look(results: Results, rows: list[int], clips: ViewClips) -> list[Look]:
         settings.mask_type, settings.mask_ratio, torch.tensor(np.stack(draws), dtype=torch.float32), saliency
     )
     visible = torch.zeros(saliency.flatten(1).shape, dtype=torch.bool).scatter_(1, chosen, True)
-    grid = (len(rows), saliency.shape[1], *teacher.patch_grid)
     span = video.shape[2] // saliency.shape[1]  # frames of a token
-    weight, seen = (x.reshape(grid).repeat_interleave(span, 1).numpy() for x in (saliency, visible))
+    sides = dict(zip("hw", teacher.patch_grid, strict=True))
+    weight = repeat(saliency, "r t (h w) -> r (t span) h w", span=span, **sides).numpy()
+    seen = repeat(visible, "r (t h w) -> r (t span) h w", span=span, **sides).numpy()
     labels = results.tests["finetune"].labels
     return [
         Look(results.classes[labels[row]], frames[i], weight[i].astype(np.float32), seen[i])
