@@ -59,7 +59,7 @@ def test_class_folders_give_the_published_labels_and_the_share_that_was_found(
     assert "test: val again, as in published tables; --test official takes the official test list" in said
     missing = (tmp_path / "out" / "missing.txt").read_text()
     assert missing == "train\tyoga/a_b-c_d-e_f_000005_000015.mp4\tno such file\n"
-    assert labels.read_names(tmp_path / "out" / "labels.txt") == list(labels.names_of("k400_umt"))
+    assert labels.read_names(tmp_path / "out" / "labels.txt") == labels.names_of("k400_umt")
 
 
 def test_an_official_name_that_the_order_lacks_leads_to_its_row(tree: Tree, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_every_data_set_says_what_it_looked_for(tree: Tree, tmp_path: Path, data
 def test_a_folder_per_class_becomes_lists_and_class_names(tree: Tree, tmp_path: Path) -> None:
     videos = tree(*(f"{name}/{i}.mp4" for name in ("juggling", "Cooking") for i in range(12)))
     said = prepare("folder", videos=[videos], out=tmp_path / "out")
-    assert labels.read_names(tmp_path / "out/labels.txt") == ["Cooking", "juggling"]
+    assert labels.read_names(tmp_path / "out/labels.txt") == ("Cooking", "juggling")
     train, val = (read_list(tmp_path / f"out/{split}.csv", separator=",") for split in ("train", "val"))
     assert (len(train), len(val)) == (20, 4)
     assert not {train.path(i) for i in range(20)} & {val.path(i) for i in range(4)}
