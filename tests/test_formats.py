@@ -19,14 +19,13 @@ from umt.data.storage.shards import Place, Shard, read_index, write_index
 from umt.engine import checkpoints, replay
 from umt.errors import UserError
 from umt.formats import CHECKPOINT, Format
-from umt.inference import features
-from umt.models import description
-from umt.models.description import Description
+from umt.inference import feature_folder, features
+from umt.models.files import description
+from umt.models.files.description import Description
 from umt.tools.data.check import cache
 from umt.tools.data.transcode import manifest
 from umt.tools.data.transcode.encode import Settings
 from umt.tools.data.transcode.manifest import Manifest
-from umt.tools.extract import recipe
 
 Reader = Callable[[Path], object]
 INDEX = write_index([Shard("a.tar", 10240, "00")], [Place("a.mp4", 0, 512, 2000, "00" * 32)])
@@ -55,7 +54,7 @@ KINDS: list[tuple[Format, str, Callable[[Path, Mapping[str, Any]], None], list[R
     (replay.FORMAT, "nonfinite-0-rank0.pth", write_tensors, [replay.load]),
     (description.FORMAT, "config.json", write_json, [read_description]),
     (features.FORMAT, "recipe.json", write_json, [lambda path: features.recipe(path.parent),
-                                                  lambda path: recipe.load(path.parent)]),
+                                                  lambda path: feature_folder.settle(path.parent, {})]),
     (shards.FORMAT, "shards.idx", write_shard_index, [lambda path: read_index(path.read_bytes(), str(path))]),
     (manifest.FORMAT, "transcoded.jsonl", write_json, [lambda path: Manifest(path.parent, Settings())]),
 ]  # fmt: skip

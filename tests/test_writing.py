@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from umt.writing import whole
+from umt.errors import OutputError
+from umt.writing import output_errors, whole
 
 
 def test_a_file_appears_when_its_block_has_ended(tmp_path: Path) -> None:
@@ -43,3 +44,9 @@ def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
     with whole(target) as place:
         place.write_text("new")
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_cannot_be_written_is_a_sentence_with_its_remedy(tmp_path: Path) -> None:
+    sentence = r"^--out \(x\) cannot be written: No such file or directory\. Give another place\.$"
+    with pytest.raises(OutputError, match=sentence), output_errors("--out (x)", "Give another place."):
+        (tmp_path / "gone" / "x").write_text("")

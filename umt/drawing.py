@@ -86,3 +86,12 @@ def save(made: Any) -> bytes:
 def data_uri(picture: bytes, kind: str = "png") -> str:
     """An encoded picture as what a page can hold in itself."""
     return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
+
+
+def fitted(text: str, width: float, font: Any) -> str:
+    """Text cut to `width` pixels in a font of PIL."""
+    if font.getlength(text) <= width:
+        return text
+    while len(text) > 1 and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

@@ -31,6 +31,10 @@ class CheckpointError(UserError):
     """Weights that are missing, truncated, or do not fit the model."""
 
 
+class ScoresError(UserError):
+    """Results of a test that are incomplete, damaged, or of another test."""
+
+
 class OutputError(UserError):
     """A folder or disk that cannot be written."""
 

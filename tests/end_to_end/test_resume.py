@@ -18,7 +18,7 @@ import torch
 
 from tests.end_to_end.conftest import Command, Data, environment, with_flags
 from tests.same_run import differences, log_lines, run_differences
-from umt.engine import checkpoints, evaluator
+from umt.engine import checkpoints, evaluate
 from umt.errors import EXIT_PREEMPTED
 from umt.evaluation.partial import partial_path
 from umt.evaluation.scores import ViewScores
@@ -227,7 +227,7 @@ def test_test_best_tests_the_best_epoch_not_the_last(data: Data, umt: Command, t
 def digest(state: dict[str, torch.Tensor]) -> str:
     model = create_model("vit_tiny_patch8_64", num_classes=len(state["head.bias"]))
     model.load_state_dict(state)
-    return evaluator.weights_digest(model)
+    return evaluate.weights_digest(model)
 
 
 @pytest.mark.slow

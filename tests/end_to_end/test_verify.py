@@ -66,14 +66,14 @@ def test_the_model_has_learnt_something(trained: Path) -> None:
     assert top1(trained) >= 50
 
 
-def test_the_number_of_the_training_is_found_again(trained: Path, verify: Verify) -> None:
+def test_the_number_of_the_training_is_reproduced(trained: Path, verify: Verify) -> None:
     said = verify("--expect", str(trained / "test.json"), code=0)
     assert "verdict: agrees" in said
     assert "+0.00" in said
-    assert "0   of 36 other than that run's: 0 right only now, 0 only then" in said
+    assert "0   of 36 differ from that run's: 0 right only here, 0 only there" in said
 
 
-def test_a_row_of_a_zoo_of_ones_own_is_found_again(trained: Path, verify: Verify, tmp_path: Path) -> None:
+def test_a_row_of_a_users_zoo_is_reproduced(trained: Path, verify: Verify, tmp_path: Path) -> None:
     (tmp_path / "zoo.md").write_text(
         "| Views | Top-1 | Videos | Weights |\n|---|---|---|---|\n"
         f"| 8x3x2 | {top1(trained):.1f} | 36 | [w](ours.pth) |\n"
@@ -87,7 +87,7 @@ def test_a_wrong_number_differs(trained: Path, verify: Verify) -> None:
     assert "verdict: differs" in verify("--expect", f"{top1(trained) - 2:.1f}", code=1)
 
 
-def test_a_list_with_other_labels_differs_and_is_told_why(trained: Path, verify: Verify) -> None:
+def test_a_list_with_other_labels_differs_and_the_reason_is_given(trained: Path, verify: Verify) -> None:
     said = verify("--expect", str(trained), code=1, listed="shifted.csv")
     assert "verdict: differs" in said
     assert f"With the classes of the list renumbered it would be {top1(trained):.1f}" in said
@@ -99,7 +99,7 @@ def test_a_sample_cannot_say(trained: Path, verify: Verify) -> None:
     assert "12 of 36 videos" in said
 
 
-def test_a_run_of_ones_own_classes_is_found_again_on_a_list_and_on_class_folders(
+def test_a_run_with_own_classes_is_reproduced_on_a_list_and_on_class_folders(
     trained: Path, data: Data, umt: Command, tmp_path: Path
 ) -> None:
     names = ["ape", "bee", "cat", "dog"]

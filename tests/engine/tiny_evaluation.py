@@ -14,12 +14,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from umt.data.loading.batch import Batch
-from umt.engine.evaluator import TestResult, run_test, validate, weights_digest
+from umt.data.loading.clip_batch import ClipBatch
+from umt.engine.evaluate import Evaluation, evaluate, weights_digest
 from umt.errors import UserError
 from umt.evaluation.scores import ViewScores
+from umt.evaluation.validation import Validation, ValidationScores
+from umt.evaluation.view_results import ViewResults
 from umt.models import VisionTransformer
-from umt.tasks.classify import Classify
+from umt.tasks.classify.task import Classify
 
 VIDEOS, CLIPS, CROPS, CLASSES = 5, 2, 3, 6
 
@@ -30,12 +32,12 @@ def task(seed: int = 0) -> Classify:
     return Classify(VisionTransformer(num_classes=CLASSES, init_scale=1.0, **sizes))
 
 
-def views(row: int, clips: int = CLIPS, crops: int = CROPS) -> Batch:
+def views(row: int, clips: int = CLIPS, crops: int = CROPS) -> ClipBatch:
     """All views of one video: pixels and label are functions of its row."""
     n = clips * crops
     pixels = torch.Generator().manual_seed(row)
     index = torch.arange(n)
-    return Batch(
+    return ClipBatch(
         video=torch.randint(0, 256, (n, 3, 2, 16, 16), generator=pixels, dtype=torch.uint8),
         label=torch.full((n,), row % CLASSES),
         row=torch.full((n,), row),
@@ -59,16 +61,25 @@ def empty_scores(model: torch.nn.Module, videos: int = VIDEOS, **provenance: Any
     )
 
 
-def loader(rows: Iterable[int]) -> Callable[[frozenset[int]], Iterator[Batch]]:
+def loader(rows: Iterable[int]) -> Callable[[frozenset[int]], Iterator[ClipBatch]]:
     rows = list(rows)
     return lambda finished: (views(row) for row in rows if row not in finished)
 
 
-def score_all(folder: Path, videos: int = VIDEOS, rows: Iterable[int] | None = None, **options: Any) -> TestResult:
+def score_all(folder: Path, videos: int = VIDEOS, rows: Iterable[int] | None = None, **options: Any) -> Evaluation:
     tested = options.pop("task", None) or task()
     rows = range(videos) if rows is None else rows
     scores = empty_scores(tested.model, videos)
-    return run_test(tested, loader(rows), scores=scores, folder=folder, **{"batch_size": 4, **options})
+    return evaluate(tested, loader(rows), ViewResults(scores), folder=folder, **{"batch_size": 4, **options})
+
+
+def validate(
+    tested: Classify, batches: Iterable[ClipBatch], videos: int = VIDEOS, multi_label: bool = False
+) -> Validation:
+    results = ValidationScores(videos, multi_label=multi_label)
+    summary = evaluate(tested, lambda finished: batches, results, unreadable_is_wrong=True).summary
+    assert isinstance(summary, Validation)
+    return summary
 
 
 def main(folder: Path, rank: int, processes: int, stop_after: int) -> None:
@@ -87,7 +98,7 @@ def main(folder: Path, rank: int, processes: int, stop_after: int) -> None:
         for videos in (VIDEOS, 1):  # with one video, the second process has none
             share = range(rank, videos, processes)
             found[f"test {videos}"] = score_all(folder / str(videos), videos, share).summary.to_json()
-            result = validate(task(), (views(row, 1, 1) for row in share), videos=videos)
+            result = validate(task(), (views(row, 1, 1) for row in share), videos)
             found[f"validate {videos}"] = [result.loss, result.acc1, result.acc5, result.videos]
         try:
             score_all(folder / "gap", VIDEOS, [0, 2, 4] if rank == 0 else [3])
@@ -96,6 +107,10 @@ def main(folder: Path, rank: int, processes: int, stop_after: int) -> None:
     else:
         found["test"] = score_all(folder, progress=progress).summary.to_json()
     (folder / f"found{rank}.json").write_text(json.dumps(found))
+    if processes > 1:
+        # An exit that leaves gloo's threads to the interpreter's end dies by SIGABRT now and then.
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umt.evaluation.ensemble import MODES, TINY, Member, Mode, align, fuse, gain_interval, outcome, values
-from umt.evaluation.ensemble_report import given as given_weights
-from umt.evaluation.ensemble_report import report
+from umt.errors import ScoresError
+from umt.evaluation.ensemble import Member, align
+from umt.evaluation.ensemble_report import fixed, report
+from umt.evaluation.fusing import MODES, ONE_CLASS, TINY, Mode, fusing
+from umt.evaluation.multi_label import MultiLabelScores, merge_sigmoids, sigmoid
 from umt.evaluation.multiview import merge
-from umt.evaluation.scores import ScoresError
 
 K, R = 5, 12
 
@@ -31,7 +32,7 @@ def member(seed: int = 0, videos: int = R, views: int = 1, name: str = "", **cha
 
 def mixed(members: list[Member], weights: list[float] | None, mode: Mode) -> np.ndarray:
     aligned = align(members)
-    return fuse(aligned.values(mode), weights, mode, aligned.read)[0]
+    return aligned.fusing.fuse(aligned.values(mode), weights, mode, aligned.read)[0]
 
 
 modes = st.sampled_from(MODES)
@@ -112,13 +113,14 @@ def test_views_may_be_merged_before_they_are_fused(mode: Mode) -> None:
 
 def test_a_high_temperature_flattens() -> None:
     logits = member(1).logits
+    values = ONE_CLASS.values
     assert values(logits, "mean", 100).max() < 0.25 < values(logits, "mean").max()
     np.testing.assert_allclose(values(logits, "mean", 2), values(logits / 2, "mean"), rtol=1e-12)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]])
 def test_weights_that_cannot_be_are_refused(weights: list[float]) -> None:
-    with pytest.raises(ScoresError, match=r"--weights \(.*\) must be 2 numbers, one a scores file, none below 0"):
+    with pytest.raises(ScoresError, match=r"--weights \(.*\) must be 2 numbers, one for each scores file, none"):
         mixed([member(1), member(2)], weights, "mean")
 
 
@@ -136,8 +138,8 @@ def test_a_video_that_one_member_could_not_read_is_voted_on_by_the_others(mode: 
 def test_a_video_that_no_member_could_read_is_wrong() -> None:
     blind = [member(i, unread=np.arange(R) == 0, labels=np.zeros(R, int)) for i in (1, 2)]
     aligned = align(blind)
-    probability, voted = fuse(aligned.values("mean"), None, "mean", aligned.read)
-    assert outcome(probability, voted, aligned.labels).rank[0] == K
+    probability, voted = ONE_CLASS.fuse(aligned.values("mean"), None, "mean", aligned.read)
+    assert not ONE_CLASS.outcome(probability, voted, aligned.labels).right[0]
     np.testing.assert_allclose(probability[0], 1 / K)
 
 
@@ -249,13 +251,13 @@ def test_a_video_without_a_label_stays_so_in_another_order_of_classes() -> None:
 
 
 def test_other_classes_are_named() -> None:
-    with pytest.raises(ScoresError, match=r"m2 has a class 'z' that m1 has not"):
+    with pytest.raises(ScoresError, match=r"m2 has a class 'z' that m1 does not have"):
         align([member(1, class_names=tuple("abcde")), member(2, class_names=tuple("abcdz"))])
 
 
 def test_fewer_classes_are_named() -> None:
     few = member(2, logits=np.zeros((R, 1, K - 1)), labels=np.zeros(R, int), class_names=tuple("abcd"))
-    with pytest.raises(ScoresError, match=r"m1 has a class 'e' that m2 has not: 5 and 4 classes"):
+    with pytest.raises(ScoresError, match=r"m1 has a class 'e' that m2 does not have: 5 and 4 classes"):
         align([member(1, class_names=tuple("abcde")), few])
 
 
@@ -270,50 +272,24 @@ def test_another_number_of_classes_is_refused() -> None:
         align([member(1), wide])
 
 
-# ---- gains
-
-
-def test_the_gain_of_the_same_answers_is_none() -> None:
-    right = np.arange(100) % 3 == 0
-    assert gain_interval(right, right) == (0, 0)
-
-
-def test_the_paired_interval_is_narrower_than_that_of_two_samples() -> None:
-    random = np.random.default_rng(0)
-    one = random.random(2000) < 0.7
-    two = one.copy()
-    two[:40] = True
-    low, high = gain_interval(two, one)
-    alone = np.quantile(
-        random.binomial(2000, two.mean(), 10_000) - random.binomial(2000, one.mean(), 10_000), [0.025, 0.975]
-    )
-    assert 0 < low < 100 * (two.mean() - one.mean()) < high
-    assert high - low < (alone[1] - alone[0]) / 20 / 3
-
-
-def test_the_paired_interval_is_that_of_videos_drawn_anew() -> None:
-    random = np.random.default_rng(1)
-    one, two = random.random(400) < 0.6, random.random(400) < 0.7
-    rows = random.integers(400, size=(10_000, 400))
-    drawn = 100 * (two[rows].mean(1) - one[rows].mean(1))
-    np.testing.assert_allclose(gain_interval(two, one), np.quantile(drawn, [0.025, 0.975]), atol=0.3)
+# ---- the report
 
 
 def test_what_a_member_adds_is_the_drop_without_it() -> None:
     aligned = align([member(i) for i in range(3)])
     parts = aligned.values("mean")
-    weigh = given_weights([1, 2, 3], 3, R)
-    made, _, _ = report(aligned, parts, mode="mean", weigh=weigh, shown=np.array([1, 2, 3]) / 6, said="given")
-    probability, voted = fuse(parts[:2], [1, 2], "mean", aligned.read[:2])
-    others = outcome(probability, voted, aligned.labels).accuracy.top1
-    assert made.members[2].without == others
-    assert made.members[2].adds == pytest.approx(made.merged.top1 - others)
+    weigh = fixed([1, 2, 3], 3, R)
+    summary, _, _ = report(aligned, parts, mode="mean", weigh=weigh, shown=np.array([1, 2, 3]) / 6, source="given")
+    probability, voted = ONE_CLASS.fuse(parts[:2], [1, 2], "mean", aligned.read[:2])
+    others = ONE_CLASS.headline(ONE_CLASS.outcome(probability, voted, aligned.labels))
+    assert summary.members[2].without == others
+    assert summary.members[2].adds == pytest.approx(summary.merged.top1 - others)
 
 
 def test_a_report_on_unlabelled_videos_is_refused() -> None:
     aligned = align([member(1, labels=np.where(np.arange(R) == 3, -1, 0))])
     with pytest.raises(ScoresError, match=r"v3\.mp4 has no label \(1 such videos\)"):
-        report(aligned, aligned.values("mean"), mode="mean", weigh=given_weights(None, 1, R), shown=np.ones(1), said="")
+        report(aligned, aligned.values("mean"), mode="mean", weigh=fixed(None, 1, R), shown=np.ones(1), source="")
 
 
 def test_a_probability_of_zero_does_not_outweigh_everything() -> None:
@@ -321,3 +297,84 @@ def test_a_probability_of_zero_does_not_outweigh_everything() -> None:
     sure[..., 0] = 0
     probability = mixed([member(1, 1, logits=sure), member(2, 1, logits=sure[..., ::-1])], None, "geometric")
     assert np.isfinite(probability).all()
+
+
+# ---- several labels a video
+
+
+def labelled(seed: int, **changes: object) -> Member:
+    """A member of a multi-label list: half of all labels are 1."""
+    return member(seed, **{"labels": np.random.default_rng(9).integers(2, size=(R, K)), **changes})  # type: ignore[arg-type]
+
+
+def test_members_of_a_multi_label_list_are_fused_by_the_mean_of_their_sigmoids() -> None:
+    members = [labelled(1, views=3), labelled(2)]
+    expected = (merge_sigmoids(members[0].logits[:, :, None]) + merge_sigmoids(members[1].logits[:, :, None])) / 2
+    np.testing.assert_allclose(mixed(members, None, "mean"), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["logits", "geometric"])
+def test_logits_of_a_multi_label_list_are_averaged_class_by_class(mode: Mode) -> None:
+    members = [labelled(1), labelled(2)]
+    expected = sigmoid((3 * members[0].logits[:, 0] + members[1].logits[:, 0]) / 4)
+    np.testing.assert_allclose(mixed(members, [3, 1], mode), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_views_of_a_multi_label_list_may_be_merged_before_they_are_fused(mode: Mode) -> None:
+    members = [labelled(1, views=3), labelled(2, views=5)]
+    early = mixed([m.merged(mode) for m in members], [2, 1], mode)
+    np.testing.assert_allclose(early, mixed(members, [2, 1], mode), rtol=1e-9)
+
+
+def test_the_report_of_a_multi_label_list_is_in_map() -> None:
+    aligned = align([labelled(1), labelled(2)])
+    parts = aligned.values("mean")
+    summary, probability, _ = report(
+        aligned, parts, mode="mean", weigh=fixed(None, 2, R), shown=np.ones(2) / 2, source="equal"
+    )
+    truth = aligned.labels.astype(bool)
+    assert summary.merged == MultiLabelScores.of(probability, truth)
+    alone = [MultiLabelScores.of(part, truth).map for part in parts]
+    assert [line.without for line in summary.members] == alone[::-1]
+    assert summary.gain == summary.merged.map - max(alone)
+    low, high = summary.gain_interval
+    assert low <= summary.gain <= high
+    assert summary.table().splitlines()[0].split() == ["weight", "mAP", "F1", "micro", "adds"]
+
+
+def test_a_video_of_a_multi_label_list_that_no_member_could_read_has_no_class() -> None:
+    aligned = align([labelled(i, unread=np.arange(R) == 0) for i in (1, 2)])
+    kind = fusing(multi_label=True)
+    for mode in MODES:
+        probability, voted = kind.fuse(aligned.values(mode), None, mode, aligned.read)
+        assert probability[0].tolist() == [0.0] * K
+        assert not kind.outcome(probability, voted, aligned.labels).right[0]
+
+
+def test_classes_of_a_multi_label_list_are_matched_by_name() -> None:
+    one = labelled(1, class_names=tuple("abcde"))
+    order = [2, 0, 4, 1, 3]
+    names = tuple("abcde"[i] for i in order)
+    other = labelled(1, logits=one.logits[..., order], labels=one.labels[:, order], class_names=names, name="other")
+    aligned = align([one, other])
+    np.testing.assert_array_equal(aligned.members[1].logits, one.logits)
+    np.testing.assert_array_equal(aligned.members[1].labels, one.labels)
+
+
+def test_labels_of_several_classes_that_differ_are_named() -> None:
+    labels = labelled(1).labels.copy()
+    labels[2] = [0, 1, 0, 0, 1]
+    other = member(2, labels=np.where(np.arange(R)[:, None] == 2, 1, labels))
+    with pytest.raises(ScoresError, match=r"v2\.mp4 has the labels 0\|1\|2\|3\|4 in m2 and 1\|4 in m1 \(1 of 12"):
+        align([member(1, labels=labels), other])
+
+
+def test_a_multi_label_test_is_not_fused_with_one_of_single_labels() -> None:
+    with pytest.raises(ScoresError, match=r"m2 is of a multi-label list, and m1 has a label for each video"):
+        align([member(1), labelled(2)])
+
+
+def test_a_label_of_a_multi_label_list_is_0_or_1() -> None:
+    with pytest.raises(ScoresError, match=r"v0\.mp4: label 3 must be 0 or 1, .* in m1\."):
+        align([member(1, labels=np.full((R, K), 3))])

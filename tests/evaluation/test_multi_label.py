@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from umt.errors import ScoresError
 from umt.evaluation.multi_label import (
     MultiLabelScores,
     average_precision,
@@ -19,7 +20,7 @@ from umt.evaluation.multi_label import (
     sigmoid,
     summarise_multi_label,
 )
-from umt.evaluation.scores import ScoresError, ViewScores
+from umt.evaluation.scores import ViewScores
 from umt.evaluation.summary import summarise
 
 # Few values, so that there are ties.
@@ -106,7 +107,7 @@ def test_a_summary_follows_from_the_scores_alone() -> None:
     assert [(one.name, one.videos, one.average_precision) for one in summary.classes] == [
         ("run", 1, 100.0), ("jump", 1, 100.0), ("swim", 1, 100.0)
     ]  # fmt: skip
-    assert summary.headline() == {"Final mAP": 100.0, "Final F1 micro": 100.0}
+    assert summary.metrics() == {"Final mAP": 100.0, "Final F1 micro": 100.0}
     json.dumps(summary.to_json())
     assert "merged" in summary.table()
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from umt.evaluation.ensemble import align, values
+from umt.errors import ScoresError
+from umt.evaluation.ensemble import align
+from umt.evaluation.fusing import ONE_CLASS, fusing
 from umt.evaluation.multiview import merge
 from umt.evaluation.score_files import Listed, read_scores
-from umt.evaluation.scores import ScoresError, ViewScores
+from umt.evaluation.scores import ViewScores
 
 K, R = 4, 6
 LOGITS = 3 * np.random.default_rng(0).standard_normal((R, K))
@@ -22,7 +24,7 @@ NAMES = ["run", "jump, high", "swim", "größer"]
 
 
 def probabilities() -> np.ndarray:
-    return values(LOGITS[:, None], "mean")
+    return ONE_CLASS.values(LOGITS[:, None], "mean")
 
 
 def own(path: Path, views: int = 1) -> Path:
@@ -71,7 +73,8 @@ def test_json_may_map_paths_to_scores(tmp_path: Path) -> None:
 def test_views_of_a_plain_array_are_merged(tmp_path: Path) -> None:
     views = np.stack([LOGITS, -LOGITS, LOGITS / 2], axis=1)
     np.savez(tmp_path / "s.npz", logits=views, paths=PATHS)
-    np.testing.assert_array_equal(values(read_scores(tmp_path / "s.npz").logits, "mean"), merge(views[:, :, None]))
+    merged = ONE_CLASS.values(read_scores(tmp_path / "s.npz").logits, "mean")
+    np.testing.assert_array_equal(merged, merge(views[:, :, None]))
 
 
 def test_a_csv_of_numbered_columns_has_no_class_names(tmp_path: Path) -> None:
@@ -98,7 +101,7 @@ def test_a_video_that_a_test_could_not_read_has_no_vote(tmp_path: Path) -> None:
 
 def test_an_array_without_paths_wants_a_list(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", LOGITS)
-    with pytest.raises(ScoresError, match=r"s\.npy does not name its videos.*Add an array 'paths', or .* --list"):
+    with pytest.raises(ScoresError, match=r"s\.npy does not name its videos.*Add an array 'paths', or give --list"):
         read_scores(tmp_path / "s.npy")
 
 
@@ -139,7 +142,7 @@ def test_nothing_is_unpickled(tmp_path: Path, ending: str, monkeypatch: pytest.M
         np.savez(file, scores=np.array([Hostile()], object))
     else:
         file.write_bytes(pickle.dumps(Hostile()))
-    with pytest.raises(ScoresError, match=r"is a pickle.*save the same as npz|cannot be read as scores: Object arrays"):
+    with pytest.raises(ScoresError, match=r"is a pickle.*Save its content as npz|as scores: Object arrays"):
         read_scores(file)
     assert not Path("hostile was here").exists()
 
@@ -153,8 +156,8 @@ def test_nothing_is_unpickled(tmp_path: Path, ending: str, monkeypatch: pytest.M
         ({"scores": LOGITS, "paths": PATHS, "class_names": ["a"]}, r"1 class_names for scores"),
         ({"scores": LOGITS * np.inf, "paths": PATHS}, r"the scores of c0/v0\.mp4 are not finite \(6 such videos\)"),
         ({"probabilities": LOGITS, "paths": PATHS}, r"probabilities must be 0 to 1 and sum to 1"),
-        ({"features": LOGITS}, r"holds features; the scores are to be 'scores'"),
-        ({"scores": LOGITS, "paths": np.arange(R)}, r"type int64, not text"),
+        ({"features": LOGITS}, r"holds features, and no 'scores'"),
+        ({"scores": LOGITS, "paths": np.arange(R)}, r"type int64 and not text"),
     ],
 )
 def test_content_that_cannot_be_is_a_sentence(tmp_path: Path, content: dict[str, object], sentence: str) -> None:
@@ -166,8 +169,8 @@ def test_content_that_cannot_be_is_a_sentence(tmp_path: Path, content: dict[str,
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("s.npz", "no zip", "cannot be read as scores: it is no npz file"),
-        ("s.npy", "no array", "cannot be read as scores: it is no npy file"),
+        ("s.npz", "no zip", "cannot be read as scores: its content is not that of an npz file"),
+        ("s.npy", "no array", "cannot be read as scores: its content is not that of an npy file"),
         ("s.npz", "", r"s\.npz is empty \(0 bytes\)"),
         ("s.json", "", r"s\.json is empty \(0 bytes\)"),
         ("s.npz", "<!DOCTYPE html><html>", r"s\.npz is a web page, not scores: the download failed"),
@@ -178,7 +181,7 @@ def test_content_that_cannot_be_is_a_sentence(tmp_path: Path, content: dict[str,
         ("s.csv", "path,0,1\n", "needs a header"),
         ("s.csv", "path,0,1\na,1\n", "record 2 has 2 fields, the header has 3"),
         ("s.csv", "path,0,1\na,1,x\n", "could not convert string to float"),
-        ("s.xls", "", r"'\.xls' is no form of scores"),
+        ("s.xls", "", r"scores cannot be read from '\.xls'"),
     ],
 )
 def test_a_file_that_is_none_is_a_sentence(tmp_path: Path, name: str, text: str, sentence: str) -> None:
@@ -214,6 +217,43 @@ def test_a_folder_without_scores_is_a_sentence(tmp_path: Path) -> None:
         read_scores(tmp_path)
 
 
+# ---- several labels a video
+
+SETS = (LOGITS > 0).astype(int)
+
+
+@pytest.mark.parametrize("name", ["logits", "probabilities", "scores"])
+def test_labels_of_every_class_make_a_multi_label_member(tmp_path: Path, name: str) -> None:
+    kind = fusing(multi_label=True)
+    values = LOGITS if name == "logits" else kind.probability(LOGITS)
+    np.savez(tmp_path / "s.npz", **{name: values}, labels=SETS, paths=PATHS)
+    member = read_scores(tmp_path / "s.npz")
+    assert member.fusing is kind
+    np.testing.assert_allclose(kind.values(member.logits, "mean"), kind.probability(LOGITS), rtol=1e-9)
+
+
+def test_a_test_of_a_multi_label_list_is_a_multi_label_member(tmp_path: Path) -> None:
+    scores = ViewScores(rows=range(R), labels=SETS, paths=PATHS, clips=2, crops=1, classes=K)
+    for row in range(R):
+        scores.add_video(row, np.stack([LOGITS[row]] * 2)[:, None])
+    scores.save(tmp_path / "s.npz")
+    member = read_scores(tmp_path / "s.npz")
+    np.testing.assert_array_equal(member.labels, SETS)
+    assert member.logits.shape == (R, 2, K)
+
+
+def test_labels_of_another_number_of_classes_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", scores=LOGITS, labels=SETS[:, 1:], paths=PATHS)
+    with pytest.raises(ScoresError, match=r"labels of the shape \(6, 3\) for scores of the shape \(6, 1, 4\)"):
+        read_scores(tmp_path / "s.npz")
+
+
+def test_probabilities_of_several_classes_are_0_to_1(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", probabilities=LOGITS, labels=SETS, paths=PATHS)
+    with pytest.raises(ScoresError, match="probabilities must be 0 to 1; save logits as 'logits'"):
+        read_scores(tmp_path / "s.npz")
+
+
 # ---- the original's result files
 
 
@@ -236,7 +276,7 @@ def test_the_originals_files_are_that_member(tmp_path: Path) -> None:
 def test_a_rank_that_is_missing_is_named(tmp_path: Path) -> None:
     originals(tmp_path, ranks=3)
     (tmp_path / "1.txt").unlink()
-    with pytest.raises(ScoresError, match=r"lacks 1\.txt but has 2\.txt"):
+    with pytest.raises(ScoresError, match=r"has 2\.txt but no 1\.txt"):
         read_scores(tmp_path)
 
 
@@ -246,7 +286,7 @@ def test_a_view_that_is_missing_is_named(tmp_path: Path) -> None:
         read_scores(tmp_path / "0.txt")
 
 
-def test_two_videos_of_one_name_are_told(tmp_path: Path) -> None:
+def test_two_videos_of_one_name_are_refused(tmp_path: Path) -> None:
     originals(tmp_path)
     with (tmp_path / "1.txt").open("a") as file:
         file.write(f"v0 {[0.0] * K} 0 0 0\n")
@@ -258,7 +298,7 @@ def test_a_line_that_is_cut_is_named(tmp_path: Path) -> None:
     originals(tmp_path, ranks=1)
     file = tmp_path / "0.txt"
     file.write_text(file.read_text()[:-30])
-    with pytest.raises(ScoresError, match=r"0\.txt:14: not a line of the original's results"):
+    with pytest.raises(ScoresError, match=r"0\.txt:14: this is not a line of the original's results"):
         read_scores(tmp_path)
 
 

@@ -1,16 +1,13 @@
 """Scores: each view once, no accuracy while one is missing, files that are whole or refused."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from umt.errors import OutputError
-from umt.evaluation.partial import PartialWriter, partial_path, partial_ranks, read_partial
-from umt.evaluation.scores import ScoresError, ViewScores
+from umt.errors import OutputError, ScoresError
+from umt.evaluation.scores import ViewScores
 from umt.evaluation.summary import summarise
 
 CLASSES = 6
@@ -148,91 +145,3 @@ def test_parts_of_two_tests_do_not_merge() -> None:
 def test_the_table_names_every_way_of_merging() -> None:
     table = summarise(full()).table()
     assert [word for word in ("merged", "per clip", "per view", "2 crop", "2 clip") if word not in table] == []
-
-
-# Finished videos of a test that is still running
-
-
-def write(folder: Path, scores: ViewScores, rows: list[int], good: int = 0) -> Path:
-    path = partial_path(folder, 0)
-    with PartialWriter(path, scores, good) as writer:
-        for row in rows:
-            writer.append(row, views(row))
-    return path
-
-
-def test_finished_videos_are_read_back_exactly(tmp_path: Path) -> None:
-    path, scores = write(tmp_path, empty(), [10, 12]), empty()
-    assert read_partial(path, scores) == path.stat().st_size
-    assert scores.finished() == [10, 12]
-    assert (scores.logits[2] == views(12)).all()
-
-
-def test_a_partial_file_cut_anywhere_gives_its_whole_records_only(tmp_path: Path) -> None:
-    path = write(tmp_path, empty(), [10, 11])
-    data = path.read_bytes()
-    record = (len(data) - write(tmp_path / "empty", empty(), []).stat().st_size) // 2
-    for cut in range(len(data)):
-        path.write_bytes(data[:cut])
-        scores = empty()
-        read_partial(path, scores)
-        assert len(scores.finished()) == max(0, (cut - (len(data) - 2 * record)) // record)
-
-
-def test_a_damaged_record_is_computed_again(tmp_path: Path) -> None:
-    path, scores = write(tmp_path, empty(), [10, 11]), empty()
-    data = bytearray(path.read_bytes())
-    data[-20] ^= 1
-    path.write_bytes(data)
-    read_partial(path, scores)
-    assert scores.finished() == [10]
-
-
-def test_writing_goes_on_behind_the_last_whole_record(tmp_path: Path) -> None:
-    path, scores = write(tmp_path, empty(), [10, 11]), empty()
-    os.truncate(path, path.stat().st_size - 3)
-    good = read_partial(path, scores)
-    write(tmp_path, empty(), [12], good)
-    again = empty()
-    read_partial(path, again)
-    assert again.finished() == [10, 12]
-
-
-@pytest.mark.parametrize(
-    "other", [{"checkpoint": "b"}, {"clips": 1}, {"paths": ["x", "y", "z"]}, {"labels": [1, 1, 1]}]
-)
-def test_a_partial_file_of_another_test_is_never_read(tmp_path: Path, other: dict[str, object]) -> None:
-    scores = empty(**other)
-    assert read_partial(write(tmp_path, empty(), [10, 11, 12]), scores) == 0
-    assert scores.finished() == []
-
-
-def test_partial_files_are_found_whatever_the_number_of_ranks(tmp_path: Path) -> None:
-    for rank in (0, 3, 11):
-        partial_path(tmp_path, rank).touch()
-    assert partial_ranks(tmp_path) == [0, 3, 11]
-
-
-def test_a_full_disk_is_a_sentence_and_keeps_what_is_finished(tmp_path: Path) -> None:
-    """The limit on file sizes stands for the disk: the kernel refuses the write in the middle of a record."""
-    path = write(tmp_path, empty(), [10])
-    limit = path.stat().st_size + 40
-    code = f"""
-import resource, signal, sys
-sys.path[:0] = {sys.path!r}
-from pathlib import Path
-from tests.evaluation.test_scores import empty, views, PartialWriter
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-try:
-    with PartialWriter(Path({str(path)!r}), empty(), {path.stat().st_size}) as writer:
-        writer.append(11, views(11))
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.startswith("OutputError")
-    assert "the videos finished so far are kept" in run.stdout
-    scores = empty()
-    read_partial(path, scores)
-    assert scores.finished() == [10]

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.evaluation.ensemble import Aligned, Mode, Outcome, Values, fuse, gain_interval, normal, outcome
-from umt.evaluation.metrics import bootstrap_interval
-from umt.evaluation.scores import ScoresError
+from umt.evaluation.ensemble import Aligned
+from umt.evaluation.fusing import Mode, Outcome, Values, normal
+from umt.evaluation.multi_label import MultiLabelScores
+from umt.evaluation.paired_bootstrap import Interval
 from umt.evaluation.summary import Accuracy
 
 # Members -> the weights (m,) of these members for each part of the videos, as (places, weights).
 Weigh = Callable[[list[int]], list[tuple[NDArray[np.int64], Values]]]
+_MODES: dict[Mode, str] = {"mean": "mean of probabilities", "logits": "mean of logits", "geometric": "geometric mean"}
 
 
 @dataclass(frozen=True)
@@ -29,71 +31,75 @@ class MemberLine:
     name: str
     weight: float
     temperature: float
-    alone: Accuracy
+    alone: Accuracy | MultiLabelScores
     cross_entropy: float
-    without: float | None  # top-1 of the others
+    without: float | None  # top-1 of the others, or mAP
     adds: float | None  # top-1 of the ensemble less that
 
 
 @dataclass(frozen=True)
 class Report:
-    """Numbers over `videos` videos, in percent and points."""
+    """Numbers over `videos` videos, in percent and points; of a multi-label list mAP stands for top-1."""
 
     videos: int
     mode: str
-    merged: Accuracy
-    interval: tuple[float, float]  # 95 % bootstrap interval of the top-1
+    merged: Accuracy | MultiLabelScores
+    interval: Interval  # 95 % bootstrap interval of the top-1
     cross_entropy: float
     best: str  # the member with the highest top-1 alone
     gain: float  # top-1 over it
-    gain_interval: tuple[float, float]  # 95 %, paired over videos
+    gain_interval: Interval  # 95 %, paired over videos
     members: list[MemberLine]
     weights: str  # where they come from
     notes: list[str]
+    columns: tuple[tuple[str, str], ...]  # of the table: heading, and field of `merged` and `MemberLine.alone`
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts."""
-        return dataclasses.asdict(self)
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "columns"}
 
     def table(self) -> str:
         """Aligned text for a console."""
         width = max(len(m.name) for m in self.members) + 2
         warm = any(m.temperature != 1 for m in self.members)
-        lines = [
-            f"{'':<{width}}{'weight':>8}{'T' if warm else '':>{6 if warm else 0}}{'top-1':>8}{'top-5':>8}{'adds':>8}"
-        ]
+
+        def line(name: str, weight: str, temperature: str, numbers: list[str], last: str) -> str:
+            cells = [f"{cell:>{max(8, len(head) + 2)}}" for cell, (head, _) in zip(numbers, self.columns, strict=True)]
+            return "".join([f"{name:<{width}}{weight:>8}", f"{temperature:>6}" * warm, *cells, last])
+
+        def numbers(accuracy: Accuracy | MultiLabelScores) -> list[str]:
+            return [f"{getattr(accuracy, field):.2f}" for _, field in self.columns]
+
+        lines = [line("", "weight", "T", [heading for heading, _ in self.columns], f"{'adds':>8}")]
         for m in self.members:
             adds = "" if m.adds is None else f"{m.adds:+.2f}"
-            shown = f"{m.temperature:>6.2f}" if warm else ""
-            lines.append(f"{m.name:<{width}}{m.weight:>8.3f}{shown}{m.alone.top1:>8.2f}{m.alone.top5:>8.2f}{adds:>8}")
-        gap = " " * (6 if warm else 0)
-        low, high = self.interval
-        lines.append(
-            f"{'ensemble':<{width}}{'':>8}{gap}{self.merged.top1:>8.2f}{self.merged.top5:>8.2f}{'':>8}"
-            f"   95 % interval {low:.2f} to {high:.2f}"
-        )
-        low, high = self.gain_interval
-        lines.append(
-            f"gain over the best member ({self.best}): {self.gain:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
-        )
-        lines.append(f"{self.videos} videos; {self.mode}; weights: {self.weights}")
+            lines.append(line(m.name, f"{m.weight:.3f}", f"{m.temperature:.2f}", numbers(m.alone), f"{adds:>8}"))
+        (low, high), (gain_low, gain_high) = self.interval, self.gain_interval
+        interval = f"{'':>8}   95 % interval {low:.2f} to {high:.2f}"
+        lines += [
+            line("ensemble", "", "", numbers(self.merged), interval),
+            f"gain over the best member ({self.best}): {self.gain:+.2f} points, "
+            f"95 % interval {gain_low:+.2f} to {gain_high:+.2f}",
+            f"{self.videos} videos; {self.mode}; weights: {self.weights}",
+        ]
         return "\n".join([*lines, *self.notes])
 
 
-def given(weights: Sequence[float] | None, members: int, videos: int) -> Weigh:
-    """Fixed weights, for all videos."""
-    whole = normal(weights, members)
-    return lambda chosen: [(np.arange(videos), whole[chosen])]
+def fixed(weights: Sequence[float] | None, members: int, videos: int) -> Weigh:
+    """The same weights for all videos; None: equal ones."""
+    shares = normal(weights, members)
+    return lambda chosen: [(np.arange(videos), shares[chosen])]
 
 
 def fused(
-    parts: Sequence[Values], read: NDArray[np.bool_], mode: Mode, weigh: Weigh, members: list[int]
+    aligned: Aligned, parts: Sequence[Values], mode: Mode, weigh: Weigh, members: Sequence[int] | None = None
 ) -> tuple[Values, NDArray[np.bool_]]:
-    """Probabilities (R, K) of these members, and (R,) whether any had a vote."""
-    probability, voted = np.empty_like(parts[0]), np.zeros(len(parts[0]), bool)
-    for rows, weights in weigh(members):
-        chosen = [parts[m][rows] for m in members]
-        probability[rows], voted[rows] = fuse(chosen, weights, mode, read[members][:, rows])
+    """Probabilities (R, K) of these members, by default of all, and (R,) whether any had a vote."""
+    chosen = list(range(len(parts)) if members is None else members)
+    probability, voted = np.empty_like(parts[0]), np.zeros(len(aligned), bool)
+    for rows, weights in weigh(chosen):
+        votes = aligned.read[chosen][:, rows]
+        probability[rows], voted[rows] = aligned.fusing.fuse([parts[m][rows] for m in chosen], weights, mode, votes)
     return probability, voted
 
 
@@ -104,52 +110,54 @@ def report(
     mode: Mode,
     weigh: Weigh,
     shown: Values,
-    said: str,
+    source: str,
     temperatures: Sequence[float] | None = None,
 ) -> tuple[Report, Values, NDArray[np.bool_]]:
-    """The report, and what it was made from: probabilities (R, K), (R,) whether any member had a vote.
+    """The report, and what it was computed from: probabilities (R, K), (R,) whether any member had a vote.
 
-    `shown` (M,): the weights to print; `said`: where they come from. Raises ScoresError for a video without a label.
+    `shown` (M,): the weights to print; `source`: where they come from. Raises ScoresError for a video without a label.
     """
-    bare = np.flatnonzero(aligned.labels < 0)
-    if bare.size:
-        raise ScoresError(
-            f"{aligned.members[0].paths[bare[0]]} has no label ({bare.size} such videos), so there is no accuracy."
-        )
-    everyone = list(range(len(parts)))
-    probability, voted = fused(parts, aligned.read, mode, weigh, everyone)
-    whole = outcome(probability, voted, aligned.labels)
-    alone = [_alone(aligned, parts[m], mode, m) for m in everyone]
-    best = max(everyone, key=lambda m: (alone[m].accuracy.top1, -alone[m].cross_entropy, -m))
-    right, its = whole.rank == 0, alone[best].rank == 0
+    aligned.require_labels("so there is no accuracy")
+    kind, labels, everyone = aligned.fusing, aligned.labels, range(len(parts))
+
+    def outcome(weigh: Weigh, members: Sequence[int]) -> Outcome:
+        return kind.outcome(*fused(aligned, parts, mode, weigh, members), labels)
+
+    probability, voted = fused(aligned, parts, mode, weigh)
+    ensemble = kind.outcome(probability, voted, labels)
+    equal = fixed(None, len(parts), len(aligned))
+    alone = [outcome(equal, [m]) for m in everyone]
+    best = max(everyone, key=lambda m: (kind.headline(alone[m]), -alone[m].cross_entropy, -m))
     lines = []
     for m, member in enumerate(aligned.members):
-        others = [o for o in everyone if o != m]
+        others = [other for other in everyone if other != m]
         without = None
-        if others and any(w.sum() > 0 for _, w in weigh(others)):
-            without = outcome(*fused(parts, aligned.read, mode, weigh, others), aligned.labels).accuracy.top1
-        adds = None if without is None else whole.accuracy.top1 - without
-        temperature = 1.0 if temperatures is None else float(temperatures[m])
+        if others and any(weights.sum() > 0 for _, weights in weigh(others)):
+            without = kind.headline(outcome(weigh, others))
         lines.append(
             MemberLine(
-                member.name, float(shown[m]), temperature, alone[m].accuracy, alone[m].cross_entropy, without, adds
+                member.name,
+                weight=float(shown[m]),
+                temperature=1.0 if temperatures is None else float(temperatures[m]),
+                alone=alone[m].accuracy,
+                cross_entropy=alone[m].cross_entropy,
+                without=without,
+                adds=None if without is None else kind.headline(ensemble) - without,
             )
         )
-    made = Report(
+    interval, gain_interval = kind.intervals(ensemble, alone[best], labels)
+    summary = Report(
         videos=len(aligned),
-        mode={"mean": "mean of probabilities", "logits": "mean of logits", "geometric": "geometric mean"}[mode],
-        merged=whole.accuracy,
-        interval=bootstrap_interval(right),
-        cross_entropy=whole.cross_entropy,
+        mode=_MODES[mode],
+        merged=ensemble.accuracy,
+        interval=interval,
+        cross_entropy=ensemble.cross_entropy,
         best=aligned.members[best].name,
-        gain=whole.accuracy.top1 - alone[best].accuracy.top1,
-        gain_interval=gain_interval(right, its),
+        gain=kind.headline(ensemble) - kind.headline(alone[best]),
+        gain_interval=gain_interval,
         members=lines,
-        weights=said,
+        weights=source,
         notes=list(aligned.notes),
+        columns=kind.columns,
     )
-    return made, probability, voted
-
-
-def _alone(aligned: Aligned, part: Values, mode: Mode, member: int) -> Outcome:
-    return outcome(*fuse([part], None, mode, aligned.read[[member]]), aligned.labels)
+    return summary, probability, voted

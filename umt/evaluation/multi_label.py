@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.evaluation.scores import ScoresError, ViewScores
+from umt.errors import ScoresError
+from umt.evaluation.scores import ViewScores
 
 Floats = NDArray[np.floating]
 Truth = NDArray[np.bool_]
@@ -123,8 +124,8 @@ class MultiLabelSummary:
         """Plain numbers, strings, lists and dicts."""
         return {"multi_label": True, **dataclasses.asdict(self)}
 
-    def headline(self) -> dict[str, float]:
-        """What log.txt says of the test."""
+    def metrics(self) -> dict[str, float]:
+        """What log.txt has of the test."""
         return {"Final mAP": self.merged.map, "Final F1 micro": self.merged.f1_micro}
 
     def table(self) -> str:

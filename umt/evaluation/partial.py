@@ -1,8 +1,9 @@
-"""The finished videos of a test that is still running, so that a killed one goes on from them.
+"""The finished rows of a test that is still running, so that a killed one goes on from them.
 
-One file a rank, only ever appended to: a header with the fingerprint of the test, then a record for each finished video
-with a checksum. What a crash or a full disk cut off in the middle fails its checksum and is computed again; a file with
-another fingerprint (another checkpoint, list or number of views) is never read.
+One file per rank, only ever appended to: a header with the fingerprint of the test, then a record for each finished
+row: its number, its length, its results and a checksum. What a crash or a full disk cut off in the middle fails its
+checksum and is computed again; a file with another fingerprint (another checkpoint, list or number of views) is never
+read. Plain appends, because the locks of a database do not hold on NFS.
 """
 
 from __future__ import annotations
@@ -14,38 +15,60 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from umt.errors import OutputError
-from umt.evaluation.scores import ViewScores
+from umt.evaluation.results import Results
 
-_MAGIC = b"umt partial scores 1\n"
-_ROW = struct.Struct("<q")
+_MAGIC = b"umt partial results 2\n"
+_HEAD = struct.Struct("<qQ")  # row, bytes of its results
 _CHECKSUM = struct.Struct("<I")
+_CHUNK = 1 << 20  # a damaged length does not make the reader ask for more memory than there are bytes in the file
 
 
 def partial_path(folder: Path, rank: int) -> Path:
-    """Where rank `rank` keeps its finished videos."""
+    """Where rank `rank` keeps its finished rows."""
     return folder / f"scores.rank{rank}.partial"
 
 
 def partial_ranks(folder: Path) -> list[int]:
     """Ranks that left a file in `folder`, whatever the number of ranks then and now."""
-    found = (path.name.split(".")[1].removeprefix("rank") for path in folder.glob("scores.rank*.partial"))
-    return sorted(int(rank) for rank in found if rank.isdecimal())
+    names = (path.name.split(".")[1].removeprefix("rank") for path in folder.glob("scores.rank*.partial"))
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
-def read_partial(path: Path, scores: ViewScores) -> int:
-    """Adds the whole records of `path` to `scores`; returns the length of its good part in bytes, 0 if none."""
-    header = _header(scores)
+def pack(row: int, data: bytes) -> bytes:
+    """One record."""
+    record = _HEAD.pack(row, len(data)) + data
+    return record + _CHECKSUM.pack(zlib.crc32(record))
+
+
+def unpack(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """(row, results) of each whole record; nothing behind a damaged one is aligned."""
+    while True:
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            return
+        row, length = _HEAD.unpack(head)
+        parts = [head]
+        while length > 0 and (part := file.read(min(length, _CHUNK))):
+            parts.append(part)
+            length -= len(part)
+        checksum = file.read(_CHECKSUM.size)
+        record = b"".join(parts)
+        if length or len(checksum) < _CHECKSUM.size or _CHECKSUM.unpack(checksum)[0] != zlib.crc32(record):
+            return
+        yield row, record[_HEAD.size :]
+
+
+def read_partial(path: Path, results: Results) -> int:
+    """Adds the whole records of `path` to `results`; returns the length of its good part in bytes, 0 if none."""
+    header = _header(results)
     try:
         with open(path, "rb") as file:
             if file.read(len(header)) != header:
                 return 0
             good = len(header)
-            for row, logits in _records(file, scores):
-                scores.add_video(row, logits)
+            for row, data in unpack(file):
+                results.load(row, data)
                 good = file.tell()
             return good
     except FileNotFoundError:
@@ -55,9 +78,9 @@ def read_partial(path: Path, scores: ViewScores) -> int:
 
 
 class PartialWriter:
-    """Appends finished videos to a rank's file, after the `good` bytes that `read_partial` accepted."""
+    """Appends finished rows to a rank's file, after the `good` bytes that `read_partial` accepted."""
 
-    def __init__(self, path: Path, scores: ViewScores, good: int = 0) -> None:
+    def __init__(self, path: Path, results: Results, good: int = 0) -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,15 +89,14 @@ class PartialWriter:
             self._file.truncate(good)
             self._file.seek(good)
             if not good:
-                self._write(_header(scores))
+                self._write(_header(results))
         except OSError as error:
             raise self._cannot(error) from error
 
-    def append(self, row: int, logits: NDArray[np.float32]) -> None:
-        """Writes the views (S, C, K) of one finished video and hands them to the operating system."""
-        record = _ROW.pack(row) + np.ascontiguousarray(logits, "<f4").tobytes()
+    def append(self, row: int, data: bytes) -> None:
+        """Writes the results of one finished row and hands them to the operating system."""
         try:
-            self._write(record + _CHECKSUM.pack(zlib.crc32(record)))
+            self._write(pack(row, data))
         except OSError as error:
             raise self._cannot(error) from error
 
@@ -97,19 +119,5 @@ class PartialWriter:
         self._file.close()
 
 
-def _header(scores: ViewScores) -> bytes:
-    return _MAGIC + scores.fingerprint().encode() + b"\n"
-
-
-def _records(file: BinaryIO, scores: ViewScores) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Records up to the first that is cut or fails its checksum: nothing behind it can be trusted to be aligned."""
-    shape = scores.clips, scores.crops, scores.classes
-    length = _ROW.size + 4 * int(np.prod(shape))
-    while True:
-        record = file.read(length + _CHECKSUM.size)
-        if len(record) < length + _CHECKSUM.size:
-            return
-        body, checksum = record[:length], record[length:]
-        if _CHECKSUM.unpack(checksum)[0] != zlib.crc32(body):
-            return
-        yield _ROW.unpack(body[: _ROW.size])[0], np.frombuffer(body, "<f4", offset=_ROW.size).reshape(shape)
+def _header(results: Results) -> bytes:
+    return _MAGIC + results.fingerprint().encode() + b"\n"

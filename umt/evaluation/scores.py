@@ -17,15 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.errors import OutputError, UserError
+from umt.errors import OutputError, ScoresError
 from umt.writing import whole
 
 FORMAT = "umt view scores"
 VERSION = 1
-
-
-class ScoresError(UserError):
-    """Scores that are incomplete, damaged, or of another test."""
 
 
 class ViewScores:

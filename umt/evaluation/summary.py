@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from umt.errors import ScoresError
 from umt.evaluation.metrics import ClassAccuracy, bootstrap_interval, per_class, top_k
 from umt.evaluation.multiview import rank_views
-from umt.evaluation.scores import ScoresError, ViewScores
+from umt.evaluation.scores import ViewScores
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Summary:
         """Plain numbers, strings, lists and dicts; a class without videos has null percents."""
         return dataclasses.asdict(self)
 
-    def headline(self) -> dict[str, float]:
-        """What log.txt says of the test."""
+    def metrics(self) -> dict[str, float]:
+        """What log.txt has of the test."""
         return {"Final top-1": self.merged.top1, "Final Top-5": self.merged.top5}
 
     def table(self) -> str:

@@ -1,6 +1,6 @@
-"""Weights of an ensemble, and temperatures of its members, found on videos that are not the ones reported.
+"""Weights of an ensemble, and temperatures of its members, fitted on videos other than those that are reported.
 
-Shapes: M members, R videos, K classes, G candidates.
+For tests in which a video has one class. Shapes: M members, R videos, K classes, G candidates.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.evaluation.ensemble import TINY, Mode, Values, values
+from umt.errors import ScoresError
+from umt.evaluation.fusing import ONE_CLASS, TINY, Mode, Values
 from umt.evaluation.metrics import label_rank
-from umt.evaluation.scores import ScoresError
 
 Objective = Literal["top1", "cross_entropy"]
 CHUNK_BYTES = 1 << 27
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """Weights (M,) that sum to 1, with what they reach on the videos of the search. `how`: the way, for a person."""
+class Fitted:
+    """Weights (M,) that sum to 1, and the numbers that they reach on the videos of the search. `method`: in words."""
 
     weights: Values
     top1: float
     cross_entropy: float
     candidates: int
-    how: str
+    method: str
 
 
 def search(
@@ -41,32 +41,35 @@ def search(
     objective: Objective = "top1",
     step: float = 0.0,
     seed: int = 0,
-) -> Found:
+) -> Fitted:
     """The weights that do best on parts M x (R, K), labels (R,), read (M, R).
 
     Two and three members: every point of a grid on the simplex (`step`, by default 0.01 and 0.05). More: coordinate
     ascent from equal weights, from each member alone and from seeded points. top1: most videos right, among equals the
     lowest cross-entropy. Among equals of both, the most even weights. The cross-entropy is convex in the weights for
-    all modes, so that there the ascent ends at the optimum of its grid.
+    all modes, so that there the ascent ends at the optimum of its grid. Raises ScoresError for videos without labels.
     """
-    if not len(labels) or (labels < 0).any():
-        raise ScoresError("a search for weights needs videos with labels, and has none or some without.")
+    labelled = np.count_nonzero(labels >= 0)
+    if not labelled or labelled < len(labels):
+        raise ScoresError(
+            f"a search for weights needs labels, and {labelled} of {len(labels)} videos have one. Give labelled files."
+        )
     judge = _Judge(parts, labels, read, mode, objective)
     members = len(parts)
     if members <= 3:
         step = step or {1: 1.0, 2: 0.01, 3: 0.05}[members]
         grid = simplex(members, max(round(1 / step), 1))
         best = judge.best(np.concatenate([np.full((1, members), 1 / members), grid]))
-        how = f"all {judge.candidates} weights on a grid of {step:g}"
+        method = f"all {judge.candidates} weights on a grid of {step:g}"
     else:
         step = step or 0.05
         random = np.random.Generator(np.random.PCG64(seed))
         starts = [np.full(members, 1 / members), *np.eye(members), *random.dirichlet(np.ones(members), size=members)]
         best = judge.best(np.stack([_climb(judge, start, step) for start in starts]))
         best = _climb(judge, best, step / 5)
-        how = f"coordinate ascent from {len(starts)} points, {judge.candidates} weights"
+        method = f"coordinate ascent from {len(starts)} points, {judge.candidates} weights"
     top1, entropy = judge.top1(best[None])[0], judge.cross_entropy(best[None])[0]
-    return Found(best, float(100 * top1), float(entropy), judge.candidates, how)
+    return Fitted(best, float(100 * top1), float(entropy), judge.candidates, method)
 
 
 def simplex(members: int, parts: int) -> Values:
@@ -79,7 +82,7 @@ def simplex(members: int, parts: int) -> Values:
 def _climb(judge: _Judge, start: Values, step: float) -> Values:
     best = start
     ladder = np.arange(0, 1 + step / 2, step)
-    for _ in range(20):  # sweeps; it has never needed more than a handful
+    for _ in range(20):  # sweeps; in practice a handful suffices
         before = best
         for m in range(len(best)):
             others = np.delete(best, m)
@@ -92,7 +95,7 @@ def _climb(judge: _Judge, start: Values, step: float) -> Values:
 
 
 class _Judge:
-    """Ranks candidates (G, M). Videos on which all weights agree are judged once."""
+    """Compares candidates (G, M). Videos whose answer is the same for all weights are judged once."""
 
     def __init__(
         self,
@@ -109,7 +112,7 @@ class _Judge:
         self._open, self._right = self._undecided()
 
     def _undecided(self) -> tuple[NDArray[np.int64], int]:
-        """Videos that weights decide, and how many of the others are right whatever the weights."""
+        """Videos whose answer depends on the weights, and how many of the others are right."""
         all_read = self._read.all(axis=0)
         right, wrong = all_read.copy(), all_read.copy()
         beaten = np.ones(self._parts.shape[1:], bool)
@@ -144,10 +147,10 @@ class _Judge:
 
     def cross_entropy(self, candidates: Values) -> Values:
         """(G, M) -> mean over videos (G,); a video without a vote counts as a guess among all classes."""
-        own = np.take_along_axis(self._parts, self._labels[None, :, None], axis=2)[..., 0]  # (M, R)
+        of_truth = np.take_along_axis(self._parts, self._labels[None, :, None], axis=2)[..., 0]  # (M, R)
         mass = candidates @ self._read
         voted, safe = mass > 0, np.where(mass > 0, mass, 1.0)
-        mixed = candidates @ own / safe
+        mixed = candidates @ of_truth / safe
         if self._mode == "mean":
             each = -np.log(np.maximum(mixed, TINY))
         else:
@@ -173,9 +176,9 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64], mod
     """
 
     def cost(log_t: float) -> float:
-        part = values(logits, mode, float(np.exp(log_t)))
-        own = np.take_along_axis(part, labels[:, None], axis=1)
-        return float(-(np.log(np.maximum(own, TINY)) if mode == "mean" else own).mean())
+        part = ONE_CLASS.values(logits, mode, float(np.exp(log_t)))
+        of_truth = np.take_along_axis(part, labels[:, None], axis=1)
+        return float(-(np.log(np.maximum(of_truth, TINY)) if mode == "mean" else of_truth).mean())
 
     return float(np.exp(_lowest(cost, -np.log(20.0), np.log(20.0), 0.01)))
 
@@ -201,7 +204,7 @@ def stratified(labels: NDArray[np.int64], share: float, *, seed: int = 0) -> NDA
     """(R,): `share` of the videos of every class, drawn by `seed`, rounded so that the whole comes out right."""
     random = np.random.Generator(np.random.PCG64(seed))
     place = _place_in_class(labels, random)
-    # Every class takes its videos at share * size; what rounding leaves over is spread by a seeded offset a class.
+    # Every class gives share * size of its videos; what rounding leaves over is spread by a seeded offset per class.
     offset = random.random(int(labels.max()) + 1 if len(labels) else 0)[labels]
     return np.floor((place + 1) * share + offset) > np.floor(place * share + offset)
 

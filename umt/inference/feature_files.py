@@ -7,6 +7,7 @@ Nothing in a file depends on when, or by how many processes, it was written.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from umt.devices import DTYPES as DTYPES
-from umt.errors import ConfigError, OutputError, UserError, install
-from umt.writing import whole
+from umt.errors import ConfigError, UserError, install
+from umt.writing import output_errors, whole
 
 FORMATS = ("npz", "parquet", "safetensors")
 _ROWS_A_FOLDER = 1000  # of npz files, since folders of a million files are slow
+_DAMAGE = (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError)  # what readers of damaged files raise
 
 
 class FeaturesError(UserError):
@@ -71,25 +73,40 @@ def check(form: str, dtype: str) -> None:
 
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Writes a file, whole or not at all. Raises OutputError."""
-    try:
-        # Of a shard much would be lost; flushing each of a million small files takes too long.
-        with whole(path, flush=path.suffix != ".npz") as place:
-            _WRITERS[path.suffix](place, rows)
-    except OSError as error:
-        raise OutputError(
-            f"--output: {path} cannot be written ({error.strerror or error}). Free the disk or give another folder; "
-            "the same command goes on."
-        ) from error
+    remedy = "Free the disk or give another folder; the same command goes on."
+    # Of a shard much would be lost; flushing each of a million small files takes too long.
+    with output_errors(f"--output: {path}", remedy), whole(path, flush=path.suffix != ".npz") as place:
+        _WRITERS[path.suffix](place, rows)
 
 
 def read(path: Path, layers: Sequence[str] | None = None) -> list[Row]:
     """The rows of a file; `layers`: only these. Raises FeaturesError for a file that is damaged."""
-    try:
+    with _damage_named(path):
         return list(_READERS[path.suffix](path, layers))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+
+
+def rows(folder: Path, form: str, layers: Sequence[str] | None = None) -> Iterator[Row]:
+    """The rows of all files of `folder`, ascending, a file at a time. Raises FeaturesError."""
+    for path in files(folder, form):
+        yield from read(path, layers)
+
+
+def rows_in(path: Path) -> list[int]:
+    """Which rows a file has. Raises FeaturesError for a file that is damaged."""
+    return Shard(path).rows if path.suffix == ".safetensors" else [row.row for row in read(path, [])]
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path, errors: tuple[type[Exception], ...] = _DAMAGE) -> Iterator[None]:
+    """FeaturesError that names `path`, for the errors of its reader."""
+    try:
+        yield
+    except FeaturesError:
+        raise
+    except errors as error:
         raise FeaturesError(
             f"{path} cannot be read as features ({' '.join(str(error).split())[:200]}). Delete it and run the same "
-            "umt extract again; it writes what is missing."
+            "command again; it writes what is missing."
         ) from error
 
 
@@ -132,26 +149,42 @@ def _write_safetensors(path: Path, rows: Sequence[Row]) -> None:
     path.write_bytes(save(tensors, metadata={"rows": json.dumps(about)}))
 
 
-def _read_safetensors(path: Path, layers: Sequence[str] | None) -> Iterator[Row]:
-    from safetensors import SafetensorError, safe_open
+class Shard:
+    """A safetensors file of rows, of which only what is asked for is read. Raises FeaturesError for a damaged one."""
 
-    try:
-        with safe_open(path, "pt") as file:
-            names: dict[int, list[str]] = {}
-            for key in file.keys():  # noqa: SIM118 - it is no dict
-                row, _, rest = key.partition(".")
-                if rest.startswith("layer."):
-                    names.setdefault(int(row), []).append(rest.removeprefix("layer."))
-            for about in json.loads(file.metadata()["rows"]):
-                row = about["row"]
-                kept = names.get(row, []) if layers is None else layers
-                yield Row(
-                    frames=file.get_tensor(f"{row}.frames").numpy(),
-                    layers={name: file.get_tensor(f"{row}.layer.{name}") for name in kept},
-                    **about,
-                )
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        with _damage_named(path, (*_DAMAGE, SafetensorError)):
+            self._path, self._file = path, safe_open(path, "pt")
+            self.about: list[dict[str, Any]] = json.loads(self._file.metadata()["rows"])
+        self.rows = [int(about["row"]) for about in self.about]
+
+    def layer(self, row: int, name: str) -> torch.Tensor:
+        """A layer of a row, (V, ...)."""
+        return self._tensor(f"{row}.layer.{name}")
+
+    def read(self, layers: Sequence[str] | None) -> Iterator[Row]:
+        """All rows; `layers`: only these."""
+        names: dict[int, list[str]] = {}
+        for key in self._file.keys():  # noqa: SIM118 - it is no dict
+            row, _, rest = key.partition(".")
+            if rest.startswith("layer."):
+                names.setdefault(int(row), []).append(rest.removeprefix("layer."))
+        for row, about in zip(self.rows, self.about, strict=True):
+            kept = names.get(row, []) if layers is None else layers
+            yield Row(
+                frames=self._tensor(f"{row}.frames").numpy(),
+                layers={name: self.layer(row, name) for name in kept},
+                **about,
+            )
+
+    def _tensor(self, key: str) -> torch.Tensor:
+        from safetensors import SafetensorError
+
+        with _damage_named(self._path, (*_DAMAGE, SafetensorError)):
+            tensor: torch.Tensor = self._file.get_tensor(key)
+        return tensor
 
 
 # ---- parquet: a shard
@@ -188,18 +221,18 @@ def _read_parquet(path: Path, layers: Sequence[str] | None) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     try:
-        held = pq.ParquetFile(path)
-        names = [name.removesuffix(".shape") for name in held.schema_arrow.names if name.endswith(".shape")]
+        file = pq.ParquetFile(path)
+        names = [name.removesuffix(".shape") for name in file.schema_arrow.names if name.endswith(".shape")]
         kept = [name for name in names if name != "frames"] if layers is None else list(layers)
-        wanted = ["row", "path", "label", "frames", "frames.shape", *kept, *(f"{name}.shape" for name in kept)]
-        table = held.read(wanted).combine_chunks()
+        columns = ["row", "path", "label", "frames", "frames.shape", *kept, *(f"{name}.shape" for name in kept)]
+        table = file.read(columns).combine_chunks()
     except pa.ArrowInvalid as error:
         raise ValueError(str(error)) from error
 
     def array(name: str, place: int) -> NDArray[Any]:
         flat = table[name][place].values.to_numpy(zero_copy_only=False)
-        made: NDArray[Any] = flat.reshape(table[f"{name}.shape"][place].as_py()).copy()
-        return made
+        values: NDArray[Any] = flat.reshape(table[f"{name}.shape"][place].as_py()).copy()
+        return values
 
     for place in range(table.num_rows):
         yield Row(
@@ -218,6 +251,6 @@ _WRITERS: dict[str, Callable[[Path, Sequence[Row]], None]] = {
 }
 _READERS: dict[str, Callable[[Path, Sequence[str] | None], Iterator[Row]]] = {
     ".npz": _read_npz,
-    ".safetensors": _read_safetensors,
+    ".safetensors": lambda path, layers: Shard(path).read(layers),
     ".parquet": _read_parquet,
 }

@@ -16,7 +16,7 @@ from umt.inference import feature_files
 from umt.inference.feature_files import FeaturesError
 
 RECIPE = "recipe.json"
-FORMAT = Format("features", FeaturesError, key="umt_features")  # of a recipe, for all files beside it
+FORMAT = Format("features", FeaturesError, key="umt_features")  # of a recipe, for all files next to it
 
 
 def recipe(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -45,20 +45,15 @@ def read(folder: str | os.PathLike[str], layer: str | None = None) -> Iterator[t
 
     `layer`: one of `recipe(folder)["layers"]`; None: the only one, or the last. Raises FeaturesError.
     """
-    made = recipe(folder)
-    name = made["layers"][-1] if layer is None else str(layer)
-    if name not in made["layers"]:
-        raise FeaturesError(f"{folder} has no layer {name}. It has {', '.join(made['layers'])}.")
-    for one in _rows(folder, made, [name]):
-        tensor = one.layers[name]
-        yield one.row, one.path, (tensor.float() if made["dtype"] == "bf16" else tensor).numpy()
+    content = recipe(folder)
+    name = content["layers"][-1] if layer is None else str(layer)
+    if name not in content["layers"]:
+        raise FeaturesError(f"{folder} has no layer {name}. It has {', '.join(content['layers'])}.")
+    for entry in feature_files.rows(Path(folder), content["format"], [name]):
+        tensor = entry.layers[name]
+        yield entry.row, entry.path, (tensor.float() if content["dtype"] == "bf16" else tensor).numpy()
 
 
 def labels(folder: str | os.PathLike[str]) -> dict[int, int]:
     """Row -> label, of all rows that have features; -1 where the list has no label. Raises FeaturesError."""
-    return {one.row: one.label for one in _rows(folder, recipe(folder), [])}
-
-
-def _rows(folder: str | os.PathLike[str], made: dict[str, Any], layers: list[str]) -> Iterator[feature_files.Row]:
-    for path in feature_files.files(Path(folder), made["format"]):
-        yield from feature_files.read(path, layers)
+    return {entry.row: entry.label for entry in feature_files.rows(Path(folder), recipe(folder)["format"], [])}

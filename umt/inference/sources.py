@@ -21,15 +21,17 @@ LIST_ENDINGS = (".csv", ".txt", ".tsv", ".list", ".lst", ".parquet")
 def find_videos(words: Sequence[str], *, split: str | None = None, prefix: str = "") -> VideoList:
     """The videos that `words` mean, in their order, each once.
 
-    A folder stands for all videos below it, or is one video if it holds images; a pattern (`clips/**/*.mp4`) for what
-    it finds. A name that is not there stays: whoever opens it says so. Raises ConfigError for what means no video, and
-    AnnotationError for a faulty list. `split` and `prefix`: separator (None: found out) and folder of lists.
+    A folder stands for all videos below it, or is one video if it holds images; a pattern (`clips/**/*.mp4`) for its
+    matches. A name that does not exist stays in the list, and fails when it is opened. Raises ConfigError for a word
+    that means no video, AnnotationError for a faulty list. `split` and `prefix`: separator (None: detected) and folder
+    of lists.
     """
-    found: dict[str, int] = {}
+    frame_counts: dict[str, int] = {}
     for word in words:
         for path, frames in _of(word, split, prefix):
-            found.setdefault(path, frames)
-    return VideoList(" ".join(words), list(found), [-1] * len(found), list(found.values()))
+            frame_counts.setdefault(path, frames)
+    paths = list(frame_counts)
+    return VideoList(" ".join(words), paths, [-1] * len(paths), list(frame_counts.values()))
 
 
 def read_rows(source: str, *, split: str | None = None, prefix: str = "", frame_folders: bool = False) -> VideoList:

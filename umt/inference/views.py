@@ -1,4 +1,4 @@
-"""Videos as the views that a model is fed: the same frames, resize and crops as `umt test`, by the same code.
+"""Videos as the views that a model takes: the same frames, resize and crops as `umt test`, by the same code.
 
 Shapes: V views, each one crop of one clip, of T frames of H x W pixels.
 """
@@ -26,7 +26,7 @@ Source = str | os.PathLike[str] | Frames
 
 @dataclass(frozen=True)
 class Views:
-    """How a model wants its views: what `umt test` calls --num_frames, --input_size, --short_side_size and so on."""
+    """How a model takes its views: what `umt test` calls --num_frames, --input_size, --short_side_size and so on."""
 
     num_frames: int
     input_size: int | tuple[int, int]
@@ -68,7 +68,7 @@ class Views:
 
 @dataclass(frozen=True)
 class InMemory(Videos):
-    """One video whose frames are there already."""
+    """One video whose frames are in memory."""
 
     frames: Frames | None = None
 
@@ -82,8 +82,8 @@ class _Array(Reader):
         self.path, self.length, self._frames = "frames", len(frames), frames
 
     def _decode(self, wanted: NDArray[np.int64]) -> Frames:
-        taken: Frames = self._frames[wanted]
-        return taken
+        frames: Frames = self._frames[wanted]
+        return frames
 
 
 def checked(frames: Frames | Sequence[Frames]) -> Frames:
@@ -92,6 +92,6 @@ def checked(frames: Frames | Sequence[Frames]) -> Frames:
     if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != np.uint8 or not array.size:
         raise VideoError(
             f"frames must be (frames, height, width, 3) uint8 RGB from 0 to 255, not {array.shape} {array.dtype}. "
-            "A tensor of another order wants .permute first, floats in 0..1 want * 255."
+            "Use .permute on a tensor of another order, and multiply floats in 0..1 by 255."
         )
     return array

@@ -1,13 +1,13 @@
-"""A video of any length, window by window: only the frames that are wanted are decoded, each once, in one pass.
+"""A video of any length, window by window: only the frames that are needed are decoded, each once, in one pass.
 
-Memory holds the frames of one window, whatever the length of the video. Shapes: C crops, T frames, H x W pixels.
+Memory holds the frames of one window, however long the video is. Shapes: C crops, T frames, H x W pixels.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import av
@@ -51,22 +51,22 @@ class Span:
 def spans(times: NDArray[np.float64], duration: float, window: float, stride: float) -> list[Span]:
     """Windows of `window` seconds every `stride` seconds, until one reaches the end, where it is cut.
 
-    `times` (L,) says when each frame is shown. A window in which no frame begins has the one that is still seen.
+    `times` (L,) says when each frame is shown. A window in which no frame begins has the frame that is still visible.
     """
-    found: list[Span] = []
+    parts: list[Span] = []
     for number in itertools.count():
         start = number * stride
-        if found and start >= duration - 1e-6:
-            return found
+        if parts and start >= duration - 1e-6:
+            return parts
         end = min(start + window, duration)
         # A rounding error must not move a frame to another window.
         first, stop = np.searchsorted(times, (start - 1e-6, end - 1e-6)).tolist()
         if stop <= first:
             first = min(max(first - 1, 0), len(times) - 1)
             stop = first + 1
-        found.append(Span(round(start, 6), round(end, 6), first, stop))
+        parts.append(Span(round(start, 6), round(end, 6), first, stop))
         if start + window >= duration - 1e-6:
-            return found
+            return parts
     raise AssertionError("unreachable")
 
 
@@ -130,30 +130,28 @@ def _cut(
     duration: float,
     window: float,
     stride: float,
-    sample: object,
-    transform: object,
+    sample: Callable[[int], NDArray[np.int64]],
+    transform: Callable[[Frames], Sequence[Frames]],
 ) -> Iterator[Window]:
-    assert callable(sample)
-    assert callable(transform)
     parts = spans(times, duration, window, stride)
-    chosen = [part.first + sample(part.stop - part.first)[0] for part in parts]
-    wanted = np.unique(np.concatenate(chosen))
-    frames = zip(wanted.tolist(), each(reader, wanted), strict=True)
-    held: dict[int, Frames] = {}
-    for number, (part, indices) in enumerate(zip(parts, chosen, strict=True)):
-        while not held or max(held) < indices[-1]:
+    clips = [part.first + sample(part.stop - part.first)[0] for part in parts]
+    frame_indices = np.unique(np.concatenate(clips))
+    frames = zip(frame_indices.tolist(), each(reader, frame_indices), strict=True)
+    images: dict[int, Frames] = {}
+    for number, (part, clip) in enumerate(zip(parts, clips, strict=True)):
+        while not images or max(images) < clip[-1]:
             index, image = next(frames)
-            held[index] = image
-        crops = transform(np.stack([held[index] for index in indices.tolist()]))
-        yield Window(part.start, part.end, tuple(indices.tolist()), np.stack(crops))
-        following = chosen[number + 1][0] if number + 1 < len(chosen) else len(times)
-        held = {index: image for index, image in held.items() if index >= following}
+            images[index] = image
+        crops = transform(np.stack([images[index] for index in clip.tolist()]))
+        yield Window(part.start, part.end, tuple(clip.tolist()), np.stack(crops))
+        following = clips[number + 1][0] if number + 1 < len(clips) else len(times)
+        images = {index: image for index, image in images.items() if index >= following}
 
 
-def each(reader: VideoReader, wanted: NDArray[np.int64]) -> Iterator[Frames]:
-    """Frames `wanted` (ascending) of a video one by one (H, W, 3), each decoded once where the reader can."""
+def each(reader: VideoReader, frame_indices: NDArray[np.int64]) -> Iterator[Frames]:
+    """Frames `frame_indices` (ascending) of a video one by one (H, W, 3), each decoded once where the reader can."""
     if isinstance(reader, Direct | PyAV):
-        yield from reader.each(wanted)
+        yield from reader.each(frame_indices)
         return
-    for start in range(0, len(wanted), _CHUNK):
-        yield from reader.frames(wanted[start : start + _CHUNK])
+    for start in range(0, len(frame_indices), _CHUNK):
+        yield from reader.frames(frame_indices[start : start + _CHUNK])

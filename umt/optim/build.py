@@ -5,7 +5,6 @@ The common ones are torch's own; every other name goes to timm, imported only th
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch.optim import Optimizer
 
 from umt.errors import ConfigError, install
+from umt.spelling import did_you_mean
 
 _TORCH: dict[str, Callable[..., Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -83,8 +83,8 @@ def _from_timm(groups: list[dict[str, Any]], name: str, lr: float, momentum: flo
         raise ConfigError(f"--opt ({name}) comes from timm, which is not installed: {install('train')}.") from error
     known: list[str] = sorted({*_TORCH, *_ALIASES, *map(str, list_optimizers())})
     if name.removeprefix("lookahead_") not in known or name.startswith(("fused", "bnb")):
-        near: list[str] = difflib.get_close_matches(name, known, 3) or sorted(_TORCH)
-        raise ConfigError(f"--opt ({name}) is not known here. Nearest: {', '.join(near)}.")
+        hint = did_you_mean(name, known, f"Choose one of {', '.join(sorted(_TORCH))}.", count=3)
+        raise ConfigError(f"--opt ({name}) is not known here. {hint}")
     try:
         return create_optimizer_v2(groups, opt=name, lr=lr, weight_decay=0.0, momentum=momentum, **extra)
     except TypeError as error:

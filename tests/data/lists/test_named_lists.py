@@ -14,8 +14,8 @@ from umt.data.lists.label_sets import LabelSets, joined
 from umt.data.lists.reading import ListClasses, read_named, words_form
 from umt.data.lists.subsets import few_shots, held_out
 from umt.data.lists.video_list import VideoList
+from umt.data.loading.clip_batch import collate
 from umt.data.loading.clips import Sample
-from umt.data.loading.loaders import collate
 from umt.data.loading.mixing import MixedList
 from umt.errors import AnnotationError, ConfigError
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_trained_on_is_said(names: list[str], sentence: str, tmp_
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("a.mp4,run\nb.mp4,jump\nc.mp4,runing\n", r"labels.txt. Is it 'run'\?"),
+        ("a.mp4,run\nb.mp4,jump\nc.mp4,runing\n", r"labels.txt. Did you mean run\?"),
         ("a.mp4,run\nb.mp4,\n", r"train.csv:2: no label. Give every video one"),
         ("a.mp4,run\nb.mp4,2\n", r"train.csv:2: label '2' is none of the 2 classes of "),
         ("", r"train.csv is empty. A line is path,class"),

@@ -16,7 +16,7 @@ import torch
 from umt.data import sampling
 from umt.data.lists.reading import read_list
 from umt.data.lists.video_list import VideoList
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import EvalLoader, TestLoader, TrainLoader, Workers
 from umt.data.transforms.erasing import draw_erase_box
@@ -48,14 +48,14 @@ def views_of(folder: Path, *, lenient: bool = False, **options: object) -> TestL
     return TestLoader(clips, **options)  # type: ignore[arg-type]
 
 
-def assert_same(first: Iterable[Batch], second: Iterable[Batch]) -> None:
+def assert_same(first: Iterable[ClipBatch], second: Iterable[ClipBatch]) -> None:
     for a, b in zip(first, second, strict=True):
-        for field in dataclasses.fields(Batch):
+        for field in dataclasses.fields(ClipBatch):
             left, right = getattr(a, field.name), getattr(b, field.name)
             assert torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right, field.name
 
 
-def two_epochs(folder: Path, workers: Workers) -> list[Batch]:
+def two_epochs(folder: Path, workers: Workers) -> list[ClipBatch]:
     loader = training(folder, workers=workers)
     try:
         return [*loader.batches(0), *loader.batches(1)]

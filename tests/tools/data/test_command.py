@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from umt.command_line import Parser
 from umt.errors import ConfigError
 from umt.tools.data.command import COMMANDS, main
 
@@ -27,25 +26,6 @@ def test_a_misspelt_tool_gets_the_nearest_one() -> None:
 def test_an_unknown_tool_gets_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'xyzzy' is not a command. Choose one of prepare"):
         main(["xyzzy"])
-
-
-def test_a_misspelt_flag_of_a_tool_gets_the_nearest_one() -> None:
-    parser = Parser("umt data thing", "does a thing")
-    parser.add_argument("--label_order")
-    with pytest.raises(ConfigError, match=r"there is no flag --lable-order. Did you mean --label_order\?"):
-        parser.words(["--lable-order", "umt"])
-
-
-def test_a_misspelt_flag_is_said_before_the_one_that_is_missing_for_it() -> None:
-    parser = Parser("umt data thing", "does a thing")
-    parser.add_argument("--videos", required=True)
-    with pytest.raises(ConfigError, match=r"there is no flag --vidoes. Did you mean --videos\?"):
-        parser.words(["--vidoes=here"])
-
-
-def test_a_word_too_many_is_named() -> None:
-    with pytest.raises(ConfigError, match="'twice' is one word too many"):
-        Parser("umt data thing", "does a thing").words(["twice"])
 
 
 @pytest.mark.parametrize("name", COMMANDS)

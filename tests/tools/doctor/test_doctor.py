@@ -1,4 +1,4 @@
-"""`umt doctor` on this machine, whole and with things taken away: what it finds, what to do, the exit code."""
+"""`umt doctor` on this machine, complete and with things taken away: findings, remedies, exit code."""
 
 from __future__ import annotations
 
@@ -35,56 +35,56 @@ def without(tmp_path: Path, module: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """By name: the findings of a whole machine, as a program reads them; and the exit code."""
+def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """By name: the findings of a complete machine, as a program reads them."""
     done = command("--json", "--folder", str(tmp_path_factory.mktemp("folder")))
     assert done.returncode == 0, done.stdout + done.stderr
-    said = json.loads(done.stdout)
-    assert said["healthy"]
-    return {finding["name"]: finding for finding in said["findings"]}
+    content = json.loads(done.stdout)
+    assert content["healthy"]
+    return {finding["name"]: finding for finding in content["findings"]}
 
 
 @pytest.mark.slow
-def test_versions_are_those_of_the_packages(found: dict[str, dict[str, Any]]) -> None:
-    assert found["torch"]["detail"] == torch.__version__.split("+")[0]
-    assert found["av"]["detail"] == av.__version__
-    assert f"Python {sys.version.split()[0]}" in found["umt"]["detail"]
+def test_versions_are_those_of_the_packages(findings: dict[str, dict[str, Any]]) -> None:
+    assert findings["torch"]["detail"] == torch.__version__.split("+")[0]
+    assert findings["av"]["detail"] == av.__version__
+    assert f"Python {sys.version.split()[0]}" in findings["umt"]["detail"]
 
 
 @pytest.mark.slow
-def test_the_reader_that_training_needs_has_decoded_and_names_its_ffmpeg(found: dict[str, dict[str, Any]]) -> None:
+def test_the_reader_that_training_needs_has_decoded_and_names_its_ffmpeg(findings: dict[str, dict[str, Any]]) -> None:
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
-    assert found["pyav"]["state"] == "ok"
-    assert found["pyav"]["detail"] == f"{av.__version__}, its own FFmpeg (libavcodec {codec}); decodes H.264"
+    assert findings["pyav"]["state"] == "ok"
+    assert findings["pyav"]["detail"] == f"{av.__version__}, its own FFmpeg (libavcodec {codec}); decodes H.264"
 
 
 @pytest.mark.slow
-def test_packages_that_some_commands_want_are_named_with_what_for(found: dict[str, dict[str, Any]]) -> None:
-    assert found["safetensors"]["detail"] == f"{metadata.version('safetensors')}: weights as safetensors"
-    assert found["pyarrow"]["needed_for"] == "options"
+def test_packages_that_some_commands_need_are_named_with_their_purpose(findings: dict[str, dict[str, Any]]) -> None:
+    assert findings["safetensors"]["detail"] == f"{metadata.version('safetensors')}: weights as safetensors"
+    assert findings["pyarrow"]["needed_for"] == "options"
 
 
 @pytest.mark.slow
-def test_precision_is_what_a_run_takes(found: dict[str, dict[str, Any]]) -> None:
+def test_precision_is_what_a_run_takes(findings: dict[str, dict[str, Any]]) -> None:
     from umt.engine.runtime import choose_device, choose_precision, find_world
 
     taken = choose_precision("auto", choose_device("auto", find_world({})))
-    assert found["precision"]["detail"].endswith(f"--precision auto takes {taken}")
+    assert findings["precision"]["detail"].endswith(f"--precision auto takes {taken}")
 
 
 @pytest.mark.slow
-def test_every_finding_that_is_not_ok_says_what_to_do_or_is_a_bare_fact(found: dict[str, dict[str, Any]]) -> None:
-    silent = [f["name"] for f in found.values() if f["state"] == "missing" and not f["remedy"]]
+def test_every_finding_that_is_not_ok_says_what_to_do_or_is_a_bare_fact(findings: dict[str, dict[str, Any]]) -> None:
+    silent = [f["name"] for f in findings.values() if f["state"] == "missing" and not f["remedy"]]
     assert silent == []
 
 
-def test_the_table_ends_with_what_lacks_and_whether_training_runs() -> None:
+def test_the_table_ends_with_what_is_missing_and_whether_training_can_run() -> None:
     text, healthy = examine([])
     lines = text.splitlines()
     assert healthy
     assert lines[0] == "training:"
     assert lines[-1] == "Training can run here."
-    assert lines[-2].startswith(("Missing something: ", "Nothing is missing."))
+    assert lines[-2].startswith(("Something is missing for: ", "Nothing is missing."))
 
 
 @pytest.mark.slow
@@ -105,24 +105,24 @@ def test_a_broken_reader_that_another_replaces_is_a_warning(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_what_is_not_on_path_lacks_and_training_runs_all_the_same(tmp_path: Path) -> None:
+def test_a_command_that_is_not_on_path_is_missing_and_training_can_run_without_it(tmp_path: Path) -> None:
     done = command("--json", PATH=str(tmp_path), CXX="no-such-compiler")
-    found = {f["name"]: f for f in json.loads(done.stdout)["findings"]}
+    findings = {f["name"]: f for f in json.loads(done.stdout)["findings"]}
     assert done.returncode == 0
-    assert (found["srun"]["state"], found["srun"]["detail"]) == ("missing", "not on PATH")
-    assert (found["compiler"]["state"], found["compiler"]["detail"]) == ("missing", "no no-such-compiler")
+    assert (findings["srun"]["state"], findings["srun"]["detail"]) == ("missing", "not on PATH")
+    assert (findings["compiler"]["state"], findings["compiler"]["detail"]) == ("missing", "no no-such-compiler")
 
 
 def test_a_folder_that_cannot_be_written_keeps_training_from_running() -> None:
     (finding,) = writable(["/proc/umt/outputs"])  # not even root writes there
     assert (finding.state, finding.needed_for) == ("missing", "training")
     assert finding.detail.startswith("/proc/umt/outputs: ")
-    assert finding.remedy == "name another --output_dir, or change its rights"
+    assert finding.remedy == "give another --output_dir, or change its permissions"
 
 
-def test_a_folder_to_be_made_is_looked_at_where_it_would_be(tmp_path: Path) -> None:
+def test_of_a_folder_that_does_not_exist_the_nearest_above_is_checked(tmp_path: Path) -> None:
     (finding,) = writable([str(tmp_path / "not" / "yet")])
-    assert finding.detail.startswith(f"{tmp_path / 'not' / 'yet'}: can be written, ")
+    assert finding.detail.startswith(f"{tmp_path / 'not' / 'yet'}: writable, ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,9 +132,9 @@ def test_cores_are_those_that_a_run_may_use() -> None:
 
 
 def test_another_word_is_refused() -> None:
-    with pytest.raises(ConfigError, match="umt doctor takes --json and --folder PATH, not '--fix'"):
+    with pytest.raises(ConfigError, match="umt doctor: there is no flag --fix"):
         examine(["--fix"])
-    with pytest.raises(ConfigError, match="not '--folder'"):
+    with pytest.raises(ConfigError, match="umt doctor: argument --folder: expected at least one argument"):
         examine(["--folder"])
 
 

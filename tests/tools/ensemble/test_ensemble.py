@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 from umt.data import labels
-from umt.errors import ConfigError, UserError
+from umt.errors import ConfigError, ScoresError, UserError
+from umt.evaluation.multi_label import merge_sigmoids, summarise_multi_label
 from umt.evaluation.multiview import merge
-from umt.evaluation.scores import ScoresError, ViewScores
+from umt.evaluation.scores import ViewScores
 from umt.evaluation.summary import summarise
 from umt.tools.ensemble.command import main
 
@@ -97,7 +99,7 @@ def test_the_search_takes_the_videos_of_a_list(runs: list[str], tmp_path: Path, 
 
 def test_a_list_of_names_of_classes_has_no_numbers_for_scores(runs: list[str], tmp_path: Path) -> None:
     (tmp_path / "val.csv").write_text("v/0.mp4,yoga\nv/1.mp4,archery\n")
-    with pytest.raises(ConfigError, match=r"--list \(.*val\.csv\) names its classes"):
+    with pytest.raises(ConfigError, match=r"--list \(.*val\.csv\) has names of classes"):
         main([*runs, "--list", str(tmp_path / "val.csv")])
 
 
@@ -181,19 +183,55 @@ def test_scores_without_labels_are_fused_all_the_same(tmp_path: Path, capsys: py
     assert ViewScores.load(tmp_path / "o.npz").labels.tolist() == [-1, -1, -1]
 
 
+@pytest.fixture
+def several(tmp_path: Path) -> list[str]:
+    """Two tests of a multi-label list."""
+    truth = np.random.default_rng(5).random((60, K)) < 0.3
+    files = []
+    for seed in range(2):
+        random = np.random.default_rng(seed)
+        scores = ViewScores(
+            rows=range(60), labels=truth, paths=[f"v/{i}.mp4" for i in range(60)], clips=2, crops=1, classes=K
+        )
+        for row in range(60):
+            scores.add_video(row, 2.0 * truth[row] - 1 + random.standard_normal((2, 1, K)))
+        files.append(tmp_path / f"several{seed}.npz")
+        scores.save(files[-1])
+    return [str(file) for file in files]
+
+
+def test_tests_of_a_multi_label_list_are_fused(
+    several: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content = told(capsys, *several, "--output", str(tmp_path / "o.npz"))
+    fused = ViewScores.load(tmp_path / "o.npz")
+    assert fused.multi_label
+    summary = summarise_multi_label(fused)
+    assert content["merged"] == pytest.approx(dataclasses.asdict(summary.merged))
+    parts = [merge_sigmoids(ViewScores.load(file).logits) for file in several]
+    np.testing.assert_allclose(merge_sigmoids(fused.logits), sum(parts) / 2, rtol=1e-4)
+    assert content["gain_interval"][0] <= content["gain"] <= content["gain_interval"][1]
+
+
+@pytest.mark.parametrize("flag", ["--search", "--folds"])
+def test_weights_are_not_searched_on_a_multi_label_list(several: list[str], flag: str) -> None:
+    with pytest.raises(ConfigError, match=f"{flag} searches weights for tests with one class per video"):
+        main([*several, flag, "0.5" if flag == "--search" else "3"])
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--search", "0.5", "--folds", "3"], "--search and --folds both say where weights are found"),
-        (["--weights", "1", "1", "1", "--folds", "3"], "--weights are given, so --folds has nothing to find"),
+        (["--search", "0.5", "--folds", "3"], "--search and --folds both say where weights are searched"),
+        (["--weights", "1", "1", "1", "--folds", "3"], "--weights are given, so --folds has nothing to search for"),
         (["--folds", "1"], r"--folds \(1\) must be at least 2"),
         (["--search", "1.5"], r"--search \(1\.5\) must be a list, or a fraction between 0 and 1"),
         (["--search_scores", "a"], "--search_scores has 1 files for 3 members"),
-        (["--temperature", "auto"], "--temperature auto needs videos to find it on"),
+        (["--temperature", "auto"], "--temperature auto needs videos to be fitted on"),
         (["--temperature", "0"], r"--temperature \(0\) must be auto, one number above 0, or 3"),
         (["--output", "fused.txt"], r"--output \(fused\.txt\) must end in \.npz"),
         (["--step", "2"], r"--step \(2\) must be above 0"),
-        (["--seed", "-1"], r"--seed \(-1\) must not be below 0"),
+        (["--seed", "-1"], r"--seed \(-1\) must be at least 0"),
         (["--weigths", "1"], "there is no flag --weigths. Did you mean --weights"),
     ],
 )
@@ -215,10 +253,10 @@ def test_no_files_are_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["--list", "none/l.csv"], r"--list \(none/l\.csv\) is no list that is there\. Check the path"),
-        (["--search", "none/l.csv"], r"--search \(none/l\.csv\) is neither a fraction nor a list that is there"),
+        (["--list", "none/l.csv"], r"--list \(none/l\.csv\) is not an existing list\. Check the path"),
+        (["--search", "none/l.csv"], r"--search \(none/l\.csv\) is neither a fraction nor an existing list"),
         (["--step", "0"], r"--step \(0\) must be above 0 and at most 1"),
-        (["http://127.0.0.1:9/x.npz"], r"^http://127\.0\.0\.1:9/x\.npz is a URL; .*Fetch it first"),
+        (["http://127.0.0.1:9/x.npz"], r"^http://127\.0\.0\.1:9/x\.npz is a URL, .*Download it first"),
     ],
 )
 def test_a_mistake_is_told_with_our_own_flag(runs: list[str], argv: list[str], sentence: str) -> None:

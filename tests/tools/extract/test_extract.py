@@ -15,13 +15,13 @@ from tests.videos import render
 from umt.data.loading.clips import Videos
 from umt.data.loading.loaders import Workers
 from umt.errors import ConfigError, OutputError
-from umt.inference import feature_files
+from umt.inference import feature_files, feature_folder, feature_pass
 from umt.inference.extraction import Extractor
 from umt.inference.feature_files import FeaturesError
 from umt.inference.parts import ClipParts, Sliding
 from umt.inference.sources import read_rows
-from umt.tools.extract import recipe, work
 from umt.tools.extract.command import main, parse
+from umt.tools.extract.recipe import recipe_of
 
 ROWS = 5
 
@@ -39,13 +39,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def extracted(
     folder: Path, output: Path, form: str, only: slice = slice(None), *, size: int = 2, most: int = 2
-) -> list[work.Unread]:
+) -> list[feature_folder.Unread]:
     videos = read_rows(str(folder / "list.csv"))
     model = tiny()
     clips = ClipParts(Videos(videos), Sliding(8, 4), model.views.transform(1), most=most)
-    todo = [group for group in work.groups(output, form, len(videos), size, 4) if group.missing()][only]
-    return work.extract(
-        Extractor(model, ["1", "pre_logits"], "mean"), clips, todo,
+    todo = [group for group in feature_folder.groups(output, form, len(videos), size, 4) if group.missing()][only]
+    return feature_pass.extract(
+        [Extractor(model, ["1", "pre_logits"], "mean")], clips, [[group] for group in todo],
         dtype=torch.float32, workers=Workers(), progress=lambda done: None,
     )  # fmt: skip
 
@@ -100,7 +100,7 @@ def test_a_mended_video_joins_its_shard(folder: Path, tmp_path: Path) -> None:
     finally:
         (folder / "2.mp4").write_bytes(broken)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
-    assert not any(group.missing() for group in work.groups(tmp_path / "a", "safetensors", ROWS, 2, 4))
+    assert not any(group.missing() for group in feature_folder.groups(tmp_path / "a", "safetensors", ROWS, 2, 4))
 
 
 def test_a_video_of_which_several_parts_cannot_be_read_fails_once(tmp_path: Path) -> None:
@@ -123,9 +123,10 @@ def test_numbers_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> No
         model.model.fc_norm.weight.mul_(1e6)  # type: ignore[operator, union-attr]
     videos = read_rows(str(folder / "list.csv"))
     with pytest.raises(FeaturesError, match=r"0\.mp4 \(row 0\): .* too large for fp16. Take --dtype fp32"):
-        work.extract(
-            Extractor(model, ["pre_logits"]), ClipParts(Videos(videos), Sliding(8, 4), model.views.transform(1)),
-            work.groups(tmp_path, "npz", 1, 1, 4), dtype=torch.float16, workers=Workers(), progress=lambda done: None,
+        feature_pass.extract(
+            [Extractor(model, ["pre_logits"])], ClipParts(Videos(videos), Sliding(8, 4), model.views.transform(1)),
+            [feature_folder.groups(tmp_path, "npz", 1, 1, 4)], dtype=torch.float16, workers=Workers(),
+            progress=lambda done: None,
         )  # fmt: skip
 
 
@@ -136,16 +137,16 @@ def test_another_recipe_in_the_same_folder_is_refused(folder: Path, tmp_path: Pa
     def made(*more: str, layers: tuple[str, ...] = ("pre_logits",)) -> dict[str, object]:
         words = parse([str(folder / "list.csv"), "--checkpoint", weights, "--output", str(output), *more])
         videos = read_rows(words.list)
-        return recipe.make(words, Extractor(tiny(), list(layers), words.pool), videos, clips=2, crops=1, threads=1)
+        return recipe_of(words, Extractor(tiny(), list(layers), words.pool), videos, clips=2, crops=1, threads=1)
 
-    recipe.settle(output, made())
-    recipe.settle(output, made())
+    feature_folder.settle(output, made())
+    feature_folder.settle(output, made())
     with pytest.raises(ConfigError, match=r"another recipe: dtype is \"fp16\" there and \"fp32\" here"):
-        recipe.settle(output, made("--dtype", "fp32"))
+        feature_folder.settle(output, made("--dtype", "fp32"))
     with pytest.raises(ConfigError, match=r"frames\.rule is \"sparse\" there and \"sliding\" here"):
-        recipe.settle(output, made("--clip_stride", "8"))
+        feature_folder.settle(output, made("--clip_stride", "8"))
     with pytest.raises(ConfigError, match=r"layers is \[\"pre_logits\"\] there"):
-        recipe.settle(output, made(layers=("-1",)))
+        feature_folder.settle(output, made(layers=("-1",)))
     there = json.loads((output / "recipe.json").read_text())
     assert there["description"]["arguments"]["num_classes"] == 5
     assert there["rows"]["count"] == ROWS
@@ -154,12 +155,12 @@ def test_another_recipe_in_the_same_folder_is_refused(folder: Path, tmp_path: Pa
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ConfigError, match=r"is not empty and holds no recipe\.json"):
-        recipe.settle(tmp_path, {})
+        feature_folder.settle(tmp_path, {})
 
 
 def test_an_output_that_cannot_be_made_is_a_sentence() -> None:
     with pytest.raises(OutputError, match=r"--output \(/proc/features\) cannot be written: .*Give another place"):
-        recipe.settle(Path("/proc/features"), {})
+        feature_folder.settle(Path("/proc/features"), {})
 
 
 @pytest.mark.parametrize(

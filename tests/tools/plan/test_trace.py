@@ -11,11 +11,11 @@ import textwrap
 import pytest
 import torch
 
-from umt.config.cli import parse
-from umt.config.schema import Config
 from umt.models import create_model
+from umt.run.command_line import parse
+from umt.tasks.base.sizing import Sizing, sizing_of
 from umt.tools.plan.memory import GIB, parts
-from umt.tools.plan.trace import random_batch, recomputing, run_step, trace
+from umt.tools.plan.trace import run_step, trace
 
 TINY = "--model vit_tiny_patch8_64 --input_size 64 --num_frames 4 --tubelet_size 1 --batch_size 2 --nb_classes 16"
 BASE = "--model vit_base_patch16_224 --num_frames 2 --tubelet_size 1 --batch_size 1"
@@ -26,16 +26,16 @@ PRETRAIN = (
 )
 
 
-def configured(flags: str, task: str = "finetune") -> Config:
-    return parse(task, flags.split(), files=False)
+def sized(flags: str, task: str = "finetune") -> Sizing:
+    return sizing_of(parse(task, flags.split(), files=False))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("blocks", [0, 3])
 @pytest.mark.parametrize(("task", "flags"), [("finetune", TINY), ("pretrain", PRETRAIN)])
 def test_a_step_without_data_keeps_what_a_real_one_keeps(task: str, flags: str, blocks: int, precision: str) -> None:
-    config = recomputing(configured(flags, task), blocks)
-    real, traced = run_step(config, precision=precision), trace(config, precision=precision, gpu=False)
+    sizing = sized(flags, task).recomputing(blocks)
+    real, traced = run_step(sizing, precision=precision), trace(sizing, precision=precision, gpu=False)
     # In bf16 torch says that a norm's mean and deviation are bf16, where the CPU keeps them in fp32.
     assert traced.saved_bytes == pytest.approx(real.saved_bytes, rel=0 if precision == "fp32" else 0.005)
     assert traced.flops == real.flops
@@ -44,10 +44,8 @@ def test_a_step_without_data_keeps_what_a_real_one_keeps(task: str, flags: str, 
 
 
 def test_what_autograd_keeps_is_counted_without_the_weights() -> None:
-    config = configured(BASE + " --mixup 0 --cutmix 0")
-    from umt.assemble.tasks import make_task
-
-    task = make_task(config)
+    sizing = sized(BASE + " --mixup 0 --cutmix 0")
+    task = sizing.task()
     task.model.train()
     kept: dict[int, int] = {}
 
@@ -56,10 +54,10 @@ def test_what_autograd_keeps_is_counted_without_the_weights() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = task.training_step(random_batch(config), 0).loss
+        loss = task.training_step(sizing.batch(), 0).loss
     for parameter in task.model.parameters():
         kept.pop(parameter.untyped_storage().data_ptr(), None)
-    assert trace(config, precision="fp32", gpu=False).saved_bytes == pytest.approx(sum(kept.values()), rel=0.01)
+    assert trace(sizing, precision="fp32", gpu=False).saved_bytes == pytest.approx(sum(kept.values()), rel=0.01)
     assert loss.requires_grad
 
 
@@ -78,11 +76,11 @@ def test_what_autograd_keeps_is_counted_without_the_weights() -> None:
 def test_parameters_are_the_models(model: str, task: str, flags: str) -> None:
     sizes = {"num_classes": 400} if task == "finetune" else {}
     with torch.device("meta"):
-        wanted = sum(p.numel() for p in _on_meta(model, **sizes))
+        parameters = sum(p.numel() for p in _on_meta(model, **sizes))
     step = trace(
-        configured(f"--model {model} --batch_size 2 --num_frames 8 --tubelet_size 1 {flags}", task), precision="bf16"
+        sized(f"--model {model} --batch_size 2 --num_frames 8 --tubelet_size 1 {flags}", task), precision="bf16"
     )
-    assert step.trained == wanted
+    assert step.trained == parameters
 
 
 def _on_meta(model: str, **sizes: int) -> list[torch.nn.Parameter]:
@@ -95,8 +93,10 @@ def _on_meta(model: str, **sizes: int) -> list[torch.nn.Parameter]:
 
 def test_flops_are_those_of_the_formula() -> None:
     """2 FLOPs a weight and token, 4 L^2 D a block for attention; backward twice that, attention 2.5 times (flash)."""
-    config = configured("--model vit_large_patch16_224 --num_frames 8 --tubelet_size 1 --batch_size 4 --num_sample 1")
-    step = trace(config, precision="bf16")
+    step = trace(
+        sized("--model vit_large_patch16_224 --num_frames 8 --tubelet_size 1 --batch_size 4 --num_sample 1"),
+        precision="bf16",
+    )
     width, depth, tokens = 1024, 24, 8 * 14 * 14
     linear = 2 * 4 * tokens * (depth * 12 * width**2 + 3 * 256 * width)
     attention = 4 * depth * 4 * tokens**2 * width
@@ -105,17 +105,16 @@ def test_flops_are_those_of_the_formula() -> None:
 
 
 def test_recomputing_all_blocks_keeps_little_more_than_their_inputs() -> None:
-    config = configured(BASE.replace("--batch_size 1", "--batch_size 8"))
-    kept = trace(recomputing(config, 12), precision="bf16").saved_bytes
+    sizing = sized(BASE.replace("--batch_size 1", "--batch_size 8"))
+    kept = trace(sizing.recomputing(12), precision="bf16").saved_bytes
     inputs = 12 * 16 * (2 * 14 * 14) * 768 * 2
     batch = 16 * 3 * 2 * 224 * 224 * (4 + 2)
     assert inputs < kept < 1.1 * inputs + 2 * batch
 
 
 def test_recomputing_costs_the_forward_pass_of_its_blocks() -> None:
-    """But for the last layer of the first block: without drop path, nothing after it needs its output."""
-    config = configured(BASE)
-    plain, all_blocks = (trace(recomputing(config, n), precision="fp32") for n in (0, 12))
+    """Except the last layer of the first block: without drop path, nothing after it needs its output."""
+    plain, all_blocks = (trace(sized(BASE).recomputing(n), precision="fp32") for n in (0, 12))
     clips, tokens, width = 2, 2 * 14 * 14, 768
     embedding, head = 2 * clips * tokens * 3 * 16 * 16 * width, 2 * clips * width * 400
     last_layer = 2 * clips * tokens * 4 * width * width
@@ -123,13 +122,12 @@ def test_recomputing_costs_the_forward_pass_of_its_blocks() -> None:
 
 
 def test_half_precision_keeps_about_half() -> None:
-    config = configured(BASE)
-    full, half = (trace(config, precision=p, gpu=False).saved_bytes for p in ("fp32", "bf16"))
+    full, half = (trace(sized(BASE), precision=p, gpu=False).saved_bytes for p in ("fp32", "bf16"))
     assert 0.4 * full < half < 0.7 * full
 
 
 def test_frozen_blocks_keep_nothing_for_the_backward_pass() -> None:
-    plain, half, head = (trace(configured(f"{TINY} --freeze_blocks {n}"), precision="fp32") for n in (0, 2, 4))
+    plain, half, head = (trace(sized(f"{TINY} --freeze_blocks {n}"), precision="fp32") for n in (0, 2, 4))
     assert head.trained == 16 * 96 + 16
     assert 0.4 * plain.trained < half.trained < 0.6 * plain.trained
     assert 0.4 * plain.saved_bytes < half.saved_bytes < 0.6 * plain.saved_bytes
@@ -138,13 +136,20 @@ def test_frozen_blocks_keep_nothing_for_the_backward_pass() -> None:
 
 @pytest.mark.parametrize("flags", ["", "--multi_label"])
 def test_labels_are_those_of_the_run(flags: str) -> None:
-    config = configured(f"{TINY} --data_set Kinetics_sparse {flags}")
-    assert random_batch(config).label.shape == ((4, 16) if flags else (4,))
-    assert trace(config, precision="fp32").flops > 0
+    sizing = sized(f"{TINY} --data_set Kinetics_sparse {flags}")
+    assert sizing.batch().label.shape == ((4, 16) if flags else (4,))
+    assert trace(sizing, precision="fp32").flops > 0
+
+
+@pytest.mark.parametrize(
+    ("task", "flags"), [("finetune", "--finetune none.pth"), ("pretrain", "--clip_teacher_weights none.pth")]
+)
+def test_no_weights_are_read(task: str, flags: str) -> None:
+    assert trace(sized(f"{TINY if task == 'finetune' else PRETRAIN} {flags}", task), precision="fp32").flops > 0
 
 
 def test_copies_count_as_clips() -> None:
-    one, two = (trace(configured(f"{BASE} --batch_size 2 --num_sample {n}"), precision="bf16") for n in (1, 2))
+    one, two = (trace(sized(f"{BASE} --batch_size 2 --num_sample {n}"), precision="bf16") for n in (1, 2))
     assert (one.clips, two.clips) == (2, 4)
     assert two.flops == 2 * one.flops
     assert two.saved_bytes == pytest.approx(2 * one.saved_bytes, rel=0.02)
@@ -158,19 +163,18 @@ def test_a_process_grows_by_the_modelled_peak(blocks: int) -> None:
     flags = BASE.replace("--batch_size 1", "--batch_size 4")
     code = f"""
         import json
-        from umt.config.cli import parse
-        from umt.engine.runtime import Runtime
-        from umt.assemble.tasks import build_task
-        from umt.tools.plan.trace import make_optimizer, random_batch, recomputing
+        from umt.run.command_line import parse
+        from umt.tasks.base.sizing import sizing_of
+        from umt.tools.plan.trace import make_optimizer
         import torch
         torch.set_num_threads(1)
-        config = recomputing(parse("finetune", {flags.split()!r}, files=False), {blocks})
+        sizing = sizing_of(parse("finetune", {flags.split()!r}, files=False)).recomputing({blocks})
         def kib(what):
             return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(what))
         before = kib("VmRSS")
-        task = build_task(config, Runtime()); task.model.train()
-        optimizer = make_optimizer(config, task)
-        batch = random_batch(config)
+        task = sizing.task(); task.model.train()
+        optimizer = make_optimizer(sizing, task)
+        batch = sizing.batch()
         for _ in range(2):
             optimizer.zero_grad()
             task.training_step(batch, 0).loss.backward()
@@ -183,8 +187,7 @@ def test_a_process_grows_by_the_modelled_peak(blocks: int) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     grown = json.loads(done.stdout.splitlines()[-1])
-    config = recomputing(configured(flags), blocks)
-    step = trace(config, precision="fp32", gpu=False)
+    step = trace(sized(flags).recomputing(blocks), precision="fp32", gpu=False)
     modelled = parts(step, "ddp", gpus=1, precision="fp32", overhead=False).total
     assert modelled == pytest.approx(grown, rel=0.1), f"{modelled / GIB:.3f} GiB modelled, {grown / GIB:.3f} seen"
 
@@ -196,8 +199,8 @@ def test_a_gpu_allocates_the_modelled_peak(precision: str, blocks: int) -> None:
     from umt.tools.plan.measure import measure
 
     flags = f"--model vit_base_patch16_224 --num_frames 8 --tubelet_size 1 --batch_size 8 --precision {precision}"
-    config = recomputing(configured(flags), blocks)
-    seen = measure(config).peak_bytes
-    modelled = parts(trace(config, precision=precision), "ddp", gpus=1, precision=precision, overhead=False).total
+    sizing = sized(flags).recomputing(blocks)
+    seen = measure(sizing).peak_bytes
+    modelled = parts(trace(sizing, precision=precision), "ddp", gpus=1, precision=precision, overhead=False).total
     assert seen is not None
     assert modelled == pytest.approx(seen, rel=0.1)

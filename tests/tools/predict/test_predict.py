@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -13,11 +14,14 @@ import pytest
 import torch
 
 from tests.inference.tiny import NAMES, checkpoint, tiny
-from tests.videos import played, render
+from tests.videos import played
+from tests.videos import render as film
 from umt.errors import ConfigError, OutputError, UserError, VideoError
+from umt.tasks.base.predictor import Part
+from umt.tasks.classify.predictor import ClassPredictor
 from umt.tools.predict.command import main, parse
-from umt.tools.predict.render import render as draw
-from umt.tools.predict.tell import Part, Shown, clock, telling
+from umt.tools.predict.output import clock, opened
+from umt.tools.predict.render import render
 from umt.tools.recognizer_flags import unread
 
 
@@ -25,8 +29,8 @@ from umt.tools.recognizer_flags import unread
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """a.mp4 and b.mp4, and a checkpoint."""
     made = tmp_path_factory.mktemp("predict")
-    render(made / "a.mp4", frames=30, fps=10, width=96, height=72, audio=True)
-    render(made / "b.mp4", frames=20, fps=10, width=96, height=72, label=2)
+    film(made / "a.mp4", frames=30, fps=10, width=96, height=72, audio=True)
+    film(made / "b.mp4", frames=20, fps=10, width=96, height=72, label=2)
     checkpoint(made)
     return made
 
@@ -34,6 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, *words: str) -> int:
     usual = ["--checkpoint", str(folder / "checkpoint-best.pth"), "--device", "cpu", "--precision", "fp32"]
     return main([*words, *usual, "--batch_size", "4"])
+
+
+def draw(source: Path, target: Path, parts: Sequence[Part]) -> None:
+    render(str(source), str(target), parts, ClassPredictor(tiny()))
 
 
 def expected(folder: Path, name: str) -> list[tuple[float, str]]:
@@ -69,24 +77,22 @@ def test_json_and_csv_tell_the_same(folder: Path, tmp_path: Path) -> None:
 
 
 def test_files_are_whole_or_as_they_were(folder: Path, tmp_path: Path) -> None:
-    model = tiny(labels=NAMES)
+    predictor = ClassPredictor(tiny(labels=NAMES), topk=1)
     for name in ("x.json", "x.csv"):
         (tmp_path / name).write_text("old")
-    words = parse(
-        ["a", "--checkpoint", "b", "--json", str(tmp_path / "x.json"), "--csv", str(tmp_path / "x.csv"), "--topk", "1"]
-    )
+    words = parse(["a", "--checkpoint", "b", "--json", str(tmp_path / "x.json"), "--csv", str(tmp_path / "x.csv")])
 
-    def tell(*, stopped: bool) -> None:
-        with telling(words, model) as teller:
-            teller.video("a", [Part(torch.tensor([0.1, 0.2, 0.7, 0, 0]))])
+    def write(*, stopped: bool) -> None:
+        with opened(words, predictor) as output:
+            output.video("a", [Part(predictor.answer(torch.tensor([[0.1, 0.2, 0.7, 0, 0]])))])
             if stopped:
                 raise KeyboardInterrupt
-            teller.end([])
+            output.end([])
 
     with pytest.raises(KeyboardInterrupt):
-        tell(stopped=True)
+        write(stopped=True)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x.json": "old", "x.csv": "old"}
-    tell(stopped=False)
+    write(stopped=False)
     assert json.loads((tmp_path / "x.json").read_text())["videos"][0]["predictions"][0]["class"] == 2
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"x.json", "x.csv"}
@@ -180,7 +186,7 @@ def test_a_drawn_video_has_the_frames_times_and_sound_of_its_source(folder: Path
         assert new.streams.video[0].codec_context.name == "h264"
         assert [s.codec_context.name for s in new.streams.audio] == ["aac"]
         assert (new.streams.video[0].width, new.streams.video[0].height) == (320, 240)
-    draw(str(folder / "a.mp4"), str(tmp_path / "bare.mp4"), [])
+    draw(folder / "a.mp4", tmp_path / "bare.mp4", [])
     changed = np.abs(played(out).astype(int) - played(tmp_path / "bare.mp4")).mean((0, 3))
     assert changed[10:50, 10:100].mean() > 20
     assert changed[130:].mean() < 3
@@ -188,8 +194,8 @@ def test_a_drawn_video_has_the_frames_times_and_sound_of_its_source(folder: Path
 
 @pytest.mark.parametrize(("width", "height"), [(97, 75), (641, 361)])
 def test_a_drawn_video_has_even_sides(tmp_path: Path, width: int, height: int) -> None:
-    source = render(tmp_path / "odd.mkv", frames=3, width=width, height=height, codec="mpeg4")
-    draw(str(source), str(tmp_path / "out.mp4"), [Shown(None, None, ((0, "yoga", 0.9),))])
+    source = film(tmp_path / "odd.mkv", frames=3, width=width, height=height, codec="mpeg4")
+    draw(source, tmp_path / "out.mp4", [Part(((0, "yoga", 0.9),))])
     drawn = played(tmp_path / "out.mp4")
     assert len(drawn) == 3
     assert drawn.shape[1] % 2 == drawn.shape[2] % 2 == 0
@@ -197,19 +203,19 @@ def test_a_drawn_video_has_even_sides(tmp_path: Path, width: int, height: int) -
 
 
 def test_a_drawn_video_keeps_times_of_a_varying_rate(tmp_path: Path) -> None:
-    source = render(tmp_path / "a.mp4", frames=4, fps=10, pts=[0, 5, 6, 20])
-    draw(str(source), str(tmp_path / "out.mp4"), [])
+    source = film(tmp_path / "a.mp4", frames=4, fps=10, pts=[0, 5, 6, 20])
+    draw(source, tmp_path / "out.mp4", [])
     with av.open(str(tmp_path / "out.mp4")) as drawn:
         assert [float(frame.time) for frame in drawn.decode(video=0)] == pytest.approx([0, 0.5, 0.6, 2.0])
 
 
 def test_windows_are_drawn_at_their_times_in_a_video_that_begins_late(tmp_path: Path) -> None:
     early, late = (
-        render(tmp_path / f"{start}.mkv", frames=20, fps=10, pts=list(range(start, start + 20))) for start in (0, 50)
+        film(tmp_path / f"{start}.mkv", frames=20, fps=10, pts=list(range(start, start + 20))) for start in (0, 50)
     )
-    shown = [Shown(second, second + 1, ((0, "x" * 9 * second, 0.5),)) for second in (0, 1)]
+    parts = [Part(((0, "x" * 9 * second, 0.5),), second, second + 1) for second in (0, 1)]
     for source in (early, late):
-        draw(str(source), str(source.with_suffix(".mp4")), shown)
+        draw(source, source.with_suffix(".mp4"), parts)
     drawn = [played(source.with_suffix(".mp4")) for source in (early, late)]
     assert np.abs(drawn[0].astype(int) - drawn[1]).mean() < 1
     assert np.abs(drawn[0][9, :30, :60].astype(int) - drawn[0][11, :30, :60]).mean() > 10
@@ -218,7 +224,7 @@ def test_windows_are_drawn_at_their_times_in_a_video_that_begins_late(tmp_path: 
 def test_a_video_that_cannot_be_drawn_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"nothing" * 500)
     with pytest.raises(VideoError, match=r"broken\.mp4: cannot be read"):
-        draw(str(tmp_path / "broken.mp4"), str(tmp_path / "out.mp4"), [])
+        draw(tmp_path / "broken.mp4", tmp_path / "out.mp4", [])
     assert [path.name for path in tmp_path.iterdir()] == ["broken.mp4"]
 
 
@@ -226,7 +232,7 @@ def test_a_video_that_cannot_be_drawn_leaves_nothing(tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         ([], "takes videos and --checkpoint"),
-        (["--window", "0"], r"--window \(0\) must be more than 0"),
+        (["--window", "0"], r"--window \(0\) must be above 0"),
         (["--stride", "1"], "give --window too"),
         (["--window", "1", "--clips", "4"], "Leave one of them out"),
         (["--threshold", "50"], r"--threshold \(50\) is a probability"),

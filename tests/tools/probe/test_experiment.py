@@ -10,8 +10,10 @@ import torch
 
 from umt.data.lists.video_list import VideoList
 from umt.evaluation.metrics import bootstrap_interval
+from umt.inference import features
+from umt.inference.feature_files import FeaturesError, Row
 from umt.tools.probe.experiment import Experiment, Outcome, Plan, best
-from umt.tools.probe.features import HERE, UNREADABLE, Store, Views, token_grid
+from umt.tools.probe.features import Kept, Views, token_grid
 from umt.tools.probe.heads import Setting
 from umt.tools.probe.lists import Lists
 
@@ -33,25 +35,34 @@ def _lists(counts: dict[str, int], *, seed: int = 0, hold: bool = False) -> List
     return Lists(videos, CLASSES, None, chooses)
 
 
-def _store(folder: Path, lists: Lists, *, views: dict[str, Views], noise: float = 0.4, labels: str = "own") -> Store:
+def _row(row: int, tokens: torch.Tensor) -> Row:
+    """tokens (V, L, D)."""
+    layers = {"pooled": tokens.mean(1).half(), "tokens": tokens.half()}
+    return Row(row, f"{row}.mp4", 0, np.zeros((1, 1), np.int32), layers)
+
+
+def _kept(
+    folder: Path, lists: Lists, *, views: dict[str, Views], unreadable: dict[str, list[int]] | None = None,
+    weights: str = "none",
+) -> Kept:  # fmt: skip
     """Features that tell the class (of the test by row, whatever its labels)."""
     rows = {name: len(videos) for name, videos in lists.videos.items()}
-    about = {"views": {name: [v.clips, v.crops] for name, v in views.items()}, "weights": "none", "labels": labels}
-    store = Store(folder, about, rows, WIDTH, TOKENS)
+    about = {"views": {name: [v.clips, v.crops] for name, v in views.items()}, "weights": weights}
+    kept = Kept(folder, about, rows, WIDTH, TOKENS)
     centres = np.random.default_rng(1).normal(size=(CLASSES, WIDTH))
     for split, count in rows.items():
         rng = np.random.default_rng(len(split) + count)
-        for row in range(count):
-            shape = (views[split].count, TOKENS, WIDTH)
-            tokens = torch.from_numpy(centres[row % CLASSES] + noise * rng.normal(size=shape))
-            store.put(split, row, tokens.mean(1), tokens)
-        store.mark(split, list(range(count)), HERE)
-    return store
+        shape = (views[split].count, TOKENS, WIDTH)
+        made = [
+            _row(row, torch.from_numpy(centres[row % CLASSES] + 0.4 * rng.normal(size=shape))) for row in range(count)
+        ]
+        kept.write(split, [row for row in made if row.row not in (unreadable or {}).get(split, [])])
+    return kept
 
 
 def _run(folder: Path, lists: Lists, probe: str, views: dict[str, Views] | None = None) -> Outcome:
     views = views or {name: Views() for name in lists.videos}
-    return Experiment(_store(folder, lists, views=views), lists, views, PLAN, torch.device("cpu")).run(probe)
+    return Experiment(_kept(folder, lists, views=views), lists, views, PLAN, torch.device("cpu")).run(probe)
 
 
 @pytest.mark.parametrize("probe", ["knn", "linear", "attentive"])
@@ -94,10 +105,8 @@ def test_an_unreadable_test_video_counts_as_wrong_and_a_training_one_not_at_all(
     lists = _lists({"train": 30, "val": 9, "test": 12})
     lists.videos["test"].labels[:] = np.arange(12) % CLASSES
     views = {name: Views() for name in lists.videos}
-    store = _store(tmp_path, lists, views=views)
-    store.mark("test", [4], UNREADABLE)
-    store.mark("train", [0, 1], UNREADABLE)
-    experiment = Experiment(store, lists, views, PLAN, torch.device("cpu"))
+    kept = _kept(tmp_path, lists, views=views, unreadable={"test": [4], "train": [0, 1]})
+    experiment = Experiment(kept, lists, views, PLAN, torch.device("cpu"))
     assert len(experiment.fitted.places) == 28
     made = experiment.run("knn")
     assert made.summary.merged.top1 == pytest.approx(100 * 11 / 12)
@@ -107,7 +116,7 @@ def test_an_unreadable_test_video_counts_as_wrong_and_a_training_one_not_at_all(
 def test_a_probe_chosen_on_held_out_videos_is_trained_on_all(tmp_path: Path) -> None:
     lists = _lists({"train": 30, "test": 12}, hold=True)
     views = {name: Views() for name in lists.videos}
-    experiment = Experiment(_store(tmp_path, lists, views=views), lists, views, PLAN, torch.device("cpu"))
+    experiment = Experiment(_kept(tmp_path, lists, views=views), lists, views, PLAN, torch.device("cpu"))
     assert len(experiment.fitted.places) == 24
     assert len(experiment.all.places) == 30
     assert not set(experiment.choice[1].places) & set(experiment.fitted.places)
@@ -124,36 +133,44 @@ def test_the_best_setting_has_the_highest_top1_and_among_equals_the_lowest_loss(
 def test_features_of_other_weights_or_views_lie_elsewhere(tmp_path: Path) -> None:
     lists = _lists({"train": 6, "test": 3})
     views = {name: Views() for name in lists.videos}
-    assert _store(tmp_path, lists, views=views).folder == _store(tmp_path, lists, views=views).folder
-    assert _store(tmp_path, lists, views=views).folder != _store(tmp_path, lists, views=views, labels="x").folder
+    assert _kept(tmp_path, lists, views=views).folder == _kept(tmp_path, lists, views=views).folder
+    assert _kept(tmp_path, lists, views=views).folder != _kept(tmp_path, lists, views=views, weights="x").folder
 
 
-def test_only_rows_that_are_marked_are_there_after_a_restart(tmp_path: Path) -> None:
-    about = {"views": {"train": [1, 1]}, "weights": "none"}
-    store = Store(tmp_path, about, {"train": 4}, WIDTH, 0)
-    store.put("train", 1, torch.ones(1, WIDTH), None)
-    store.put("train", 2, torch.ones(1, WIDTH), None)
-    store.mark("train", [2], HERE)
-    again = Store(tmp_path, about, {"train": 4}, WIDTH, 0)
-    assert again.missing("train").tolist() == [0, 1, 3]
-    assert again.get("train", "pooled")[2].tolist() == [[1.0] * WIDTH]
-
-
-@pytest.mark.parametrize("left", [None, 60])
-def test_features_whose_file_is_gone_or_cut_are_made_anew(tmp_path: Path, left: int | None) -> None:
+def _two(folder: Path) -> Kept:
+    """An empty folder for 600 training videos, in shards of 256, and two of the test."""
     about = {"views": {"train": [1, 1], "test": [1, 1]}, "weights": "none"}
-    store = Store(tmp_path, about, {"train": 2, "test": 2}, WIDTH, 3)
-    for split in ("train", "test"):
-        store.put(split, 1, torch.ones(1, WIDTH), torch.ones(1, 3, WIDTH))
-        store.mark(split, [1], HERE)
-    file = store.folder / "train.tokens.npy"
+    return Kept(folder, about, {"train": 600, "test": 2}, WIDTH, 3)
+
+
+def test_features_are_missing_until_their_shard_is_written(tmp_path: Path) -> None:
+    kept = _two(tmp_path)
+    kept.write("train", [_row(row, torch.full((1, 3, WIDTH), float(row))) for row in range(256)])
+    again = _two(tmp_path)
+    assert [len(group.missing()) for group in again.groups("train")] == [0, 256, 88]
+    assert again.present("train").tolist() == list(range(256))
+    array = again.array("train", "tokens")
+    assert array.shape == (600, 3, WIDTH)
+    np.testing.assert_array_equal(array[np.array([7, 3, 300])][:, 0, 0], [7, 3, 0])
+
+
+def test_kept_features_are_read_like_those_of_umt_extract(tmp_path: Path) -> None:
+    kept = _two(tmp_path)
+    kept.write("test", [_row(row, torch.full((1, 3, WIDTH), float(row))) for row in (0, 1)])
+    rows = [(row, array.shape) for row, _, array in features.read(kept.folder / "test", "pooled")]
+    assert rows == [(0, (1, WIDTH)), (1, (1, WIDTH))]
+
+
+def test_a_shard_that_is_gone_is_missing_and_one_that_is_cut_is_named(tmp_path: Path) -> None:
+    kept = _two(tmp_path)
+    kept.write("test", [_row(row, torch.ones(1, 3, WIDTH)) for row in (0, 1)])
+    (file,) = (kept.folder / "test").glob("*.safetensors")
     content = file.read_bytes()
     file.unlink()
-    if left is not None:
-        file.write_bytes(content[:-left])
-    again = Store(tmp_path, about, {"train": 2, "test": 2}, WIDTH, 3)
-    assert again.missing("train").tolist() == [0, 1]
-    assert again.missing("test").tolist() == [0]
+    assert [group.missing() for group in _two(tmp_path).groups("test")] == [[0, 1]]
+    file.write_bytes(content[:-60])
+    with pytest.raises(FeaturesError, match=rf"{file.name} cannot be read as features .* Delete it"):
+        _two(tmp_path).groups("test")[0].missing()
 
 
 def test_tokens_are_pooled_in_space_until_they_fit() -> None:

@@ -103,9 +103,9 @@ def test_classes_have_one_number_in_all_lists_whichever_each_of_them_has(tmp_pat
 @pytest.mark.parametrize(
     ("test", "sentence"),
     [
-        (["b.mp4,chess"], "test.csv has the class 'chess', which .*train.csv has not"),
+        (["b.mp4,chess"], "test.csv has the class 'chess', and .*train.csv does not"),
         (["b.mp4,1"], "one names its classes and the other numbers them"),
-        (["b.mp4,yoga|archery"], "has several labels a video"),
+        (["b.mp4,yoga|archery"], "has several labels per video"),
     ],
 )
 def test_classes_that_cannot_be_matched_are_named(tmp_path: Path, test: list[str], sentence: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -13,11 +14,14 @@ import pytest
 import torch
 
 from tests.videos import render
-from umt.config.schema import build, flatten
-from umt.errors import ConfigError, VideoError
+from umt.errors import ConfigError, OutputError, VideoError
 from umt.evaluation.scores import ViewScores
+from umt.inference import features
+from umt.inference.recognizer import load
 from umt.models import create_model
+from umt.tasks.base import recipe_class
 from umt.tools.probe import main
+from umt.tools.probe.features import Frozen, Want
 
 MODEL = "vit_tiny_patch8_48"
 
@@ -64,14 +68,26 @@ def test_a_probe_leaves_its_table_results_scores_and_curves(
     assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_features_are_those_of_the_model_and_are_not_made_twice(data: Path, tmp_path: Path) -> None:
+def test_features_are_those_of_the_model(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save({"model": create_model(MODEL, num_classes=3).state_dict()}, tmp_path / "x.pth")
+    words = ["--model", MODEL, "--precision", "fp32", "--probes", "knn", "attentive"]
+    _probe(data, tmp_path / "out", *words, checkpoint=str(tmp_path / "x.pth"))
+    (folder,) = (tmp_path / "out").glob("features/*/train")
+    model = load(tmp_path / "x.pth", model=MODEL, device="cpu", precision="fp32")
+    for kind in ("pooled", "tokens"):
+        for row, _, array in features.read(folder, kind):
+            alone = Frozen(model, Want(tokens=(8, 6, 6)))(model.transform(data / f"train{row}.mp4"))
+            np.testing.assert_allclose(array, alone[kind].numpy(), atol=4e-3)
+
+
+def test_features_are_not_made_twice(data: Path, tmp_path: Path) -> None:
     _probe(data, tmp_path / "out", "--probes", "knn", "--seed", "3")
     (folder,) = (tmp_path / "out" / "features").iterdir()
-    pooled = np.load(folder / "train.pooled.npy")
-    assert pooled.shape == (9, 1, 64)
-    np.save(folder / "train.pooled.npy", -pooled)  # a pass over the videos would write the true ones again
+    (file,) = (folder / "train").glob("*.safetensors")
+    before = file.stat().st_mtime_ns  # a pass over the videos would write it again
     _probe(data, tmp_path / "out", "--probes", "knn", "--seed", "3", "--knn_k", "2")
-    np.testing.assert_array_equal(np.load(folder / "train.pooled.npy"), -pooled)
+    assert file.stat().st_mtime_ns == before
     _probe(data, tmp_path / "out", "--probes", "knn", "--seed", "4")
     assert len(list((tmp_path / "out" / "features").iterdir())) == 2, "other weights, other features"
 
@@ -88,10 +104,10 @@ def test_a_finished_probe_is_told_again(data: Path, tmp_path: Path, capsys: pyte
 def test_a_pretrained_student_and_random_weights_share_a_pass(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     student = create_model("pretrain_umt_tiny_patch8_48")
-    config = build(
-        "pretrain", {"model": "pretrain_umt_tiny_patch8_48", "input_size": 48, "num_frames": 8, "data_path": "x"}
+    config = recipe_class("pretrain").from_values(
+        {"model": "pretrain_umt_tiny_patch8_48", "input_size": 48, "num_frames": 8, "data_path": "x"}
     )
-    torch.save({"model": student.state_dict(), "config": {"task": "pretrain", **flatten(config)}}, tmp_path / "x.pth")
+    torch.save({"model": student.state_dict(), "config": {"task": "pretrain", **config.values()}}, tmp_path / "x.pth")
     checkpoint = str(tmp_path / "x.pth")
     words = ["--checkpoint", checkpoint, "none", "--data_path", str(data), "--output", str(tmp_path / "out")]
     assert main([*words, "--probes", "knn", "--num_workers", "0", "--device", "cpu"]) == 0
@@ -115,7 +131,7 @@ def test_an_unreadable_test_video_is_named_unless_it_may_count_as_wrong(data: Pa
     [
         (["--layer", "4"], r"--layer \(4\): the model has blocks 0\.\.3"),
         (["--token_grid", "9", "1", "1"], r"--token_grid \(9x1x1\) is finer than the model's 8x6x6"),
-        (["--knn_k", "0"], r"--knn_k \(0\) must be above 0"),
+        (["--knn_k", "0"], r"--knn_k \(0\) must be at least 1"),
         (["--linear_weight_decay", "-1"], r"--linear_weight_decay \(-1\) must be at least 0"),
         (["--attentive-lr", "1"], r"there is no flag --attentive-lr\. Did you mean --attentive_lr"),
     ],
@@ -125,18 +141,16 @@ def test_what_cannot_work_is_said_in_a_sentence(data: Path, tmp_path: Path, more
         _probe(data, tmp_path / "out", *more)
 
 
-def _marked(path: Path) -> bool:
-    """Whether a row is there, of a file that may be in the making."""
-    try:
-        return bool(np.load(path).any())
-    except (ValueError, EOFError):
-        return False
+def _train(output: Path) -> np.ndarray:
+    """Features of the training videos (R, V, D)."""
+    (folder,) = output.glob("features/*/train")
+    return np.stack([array for _, _, array in features.read(folder)])
 
 
 @pytest.mark.slow
 def test_a_probe_that_was_killed_goes_on_with_the_rows_that_are_missing(tmp_path: Path) -> None:
     video = render(tmp_path / "a.mp4", frames=9, width=60, height=48)
-    for split, count in (("train", 160), ("test", 12)):
+    for split, count in (("train", 300), ("test", 12)):
         for number in range(count):
             (tmp_path / f"{split}{number}.mp4").symlink_to(video)
         lines = [f"{split}{number}.mp4,{number % 3}\n" for number in range(count)]
@@ -144,18 +158,25 @@ def test_a_probe_that_was_killed_goes_on_with_the_rows_that_are_missing(tmp_path
     words = ["--checkpoint", "none", "--model", MODEL, "--data_path", str(tmp_path), "--probes", "knn", "--batch_size"]
     words += ["1", "--num_workers", "0", "--device", "cpu", "--precision", "fp32", "--output"]
     killed = subprocess.Popen([sys.executable, "-m", "umt", "probe", *words, str(tmp_path / "killed")])
-    marks: list[Path] = []
-    while killed.poll() is None and not any(_marked(path) for path in marks):
-        marks = list((tmp_path / "killed").glob("features/*/train.marks.npy"))
+    while killed.poll() is None and not list((tmp_path / "killed").glob("features/*/train/*.safetensors")):
         time.sleep(0.01)
     killed.kill()
     killed.wait()
-    there = int((np.load(marks[0]) == 1).sum())
-    assert there >= 128
+    assert len(_train(tmp_path / "killed")) == 256
     assert main([*words, str(tmp_path / "killed")]) == 0
     assert main([*words, str(tmp_path / "whole")]) == 0
-    one, two = (np.load(next((tmp_path / n).glob("features/*/train.pooled.npy"))) for n in ("killed", "whole"))
-    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(_train(tmp_path / "killed"), _train(tmp_path / "whole"))
+
+
+def test_a_disk_that_takes_no_more_is_a_sentence_and_the_command_goes_on(data: Path, tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
+    try:
+        with pytest.raises(OutputError, match=r"features-000000000\.safetensors cannot be written: .*Free the disk"):
+            _probe(data, tmp_path / "out", "--probes", "knn")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert _probe(data, tmp_path / "out", "--probes", "knn") == 0
 
 
 @pytest.mark.slow
@@ -178,20 +199,22 @@ def test_features_of_umt_extract_give_the_same_table(
     for one, two in zip(*(table["probes"] for table in tables), strict=True):
         assert one["top1"] == two["top1"]
         assert [t["loss"] for t in one["tried"]] == pytest.approx([t["loss"] for t in two["tried"]], rel=1e-4)
-    with pytest.raises(ConfigError, match="an attentive probe wants tokens"):
+    with pytest.raises(ConfigError, match="an attentive probe needs tokens"):
         main(["--features", str(tmp_path / "features")])
 
 
 def test_models_of_other_clips_are_not_probed_in_one_pass(data: Path, tmp_path: Path) -> None:
     for frames in (8, 4):
         content = {"model": create_model(MODEL, num_frames=frames, num_classes=3).state_dict()}
-        config = build("finetune", {"model": MODEL, "input_size": 48, "num_frames": frames, "data_path": "x"})
-        torch.save({**content, "config": {"task": "finetune", **flatten(config)}}, tmp_path / f"{frames}.pth")
+        config = recipe_class("finetune").from_values(
+            {"model": MODEL, "input_size": 48, "num_frames": frames, "data_path": "x"}
+        )
+        torch.save({**content, "config": {"task": "finetune", **config.values()}}, tmp_path / f"{frames}.pth")
     words = ["--checkpoint", str(tmp_path / "8.pth"), str(tmp_path / "4.pth"), "--data_path", str(data)]
     with pytest.raises(ConfigError, match=r"4\.pth takes other clips than .*8\.pth: num_frames 4, not 8\. Give all of"):
         main([*words, "--output", str(tmp_path / "out"), "--device", "cpu"])
 
 
 def test_random_weights_want_an_architecture(data: Path) -> None:
-    with pytest.raises(ConfigError, match="--checkpoint none wants --model NAME"):
+    with pytest.raises(ConfigError, match="--checkpoint none needs --model NAME"):
         main(["--checkpoint", "none", "--data_path", str(data)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 import torch
 
 from tests.videos import render
-from umt.config.schema import build, flatten
+from umt.__main__ import run
 from umt.drawing import masked
 from umt.evaluation.scores import ViewScores
 from umt.models import create_model
 from umt.tools.quickstart import report
+from umt.tools.quickstart.finished import ReportError, read, typed
+from umt.tools.quickstart.table import margin, table_rows
 
 CLASSES = ("disc: stays up", "disc: sinks", "star: stays up", "star: sinks", "bar: stays up", "bar: sinks")
 VIDEOS, CLIPS, CROPS = 12, 2, 3
@@ -29,13 +32,13 @@ def _lines(path: Path, lines: Sequence[dict[str, object]]) -> None:
 
 
 def _run(folder: Path, command: list[str], log: list[dict[str, object]]) -> None:
+    """The files of a run; what `umt COMMAND --dry_run` accepts is what config.json says of it."""
     _lines(folder / "log.txt", log)
+    run([*command, "--output_dir", str(folder), "--dry_run"])
     words = zip(command[1::2], command[2::2], strict=True)
-    values = {name[2:]: json.loads(word) if word[0].isdigit() else word for name, word in words}
-    config = build(command[0], values)
-    (folder / "config.json").write_text(
-        json.dumps({"task": config.task, **flatten(config), "derived": {}, "weights": {}, "class_names": ["a"]})
-    )
+    flags = {name[2:]: json.loads(word) if word[0].isdigit() else word for name, word in words}
+    config = {"task": command[0], "short_side_size": None, **flags, "derived": {}, "class_names": ["a"]}
+    (folder / "config.json").write_text(json.dumps(config))
     _lines(folder / "environment.jsonl", [{"command": ["python", "-m", "umt", *command]}])
 
 
@@ -58,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "pretrain",
         ["pretrain", "--model", "pretrain_umt_tiny_patch8_48", "--input_size", "48", "--num_frames", "8",
          "--clip_teacher", "clip_tiny_patch8_48", "--clip_input_resolution", "48", "--clip_return_layer", "2",
-         "--mask_ratio", "0.8", "--data_path", "pretrain.csv"],
+         "--mask_type", "attention", "--mask_ratio", "0.8", "--data_path", "pretrain.csv"],
         [{"epoch": e, "train_loss": 2 - e, "train_cosine": e / 2, "train_seconds": 1.5} for e in (0, 1)],
     )  # fmt: skip
     rng = np.random.default_rng(0)
@@ -66,7 +69,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _run(
             folder / name,
             ["finetune", "--model", "vit_tiny_patch8_48", "--input_size", "48", "--num_frames", "8",
-             "--data_set", "Kinetics_sparse", "--nb_classes", "6", "--data_path", "data"],
+             "--data_set", "Kinetics_sparse", "--nb_classes", "6", "--sampling_rate", "4", "--epochs", "10",
+             "--data_path", "data"],
             [{"epoch": e, "train_loss": 2 - e, "val_acc1": 40 * e, "train_seconds": 2.0} for e in (0, 1)]
             + [{"Final top-1": 1.0, "Final Top-5": 1.0}],
         )  # fmt: skip
@@ -106,7 +110,7 @@ def _percent(run: Path, k: int) -> float:
 
 
 def test_the_table_holds_the_numbers_of_the_score_files(finished: Path) -> None:
-    chance, *_, scratch, _, _, _, pretrained = report.table_rows(report.read(finished))
+    chance, *_, scratch, _, _, _, pretrained = table_rows(read(finished))
     assert [row["name"] for row in (chance, scratch, pretrained)] == ["chance", "from scratch", "pretrained"]
     assert chance["merged"] == pytest.approx((100 / 6, 500 / 6))
     for row, name in ((scratch, "scratch"), (pretrained, "finetune")):
@@ -115,7 +119,7 @@ def test_the_table_holds_the_numbers_of_the_score_files(finished: Path) -> None:
 
 
 def test_the_table_has_the_probes_of_random_weights_before_those_of_the_student(finished: Path) -> None:
-    rows = {row["name"]: row for row in report.table_rows(report.read(finished))}
+    rows = {row["name"]: row for row in table_rows(read(finished))}
     assert list(rows) == [
         "chance", "random, kNN", "random, linear", "random, attentive", "from scratch",
         "student, kNN", "student, linear", "student, attentive", "pretrained",
@@ -126,7 +130,7 @@ def test_the_table_has_the_probes_of_random_weights_before_those_of_the_student(
 
 
 def test_the_margin_is_the_difference_of_the_two_runs(finished: Path) -> None:
-    points, low, high = report.margin(report.read(finished))
+    points, low, high = margin(read(finished))
     assert points == pytest.approx(_percent(finished / "finetune", 1) - _percent(finished / "scratch", 1))
     assert low <= points <= high
 
@@ -169,24 +173,31 @@ def test_tests_of_different_videos_are_not_compared(copied: Path) -> None:
     scores = ViewScores.load(copied / "scratch" / "scores.npz")
     scores.paths[0] = "other.mp4"
     scores.save(copied / "scratch" / "scores.npz")
-    with pytest.raises(report.ReportError, match="do not agree in videos"):
-        report.read(copied)
+    with pytest.raises(ReportError, match="do not agree in videos"):
+        read(copied)
 
 
 def test_the_shown_clips_are_of_different_classes_and_things(finished: Path) -> None:
-    results = report.read(finished)
-    labels = results.tests["finetune"].labels
+    labels = read(finished).tests["finetune"].labels
     shown = [CLASSES[labels[row]] for row in report.choose(labels, list(CLASSES), len(CLASSES))]
     assert len(set(shown)) == len(CLASSES)
     assert len({name.split(":")[0] for name in shown[:3]}) == 3
 
 
 def test_the_mask_leaves_a_fifth_of_every_frame(finished: Path) -> None:
-    results = report.read(finished)
-    (one,) = report.look(results, [0], report._clips(results))
-    assert one.frames.shape == (8, 48, 48, 3)
-    assert one.visible.sum((1, 2)).tolist() == [36 - int(36 * 0.8)] * 8
-    np.testing.assert_allclose(one.saliency.shape, (8, 6, 6))
+    runs = read(finished)
+    (clip,) = report.look(runs, [0], report.shown_clips(runs))
+    assert clip.frames.shape == (8, 48, 48, 3)
+    assert clip.visible.sum((1, 2)).tolist() == [36 - int(36 * 0.8)] * 8
+    np.testing.assert_allclose(clip.saliency.shape, (8, 6, 6))
+
+
+def test_a_command_is_written_in_lines_of_whole_flags() -> None:
+    command = typed(["finetune", *(f"--flag_{i}=a value" for i in range(6)), "--betas", "0.9", "0.95"])
+    assert all(len(line) <= 110 for line in command.splitlines())
+    assert shlex.split(command.replace("\\\n", "")) == [
+        *("python", "-m", "umt", "finetune"), *(f"--flag_{i}=a value" for i in range(6)), "--betas", "0.9", "0.95",
+    ]  # fmt: skip
 
 
 def test_a_masked_picture_keeps_visible_patches_and_greys_the_others() -> None:

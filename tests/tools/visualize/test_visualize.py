@@ -15,13 +15,16 @@ from PIL import Image
 
 from tests import browser
 from tests.videos import render
-from umt.config.schema import build, flatten
 from umt.data.transforms.normalize import normalize
 from umt.errors import CheckpointError, ConfigError, VideoError
 from umt.inference.recognizer import Recognizer, load
 from umt.models import create_model
+from umt.models.teachers.base import Teacher
+from umt.tasks.base import recipe_class
+from umt.tools.visualize.classes import ClassMaps
 from umt.tools.visualize.command import main
-from umt.tools.visualize.look import Viewer
+from umt.tools.visualize.look import Attention, Viewer
+from umt.tools.visualize.pretraining import Pretraining
 from umt.tools.visualize.teacher import Guide
 
 TEACHER = "clip_tiny_patch8_48"
@@ -40,21 +43,33 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "clip_return_layer": 2,
     }  # fmt: skip
     student = create_model("pretrain_umt_tiny_patch8_48")
-    content = {"model": student.state_dict(), "config": {"task": "pretrain", **flatten(build("pretrain", run))}}
+    content = {
+        "model": student.state_dict(),
+        "config": {"task": "pretrain", **recipe_class("pretrain").from_values(run).values()},
+    }
     torch.save(content, folder / "student.pth")
     classifier = create_model("vit_tiny_patch8_48", num_classes=3, init_scale=1.0)
     run = {"model": "vit_tiny_patch8_48", "input_size": 48, "num_frames": 8, "nb_classes": 3, "data_path": "x"}
-    config = {"task": "finetune", **flatten(build("finetune", run)), "class_names": ["<b>run", "sit", "lie"]}
+    config = {
+        "task": "finetune",
+        **recipe_class("finetune").from_values(run).values(),
+        "class_names": ["<b>run", "sit", "lie"],
+    }
     torch.save({"model": classifier.state_dict(), "config": config}, folder / "classifier.pth")
     return folder
 
 
-def _viewer(files: Path, checkpoint: str, **guide: object) -> Viewer:
-    model = load(files / checkpoint, device="cpu", precision="fp32")
+def _student(files: Path) -> tuple[Viewer, Teacher]:
+    model = load(files / "student.pth", device="cpu", precision="fp32")
     teacher = create_model(TEACHER, return_layers=2).eval()
     teacher.load_state_dict(torch.load(files / "teacher.pth"))
-    settings = {"teacher": teacher, "name": TEACHER, "mask_type": "attention", "mask_ratio": 0.8, **guide}
-    return Viewer(model, Guide(**settings))  # type: ignore[arg-type]
+    guide = Guide(teacher, TEACHER, "attention", 0.8)  # type: ignore[arg-type]
+    return Viewer(model, [Pretraining(model, guide), Attention(model)]), teacher  # type: ignore[return-value]
+
+
+def _classifier(files: Path) -> Viewer:
+    model = load(files / "classifier.pth", device="cpu", precision="fp32")
+    return Viewer(model, [Attention(model), ClassMaps(model)])
 
 
 def _inputs(model: Recognizer, video: Path) -> torch.Tensor:
@@ -62,13 +77,11 @@ def _inputs(model: Recognizer, video: Path) -> torch.Tensor:
 
 
 def test_saliency_mask_and_cosines_are_those_of_pretraining(files: Path) -> None:
-    viewer = _viewer(files, "student.pth")
+    viewer, teacher = _student(files)
     look = viewer.look(str(files / "a.mp4"))
     assert [one.key for one in look.maps] == ["saliency", "visible", "cosine", "rollout", "attention"]
     maps = {one.key: one.values for one in look.maps}
     inputs = _inputs(viewer.model, files / "a.mp4")
-    teacher = viewer.guide.teacher
-    assert teacher is not None
     with torch.no_grad():
         features, saliency = teacher(inputs)
         np.testing.assert_allclose(
@@ -82,7 +95,7 @@ def test_saliency_mask_and_cosines_are_those_of_pretraining(files: Path) -> None
 
 
 def test_a_classifier_shows_its_answers_and_a_map_for_each_of_the_likeliest(files: Path) -> None:
-    viewer = _viewer(files, "classifier.pth", teacher=None, name="", mask_type="")
+    viewer = _classifier(files)
     look = viewer.look(str(files / "a.mp4"))
     assert [one.key for one in look.maps] == ["rollout", "attention", "class0", "class1"]
     odds = viewer.model.predict(viewer.model.transform(files / "a.mp4"))
@@ -164,7 +177,7 @@ def test_a_video_that_cannot_be_read_is_named(files: Path, tmp_path: Path) -> No
 def test_the_sheet_is_a_picture_of_the_frames_as_they_are(files: Path) -> None:
     from umt.tools.visualize import figures
 
-    look = _viewer(files, "classifier.pth", teacher=None, name="", mask_type="").look(str(files / "a.mp4"))
+    look = _classifier(files).look(str(files / "a.mp4"))
     sheet = np.asarray(Image.open(io.BytesIO(figures.sheet(look, 2))))
     side = figures.SIDE
     shown = sheet[20 : 20 + side, :side, :3]

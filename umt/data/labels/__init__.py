@@ -17,6 +17,9 @@ from umt.errors import AnnotationError
 FOLDER = Path(__file__).parent
 LABELS_FILE = "labels.txt"  # next to a list: one class name per line, in the order of the labels
 # Known orders: file -> its name in messages.
+LIST_ORDERS = ("auto", "umt", "alphabetical")
+"""Values of --label_order and --head_label_order."""
+
 ORDERS = {
     "k400_umt": "Kinetics-400 in the published UMT order",
     "k400": "Kinetics-400 in alphabetical order",

@@ -10,7 +10,6 @@ Nothing here needs torch or pandas; parquet needs pyarrow.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from umt.data.lists.lines import BETWEEN, SEPARATORS, Form, Row, header, separat
 from umt.data.lists.video_list import Table, VideoList
 from umt.data.once import once
 from umt.errors import AnnotationError, ConfigError
+from umt.spelling import did_you_mean
 
 _MOST = 1_000_000  # classes that numbers may stand for
 
@@ -179,9 +179,8 @@ def _unknown(where: str, word: str, classes: ListClasses, multi_label: bool) -> 
     if classes.names is None:
         hint = "" if whole_number(word) is None else " Labels start at 0."
         return f"{where}: label '{word}' is none of 0..{classes.count - 1}, the classes of {classes.source}.{hint}"
-    near = difflib.get_close_matches(word, classes.names, n=1)
-    hint = f" Is it '{near[0]}'?" if near else " Correct the line, or the classes."
-    return f"{where}: label '{word}' is none of the {classes.count} classes of {classes.source}.{hint}"
+    hint = did_you_mean(word, classes.names, "Correct the line, or the classes.", count=1)
+    return f"{where}: label '{word}' is none of the {classes.count} classes of {classes.source}. {hint}"
 
 
 # ---- any form

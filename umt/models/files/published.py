@@ -7,9 +7,10 @@ hashes, so none stand here.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
+
+from umt import spelling
 
 _FOLDER = "https://pjlab-gvm-data.oss-cn-shanghai.aliyuncs.com/umt/single_modality/"
 MIRROR = "hf://OpenGVLab/UMT"
@@ -91,7 +92,7 @@ def find(name: str) -> Published | None:
 
 def nearest(name: str) -> list[str]:
     """Names of rows that resemble `name`, the nearest first."""
-    return difflib.get_close_matches(name.removesuffix(".pth"), PUBLISHED, n=2, cutoff=0.75)
+    return spelling.nearest(name.removesuffix(".pth"), list(PUBLISHED), cutoff=0.75)
 
 
 def names_of(order: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from umt.command_line import Tools
+from umt.flags.command_line import Tools
 
 # Command -> module and what it is for, in the order in which they are met.
 COMMANDS = {

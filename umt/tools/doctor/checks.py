@@ -1,4 +1,4 @@
-"""The facts, each found by doing what a run would do: importing, decoding a rendered clip, writing a file."""
+"""The findings, each made by doing what a run would do: importing, decoding a rendered clip, writing a file."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from umt.errors import UserError, install
 GIB = 2**30
 _TRAINING = ("torch", "numpy", "timm", "torchvision", "av", "cv2", "tensorboardX", "tqdm")
 _DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
-# Package -> what it is for, and the extra that brings it.
+# Package -> what it is for, and the extra that installs it.
 _OPTIONAL = {
     "safetensors": ("weights as safetensors", "hub"),
     "huggingface_hub": ("weights from and to the hub", "hub"),
     "onnxscript": ("umt export --format onnx", "onnx"),
-    "onnxruntime": ("its check", "onnx"),
+    "onnxruntime": ("the check of such an export", "onnx"),
     "pyarrow": ("lists and features as parquet", "parquet"),
     "fsspec": ("lists and videos by URL", "storage"),
-    "s3fs": ("those of s3://", "storage"),
+    "s3fs": ("lists and videos at s3://", "storage"),
 }
 
 
@@ -47,7 +47,7 @@ class Finding:
 
 
 def findings(folders: Sequence[str]) -> Iterator[Finding]:
-    """Everything, in groups. `folders` are looked at for space and leave to write."""
+    """Everything, in groups. `folders` are checked for free space and permission to write."""
     yield from packages()
     yield from writable(folders)
     yield from readers()
@@ -63,14 +63,14 @@ def packages() -> Iterator[Finding]:
     python = platform.python_version()
     yield Finding("training", "umt", "ok", f"{__version__}, Python {python}, {platform.platform()}")
     for name in _TRAINING:
-        remedy = "" if name in ("torch", "numpy") else install("train")
+        remedy = f"pip install {name}" if name in ("torch", "numpy") else install("train")
         try:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - a broken wheel raises anything
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
             if isinstance(error, ModuleNotFoundError) and error.name == name:
-                first = "not installed"
-            yield Finding("training", name, "missing", first, remedy or f"pip install {name}")
+                cause = "not installed"
+            yield Finding("training", name, "missing", cause, remedy)
         else:
             yield Finding("training", name, "ok", _version(name))
 
@@ -83,7 +83,7 @@ def _version(name: str) -> str:
 
 
 def writable(folders: Sequence[str]) -> Iterator[Finding]:
-    """Whether a file can be written, or made below the nearest folder that is there, and what space is left."""
+    """Whether a file can be written there, or in the nearest folder above that exists, and how much space is free."""
     for name in folders:
         folder = Path(name).absolute()
         while not folder.exists():
@@ -92,44 +92,46 @@ def writable(folders: Sequence[str]) -> Iterator[Finding]:
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"x")
         except OSError as error:
-            remedy = "name another --output_dir, or change its rights"
+            remedy = "give another --output_dir, or change its permissions"
             yield Finding("training", "folder", "missing", f"{name}: {error.strerror}", remedy)
             continue
         free = shutil.disk_usage(folder).free / GIB
         state, remedy = ("ok", "") if free >= 10 else ("warning", "a checkpoint of L/16 takes 3.6 GiB: free some space")
-        yield Finding("training", "folder", state, f"{name}: can be written, {free:.0f} GiB free", remedy)
+        yield Finding("training", "folder", state, f"{name}: writable, {free:.0f} GiB free", remedy)
 
 
 def readers() -> Iterator[Finding]:
     """Each video reader decodes a clip that PyAV renders."""
     if util.find_spec("av") is None:
-        yield Finding("training", "video", "missing", "no PyAV, which looks at every file", install("train"))
+        yield Finding("training", "video", "missing", "no PyAV, which every file needs", install("train"))
         return
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         try:
             _render(clip)
-        except Exception as error:  # noqa: BLE001 - whatever FFmpeg says is the finding
+        except Exception as error:  # noqa: BLE001 - any error of FFmpeg is the finding
             yield Finding("training", "video", "missing", f"PyAV cannot write a clip: {error}", "pip install -U av")
             return
         for name in reader.ORDER:
-            needed = "training" if name == "pyav" else "readers"
-            lacking = "missing" if name == "pyav" else "warning"
+            group, problem = ("training", "missing") if name == "pyav" else ("readers", "warning")
             try:
                 reader.choose(name)
+            except UserError as error:  # its last part is the remedy
+                yield Finding(group, name, problem, "does not work here", str(error).rpartition(": ")[2].rstrip("."))
+                continue
+            try:
                 shape = reader.DECODERS[name](str(clip)).frames([0, 7]).shape
             except UserError as error:
-                remedy = str(error).split("It needs: ")[-1] if "It needs" in str(error) else ""
-                detail = "does not work here" if remedy else str(error)
-                yield Finding(needed, name, lacking, detail, remedy)
-            else:
-                detail = f"{_reader_version(name)}; decodes H.264" if shape == (2, 48, 64, 3) else f"gives {shape}"
-                yield Finding(needed, name, "ok" if shape == (2, 48, 64, 3) else lacking, detail)
+                yield Finding(group, name, problem, str(error))
+                continue
+            right = shape == (2, 48, 64, 3)
+            detail = f"{_reader_version(name)}; decodes H.264" if right else f"gives frames of the shape {shape}"
+            yield Finding(group, name, "ok" if right else problem, detail)
     yield Finding("readers", "auto", "ok", f"--decoder auto takes {reader.choose()} for plain files")
 
 
 def options() -> Iterator[Finding]:
-    """What some commands want and training does not; looked for, not imported."""
+    """What some commands need and training does not; looked for, not imported."""
     for name, (what, extra) in _OPTIONAL.items():
         if util.find_spec(name) is None:
             yield Finding("options", name, "warning", f"not installed: {what}", install(extra))
@@ -159,7 +161,7 @@ def _reader_version(name: str) -> str:
         return f"{version}, its own FFmpeg (libavcodec {codec})"
     if name == "torchcodec":
         try:
-            from torchcodec import ffmpeg_major_version as major  # newer releases say it
+            from torchcodec import ffmpeg_major_version as major  # only newer releases have it
 
             return f"{version}, FFmpeg {major} of the system"
         except ImportError:
@@ -170,7 +172,7 @@ def _reader_version(name: str) -> str:
 
 
 def devices() -> Iterator[Finding]:
-    """GPUs, bf16, and what --precision auto will take."""
+    """GPUs, bf16, and the precision that --precision auto chooses."""
     try:
         import torch
     except ImportError:
@@ -188,8 +190,8 @@ def devices() -> Iterator[Finding]:
     if not names:
         boards = list(Path("/dev").glob("nvidia[0-9]*"))
         remedy = "install torch's CUDA build for this driver (docs/install.md)" if boards else ""
-        why = f"{len(boards)} in the machine, but torch sees none" if boards else "none; runs take the CPU"
-        yield Finding("devices", "GPU", "warning", why, remedy)
+        detail = f"{len(boards)} in the machine, but torch sees none" if boards else "none; runs use the CPU"
+        yield Finding("devices", "GPU", "warning", detail, remedy)
     for name in names[:1] or ["cpu"]:
         device = torch.device(name)
         native = "native bf16" if has_native_bf16(device) else "no native bf16"
@@ -202,16 +204,14 @@ def deepspeed() -> Iterator[Finding]:
     if util.find_spec("deepspeed") is None:
         yield Finding("deepspeed", "deepspeed", "missing", "not installed", install("deepspeed"))
     else:
-        # A process of its own: its import changes logging and may start a compiler.
+        # In another process: its import changes logging and may start a compiler.
         code = "import deepspeed; print('version', deepspeed.__version__)"
-        told = _run(sys.executable, "-c", code, seconds=120)
-        version = re.search(r"^version (\S+)$", told, flags=re.M)
-        state = "ok" if version else "missing"
-        detail = version.group(1) if version else "it is installed, but importing it fails"
+        version = re.search(r"^version (\S+)$", _run(sys.executable, "-c", code, seconds=120), flags=re.M)
+        state, detail = ("ok", version.group(1)) if version else ("missing", "it is installed, but importing it fails")
         yield Finding("deepspeed", "deepspeed", state, detail, "" if version else "pip install -U deepspeed")
     compiler = (os.environ.get("CXX") or "c++").split()[0]
     first = _run(compiler, "--version").splitlines()
-    remedy = "apt-get install g++, or name yours with CXX"
+    remedy = "apt-get install g++, or set CXX to the one that you have"
     yield Finding("deepspeed", "compiler", *(("ok", first[0]) if first else ("missing", f"no {compiler}", remedy)))
     search = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     ninja = shutil.which("ninja", path=search)
@@ -221,19 +221,17 @@ def deepspeed() -> Iterator[Finding]:
 def cluster() -> Iterator[Finding]:
     """SLURM's commands, and its partitions where there is a controller."""
     for name in ("srun", "sbatch", "scontrol", "sinfo"):
-        there = shutil.which(name)
-        rest = ("ok", there) if there else ("missing", "not on PATH", "load SLURM's module, or run without it")
+        path = shutil.which(name)
+        rest = ("ok", path) if path else ("missing", "not on PATH", "load SLURM's module, or run without SLURM")
         yield Finding("cluster", name, *rest)
     if shutil.which("sinfo"):
-        told = " ".join(_run("sinfo", "--noheader", "--format=%P:%D:%a").split())
-        state = "ok" if told else "warning"
-        yield Finding(
-            "cluster", "partitions", state, told or "no controller answers", "" if told else "run it on a node"
-        )
+        partitions = " ".join(_run("sinfo", "--noheader", "--format=%P:%D:%a").split())
+        rest = ("ok", partitions) if partitions else ("warning", "no controller answers", "run umt doctor on a node")
+        yield Finding("cluster", "partitions", *rest)
 
 
 def machine() -> Iterator[Finding]:
-    """What the loader's processes live on."""
+    """Cores, shared memory and open files, which the loader's processes need."""
     cores, allowed = os.cpu_count() or 1, usable_cores()
     quota = _cgroup_cores()
     usable = min(allowed, quota or allowed)
@@ -266,7 +264,7 @@ def _cgroup_cores() -> float | None:
 
 
 def _run(*command: str, seconds: float = 20) -> str:
-    """What a program prints; '' if it is not there, fails or takes too long."""
+    """What a program prints; '' if it does not exist, fails or takes too long."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired):

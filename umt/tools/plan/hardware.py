@@ -1,16 +1,16 @@
 """GPUs by name: memory and peak rates as their data sheets state them. No torch.
 
-Rates are dense (no sparsity) TFLOP/s of the matrix units, with fp32 accumulation where the sheet tells; `fp32` is plain
-fp32, since TF32 is left off. Sources: NVIDIA's data sheets of each board (SXM variants where there are several).
+Rates are dense (no sparsity) TFLOP/s of the matrix units, with fp32 accumulation where the sheet states it; `fp32` is
+plain fp32, since TF32 is not used. Sources: NVIDIA's data sheet of each board (SXM where there are several).
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, replace
 
 from umt.errors import ConfigError
+from umt.spelling import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Gpu:
         value = {"bf16": self.bf16 or self.fp32, "fp16": self.fp16, "fp32": self.fp32}[precision]
         return value * 1e12
 
-    def precision(self, wanted: str) -> str:
-        """What `--precision auto` takes here; any other word stays."""
-        return wanted if wanted != "auto" else "bf16" if self.bf16 else "fp16"
+    def precision(self, flag: str) -> str:
+        """The precision of `--precision FLAG` here: auto is bf16 where the hardware has it."""
+        return flag if flag != "auto" else "bf16" if self.bf16 else "fp16"
 
 
 GPUS = {
@@ -56,13 +56,12 @@ def find_gpu(name: str) -> Gpu:
     word = "".join(c for c in name.lower() if c.isalnum()).removesuffix("gb")
     if word in plain:
         return plain[word]
-    near = dict.fromkeys(plain[n].name for n in difflib.get_close_matches(word, plain, n=4, cutoff=0.5))
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(g.name for g in GPUS.values())}."
+    hint = did_you_mean(word, {key: gpu.name for key, gpu in plain.items()}, count=4, cutoff=0.5)
     raise ConfigError(f"--gpu ({name}) is not in the table. {hint}")
 
 
 def recognise(device_name: str, memory_gib: float) -> Gpu | None:
-    """The board that the driver calls `device_name`, with the memory that it really has; None for another."""
+    """The board that the driver calls `device_name`, with its real memory; None for one that the table lacks."""
     words = re.split(r"[^a-z0-9]+", device_name.lower().replace("rtx ", "rtx"))
     for key, gpu in GPUS.items():
         if key.split("-")[0] in words:

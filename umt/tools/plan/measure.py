@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from umt.assemble.tasks import build_task
-from umt.config.schema import Config, FinetuneConfig
 from umt.engine import runtime
-from umt.tools.plan.trace import make_optimizer, random_batch
+from umt.tasks.base.sizing import Sizing
+from umt.tools.plan.trace import make_optimizer
 
 
 @dataclass(frozen=True)
@@ -26,20 +23,19 @@ class Measured:
     peak_bytes: int | None  # of CUDA's allocator; None on a CPU
 
 
-def measure(config: Config) -> Measured:
-    """Times the step of `config` with random weights: the whole micro-batch on a GPU, the fewest clips on a CPU."""
-    run = runtime.start(
-        device=config.runtime.device, precision=config.runtime.precision, threads=config.runtime.threads or 0
-    )
-    if run.device.type == "cpu":
-        mixes = isinstance(config, FinetuneConfig) and config.data.num_sample % 2
-        optim: Any = dataclasses.replace(config.optim, batch_size=2 if mixes else 1)
-        config = dataclasses.replace(config, optim=optim)
-    task = build_task(config, run, weights=False)
+def measure(sizing: Sizing) -> Measured:
+    """Times a step with random weights: the whole micro-batch on a GPU, the fewest clips possible on a CPU."""
+    settings = sizing.recipe.runtime
+    run = runtime.start(device=settings.device, precision=settings.precision, threads=settings.threads or 0)
+    on_gpu = run.device.type == "cuda"
+    if not on_gpu:
+        sizing = sizing.with_flags(batch_size=sizing.least_batch())
+    task = sizing.task()
+    task.to(run.device)
     task.model.train()
-    optimizer = make_optimizer(config, task)
-    batch = random_batch(config).to(run.device)
-    if run.device.type == "cuda":
+    optimizer = make_optimizer(sizing, task)
+    batch = sizing.batch().to(run.device)
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats(run.device)
     seconds = []
     for _ in range(4):
@@ -52,6 +48,6 @@ def measure(config: Config) -> Measured:
         optimizer.step()
         run.synchronise()
         seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated(run.device) if run.device.type == "cuda" else None
-    name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else f"CPU, {run.threads} threads"
+    peak = torch.cuda.max_memory_allocated(run.device) if on_gpu else None
+    name = torch.cuda.get_device_name(run.device) if on_gpu else f"CPU, {run.threads} threads"
     return Measured(name, len(batch), statistics.median(seconds[1:]), peak)

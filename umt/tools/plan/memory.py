@@ -1,7 +1,7 @@
 """Peak memory of one GPU by parts, for each way to hold the weights. Arithmetic on a traced step; no torch.
 
-P parameters, N GPUs. Replicated (DDP) is the trace itself. The others share out what they say they share out; what
-they gather meanwhile is counted too: see `_zero` and `_fsdp`.
+DDP, in which each GPU holds everything, is the trace itself. The other strategies divide weights, gradients or the
+optimiser's state among GPUs; what they gather during a step is counted too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from umt.flags.run import ParallelConfig
     from umt.tools.plan.trace import Step
 
 GIB = 2**30
@@ -21,10 +22,17 @@ FLAGS = {
     "zero3": "--enable_deepspeed --zero_stage 3",
     "fsdp": "--fsdp",
 }
-_ZERO_BUCKETS = 2 * 50_000_000 * 4  # reduce and allgather buckets, as umt.config.deepspeed sets them, in fp32
-# What the allocator and CUDA's libraries hold beside tensors: context, cuBLAS workspaces, fragments. An allowance.
+_ZERO_BUCKETS = 2 * 50_000_000 * 4  # reduce and allgather buckets, as umt.run.deepspeed sets them, in fp32
+# An allowance for what the allocator and CUDA's libraries hold next to tensors: context, workspaces, fragments.
 CUDA_BASE = 0.6 * GIB
 FRAGMENTS = 0.03
+
+
+def strategy_of(parallel: ParallelConfig, processes: int) -> str:
+    """What the flags of a run with so many processes ask for; --fsdp has nothing to share out on a single one."""
+    if parallel.enable_deepspeed and parallel.zero_stage:
+        return f"zero{parallel.zero_stage}"
+    return "fsdp" if parallel.fsdp and processes > 1 else "ddp"
 
 
 @dataclass(frozen=True)
@@ -54,28 +62,28 @@ def parts(
     ema: bool = False,
     overhead: bool = True,
 ) -> Parts:
-    """Peak by parts. `overhead`: CUDA's own, an allowance; without it the tensors alone."""
+    """Peak by parts. `overhead`: with an allowance for CUDA itself; without it the tensors alone."""
     size = 4.0 * step.trained
     half = precision != "fp32"
     sharded = 1 / gpus
     weights, optimizer, held_ema = float(step.weight_bytes), float(step.optimizer_bytes), size if ema else 0.0
     casts, extra = True, 0.0
-    # DDP's buckets, and gradients between micro-batches, are there all the time.
+    # DDP's buckets, and gradients between micro-batches, stay allocated throughout.
     whole, share = gpus > 1 or accumulation > 1, 1.0
     if strategy.startswith("zero"):
         stage = int(strategy[-1])
         casts = not half
         optimizer *= sharded
-        # Half precision: weights of 2 bytes beside fp32 ones in parts; fp32: DeepSpeed holds its part once more.
+        # Half precision: weights of 2 bytes, and a share of them in fp32; fp32: DeepSpeed copies its share once more.
         weights = (step.weight_bytes - size) + (2 * step.trained if half else size) + size * sharded
         if stage >= 2:
             share, extra = sharded, _ZERO_BUCKETS
-        if stage == 3:  # gathered weights stay until 1e9 others were used, so those of a smaller model all stay
+        if stage == 3:  # gathered weights stay until 1e9 others have been used: in a smaller model, all of them
             weights += (2 if half else 4) * step.trained * sharded
     elif strategy == "fsdp":
         casts = False
         optimizer, held_ema = optimizer * sharded, held_ema * sharded
-        # Gathered at once: what lies outside the blocks, and two blocks, since the next is fetched ahead.
+        # Gathered at the same time: what lies outside the blocks, and two blocks, since the next is fetched ahead.
         gathered = step.outside_blocks + 2 * step.largest_block
         weights = (step.weight_bytes - size) + size * sharded + (2 if half else 4) * gathered
         share, extra = sharded, 4.0 * gathered  # whole gradients until they are summed over processes

@@ -1,17 +1,16 @@
-"""One training step on tensors without data: what it computes and which memory it holds at every moment.
+"""One training step on tensors without data: what it computes, and the memory that it holds at every moment.
 
 The real task, model and optimiser run under torch's FakeTensorMode, in which a tensor has shape, type and storage size
 but no content. So there is no formula to get wrong: L/16 at any batch takes seconds and no memory, and what is counted
 is what the code does, recomputation, mixup and accumulated gradients included.
 
-`gpu`: the trace is of CPU operators all the same, since autograd's engine wants a driver for others. Where CUDA's would
-differ, they are made the same: fused attention at every length, and layer norms in fp32 under autocast.
+With `gpu` too, CPU operators are traced, since autograd's engine needs a driver for CUDA's. Where CUDA's differ, the
+CPU's are changed to match: fused attention at every length, and layer norms in fp32 under autocast.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import weakref
 from collections.abc import Iterator
@@ -19,21 +18,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from umt.assemble.tasks import make_task
-from umt.config.checks import model_spec, token_grid
-from umt.config.schema import Config, FinetuneConfig, PretrainConfig
-from umt.data.loading.batch import Batch
 from umt.engine.runtime import Runtime
 from umt.layers import attention
 from umt.optim.build import create_optimizer
-from umt.optim.param_groups import param_groups
 from umt.tasks.base import Task
+from umt.tasks.base.sizing import Sizing
 
 
 @dataclass
@@ -77,14 +72,14 @@ class _Constant(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _norms_in_fp32(model: torch.nn.Module) -> None:
+def _norms_in_fp32(model: nn.Module) -> None:
     """Autocast of CUDA computes layer norms in fp32; that of CPUs does not."""
 
-    def widen(_: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def widen(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (args[0].float(), *args[1:]) if torch.is_autocast_enabled("cpu") else args
 
     for module in model.modules():
-        if isinstance(module, torch.nn.LayerNorm):
+        if isinstance(module, nn.LayerNorm):
             module.register_forward_pre_hook(widen)
 
 
@@ -99,12 +94,12 @@ class _Live(TorchDispatchMode):
         self.memory = Memory()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
         cast = func is torch.ops.aten._to_copy.default and id(args[0].untyped_storage()) in self.weights
-        for tensor in tree_leaves(made):
+        for tensor in tree_leaves(output):
             if isinstance(tensor, Tensor):
                 self.see(tensor, "casts" if cast else "rest")
-        return made
+        return output
 
     def see(self, tensor: Tensor, kind: str) -> None:
         """Counts the tensor's storage as `kind` from now on."""
@@ -134,67 +129,51 @@ class _Live(TorchDispatchMode):
         memory.with_casts[gradients] = max(memory.with_casts.get(gradients, 0), rest + self.now["casts"])
 
 
-def trace(config: Config, *, precision: str, gpu: bool = True) -> Step:
-    """A step of `config`, one micro-batch of one process, in `precision` (settled: bf16, fp16 or fp32)."""
+def trace(sizing: Sizing, *, precision: str, gpu: bool = True) -> Step:
+    """A step of a run, one micro-batch of one process, in `precision` (settled: bf16, fp16 or fp32)."""
     with FakeTensorMode(allow_non_fake_inputs=True), _Constant(), _attention_as_on(gpu):
-        return run_step(_without_weights(config), precision=precision, gpu=gpu)
+        return run_step(sizing, precision=precision, gpu=gpu)
 
 
-def run_step(config: Config, *, precision: str, gpu: bool = False) -> Step:
+def run_step(sizing: Sizing, *, precision: str, gpu: bool = False) -> Step:
     """The same on real tensors of this CPU, or inside whatever mode is active."""
-    task = make_task(config, weights=False)
-    batch = random_batch(config)
-    optimizer = make_optimizer(config, task)
-    runtime = Runtime(precision=precision)
-    named = dict(task.model.named_parameters())
-    teacher = getattr(task, "teacher", None)
-    held = list(task.model.state_dict(keep_vars=True).values()) + list(task.model.buffers())
-    held += [] if teacher is None else [*teacher.parameters(), *teacher.buffers()]
-    live = _Live({id(t.untyped_storage()) for t in [*held, *named.values()]})
-    saved: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kind = live.known[id(storage)][2] if id(storage) in live.known else "weights"
-        if kind == "rest":
-            saved[id(storage)] = storage.nbytes()
-        return tensor
-
-    for module in (task.model, teacher) if gpu else ():
-        if module is not None:
-            _norms_in_fp32(module)
-    task.model.train()
+    task, batch, runtime = sizing.task(), sizing.batch(), Runtime(precision=precision)
+    model = task.model
+    optimizer = make_optimizer(sizing, task)
+    parameters = dict(model.named_parameters())
+    trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
+    frozen = [m for m in vars(task).values() if isinstance(m, nn.Module) and m is not model]  # a teacher
+    frozen_parameters = [parameter for module in frozen for parameter in module.parameters()]
+    frozen_weights = [*frozen_parameters, *(buffer for module in frozen for buffer in module.buffers())]
+    weights = [*parameters.values(), *model.buffers()]
+    for module in (model, *frozen) if gpu else ():
+        _norms_in_fp32(module)
+    model.train()
     forward_flops, flops = _count_flops(task, batch, runtime)
-    for parameter in (p for p in named.values() if p.requires_grad):
-        parameter.register_post_accumulate_grad_hook(lambda p: live.see(p.grad, "gradients"))
-    with live:
-        for tensor in (batch.video, batch.label, *([] if batch.noise is None else [batch.noise])):
-            live.see(tensor, "rest")
-        with runtime.autocast(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = task.training_step(batch, 0).loss
-        loss.backward()
+    state = model.state_dict(keep_vars=True).values()
+    memory, saved_bytes = _watch_memory(task, batch, runtime, [*state, *weights, *frozen_weights])
     sizes: dict[str, int] = {}
-    for name, parameter in named.items():
+    for name, parameter in parameters.items():
         block = name.split("blocks.")[1].split(".")[0] if "blocks." in name else ""
         sizes[block] = sizes.get(block, 0) + parameter.numel()
     outside = sizes.pop("", 0)
     return Step(
         clips=len(batch),
-        trained=sum(p.numel() for p in named.values() if p.requires_grad),
-        teacher=0 if teacher is None else sum(p.numel() for p in teacher.parameters()),
+        trained=_count(trained),
+        teacher=_count(frozen_parameters),
         largest_block=max(sizes.values(), default=0),
         outside_blocks=outside,
-        weight_bytes=_bytes([*named.values(), *task.model.buffers()]),
-        teacher_bytes=0 if teacher is None else _bytes([*teacher.parameters(), *teacher.buffers()]),
-        optimizer_bytes=_optimizer_bytes(optimizer, sum(p.numel() for p in named.values() if p.requires_grad)),
-        saved_bytes=sum(saved.values()),
+        weight_bytes=_bytes(weights),
+        teacher_bytes=_bytes(frozen_weights),
+        optimizer_bytes=_optimizer_bytes(optimizer, _count(trained)),
+        saved_bytes=saved_bytes,
         flops=flops,
         forward_flops=forward_flops,
-        memory=live.memory,
+        memory=memory,
     )
 
 
-def _count_flops(task: Task, batch: Batch, runtime: Runtime) -> tuple[int, int]:
+def _count_flops(task: Task, batch: Any, runtime: Runtime) -> tuple[int, int]:
     """FLOPs of the forward pass and of the whole micro-batch. A pass of its own: the counter keeps tensors alive."""
     counter = FlopCounterMode(display=False)
     with counter:
@@ -206,45 +185,37 @@ def _count_flops(task: Task, batch: Batch, runtime: Runtime) -> tuple[int, int]:
     return forward, counter.get_total_flops()
 
 
-def make_optimizer(config: Config, task: Task) -> torch.optim.Optimizer:
+def _watch_memory(task: Task, batch: Any, runtime: Runtime, weights: list[Any]) -> tuple[Memory, int]:
+    """What a step holds beyond `weights`, and the bytes that autograd keeps for the backward pass."""
+    live = _Live({id(tensor.untyped_storage()) for tensor in weights})
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kind = live.known[id(storage)][2] if id(storage) in live.known else "weights"
+        if kind == "rest":
+            saved[id(storage)] = storage.nbytes()
+        return tensor
+
+    for parameter in (p for p in task.model.parameters() if p.requires_grad):
+        parameter.register_post_accumulate_grad_hook(lambda p: live.see(p.grad, "gradients"))
+    with live:
+        for tensor in tree_leaves(vars(batch)):
+            if isinstance(tensor, Tensor):
+                live.see(tensor, "rest")
+        with runtime.autocast(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = task.training_step(batch, 0).loss
+        loss.backward()
+    return live.memory, sum(saved.values())
+
+
+def make_optimizer(sizing: Sizing, task: Task) -> torch.optim.Optimizer:
     """The run's optimiser, at the unscaled rate, over the task's parameters."""
-    optim = config.optim
-    groups = param_groups(task.model, weight_decay=optim.weight_decay, layer_decay=getattr(optim, "layer_decay", 1.0))
+    optim = sizing.recipe.optim
     return create_optimizer(
-        groups, name=optim.opt, lr=optim.lr, eps=optim.opt_eps, betas=optim.opt_betas, momentum=optim.momentum
-    )
-
-
-def random_batch(config: Config, device: torch.device | str = "cpu") -> Batch:
-    """A micro-batch of the run's shape: --batch_size x --num_sample clips of noise."""
-    clips, size = config.optim.batch_size * config.data.num_sample, config.model.input_size
-    key = torch.zeros(clips, dtype=torch.int64)
-    noise = None
-    if isinstance(config, PretrainConfig):
-        time, height, width = token_grid(config)
-        noise = torch.rand(clips, time, height * width, device=device)
-    video = torch.randint(0, 256, (clips, 3, config.data.num_frames, size, size), dtype=torch.uint8, device=device)
-    label = key
-    if isinstance(config, FinetuneConfig) and config.data.multi_label:
-        label = torch.zeros(clips, config.data.nb_classes)
-    return Batch(video=video, label=label.to(device), row=key, copy=key, clip=key, crop=key, seed=key, noise=noise)
-
-
-def recomputing(config: Config, blocks: int) -> Config:
-    """`config` with the first `blocks` blocks recomputed in the backward pass; 0: none."""
-    model: Any = dataclasses.replace(config.model, use_checkpoint=blocks > 0, checkpoint_num=blocks)
-    return dataclasses.replace(config, model=model)
-
-
-def depth(config: Config) -> int:
-    """Blocks of the model that is trained."""
-    return model_spec(config).depth
-
-
-def _without_weights(config: Config) -> Config:
-    if isinstance(config, FinetuneConfig):
-        return config
-    return dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, clip_teacher_weights=""))
+        sizing.parameter_groups(task),
+        name=optim.opt, lr=optim.lr, eps=optim.opt_eps, betas=optim.opt_betas, momentum=optim.momentum,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -257,6 +228,10 @@ def _attention_as_on(gpu: bool) -> Iterator[None]:
         attention.SHORT_ON_CPU = before
 
 
+def _count(parameters: list[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
 def _bytes(tensors: list[Any]) -> int:
     return sum({id(t.untyped_storage()): t.untyped_storage().nbytes() for t in tensors}.values())
 
@@ -264,6 +239,6 @@ def _bytes(tensors: list[Any]) -> int:
 def _optimizer_bytes(optimizer: torch.optim.Optimizer, parameters: int) -> int:
     try:
         optimizer.step()
-    except RuntimeError:  # one that looks at values cannot be traced: two moments, as Adam's
+    except RuntimeError:  # an optimiser that reads values cannot be traced: two moments, as Adam has
         return 8 * parameters
     return _bytes([v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)])

@@ -6,41 +6,43 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from umt.command_line import Parser
 from umt.errors import ConfigError, UserError
+from umt.flags.command_line import Number, Parser, last_value
+from umt.tasks.base import Kind
+from umt.tasks.base.weights import kind_of_weights
 from umt.tools.recognizer_flags import (
+    add_clip_flags,
+    add_list_flags,
     add_model_flags,
     add_view_flags,
-    check_numbers,
-    check_workers,
     load_recognizer,
     unread,
 )
 
-ABOUT = """What is in a video: the likeliest classes, of the whole of it or of a sliding window.
+_POSITIVE = Number(float, above=0, below=float("inf"), rule="must be above 0")
+
+ABOUT = """What is in a video: the likeliest classes, of the whole video or of a sliding window.
 
 VIDEO is a file, a folder of videos or of frames, a pattern ('clips/**/*.mp4'), a URL, or a list (csv, txt, parquet).
-Of the whole video a test's clips and crops are averaged; the numbers are those of umt test. With --window it is gone
-through piece by piece, whatever its length. Exit code 2: some video could not be read (the others are done)."""
+For a whole video the clips and crops of a test are averaged; the numbers are those of umt test. With --window a video
+of any length is read window by window. Exit code 2: some video could not be read (the others are done)."""
 
 
-def parse(argv: Sequence[str]) -> Namespace:
-    """The words of the command line. Raises ConfigError."""
+def parse(argv: Sequence[str], kind: Kind | None = None) -> Namespace:
+    """The words of the command line; some flags are of `kind`, that of the checkpoint. Raises ConfigError."""
+    kind = kind or kind_of_weights(last_value(argv, "checkpoint"))
     parser = Parser("umt predict", ABOUT, "umt predict VIDEO ... --checkpoint WEIGHTS [flags]")
     parser.add_argument("videos", nargs="*", metavar="VIDEO")
     add_model_flags(parser, labels=True)
-    views = parser.add_argument_group("what is looked at").add_argument
-    views("--clips", type=int, metavar="N", help="clips of a whole video; default: the model's, as in a test")
-    views("--crops", type=int, metavar="N", help="crops of a clip; default: the model's, with --window 1")
-    views("--window", type=float, metavar="SECONDS", help="look at so many seconds at a time")
-    views("--stride", type=float, metavar="SECONDS", help="from one window's start to the next; default: --window")
-    views("--fps", type=float, metavar="N", help="frames a second of folders of frames, for --window")
-    views("--split", metavar="CHAR", help="separator of lists; default: found out")
-    views("--prefix", default="", metavar="DIR", help="folder or URL joined before the paths of lists")
-    views("--skip_unreadable", action="store_true", help="a video that cannot be read is named, but no failure")
-    out = parser.add_argument_group("what is said").add_argument
-    out("--topk", type=int, metavar="K", help="classes of each video or window (5)")
-    out("--threshold", type=float, metavar="P", help="only classes of at least this probability, however many")
+    views = parser.add_argument_group("the videos and their views").add_argument
+    add_clip_flags(views, sliding="--window")
+    views("--window", type=_POSITIVE, metavar="SECONDS", help="one answer for each window of this length")
+    views("--stride", type=_POSITIVE, metavar="SECONDS", help="from one window's start to the next; default: --window")
+    views("--fps", type=_POSITIVE, metavar="N", help="frames per second of folders of frames, for --window")
+    add_list_flags(views)
+    views("--skip_unreadable", action="store_true", help="report a video that cannot be read, but do not fail")
+    out = parser.add_argument_group("output").add_argument
+    kind.offer("predict").add_flags(out)
     out("--json", metavar="FILE", help="everything for programs; - is the standard output, instead of the table")
     out("--csv", metavar="FILE", help="a line for each class; - is the standard output")
     out("--render", metavar="OUT", help="the video with the classes drawn in, as MP4; a folder for several videos")
@@ -48,18 +50,10 @@ def parse(argv: Sequence[str]) -> Namespace:
     words = parser.words(argv)
     if not words.videos or not words.checkpoint:
         raise ConfigError("umt predict takes videos and --checkpoint, e.g. umt predict a.mp4 --checkpoint best.pth.")
-    check_numbers(words, "clips", "crops", "topk", "batch_size", "num_frames", "input_size", "short_side_size")
-    check_workers(words)
-    for name in ("window", "stride", "fps"):
-        value = getattr(words, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise ConfigError(f"--{name} ({value:g}) must be more than 0.")
     if words.stride is not None and words.window is None:
         raise ConfigError("--stride is the distance of windows: give --window too, e.g. --window 2 --stride 1.")
     if words.window is not None and words.clips is not None:
         raise ConfigError("--clips spreads over a whole video, --window cuts it up. Leave one of them out.")
-    if words.threshold is not None and not 0 <= words.threshold <= 1:
-        raise ConfigError(f"--threshold ({words.threshold:g}) is a probability, from 0 to 1.")
     if words.json == "-" and words.csv == "-":
         raise ConfigError("--json - and --csv - both want the standard output. Give one of them a file.")
     return words
@@ -67,18 +61,18 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Runs `umt predict ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
-    words = parse(argv)
+    kind = kind_of_weights(last_value(argv, "checkpoint"))
+    words = parse(argv, kind)
     from umt.inference.sources import find_videos
+    from umt.tools.predict.output import opened
     from umt.tools.predict.run import predict_all
-    from umt.tools.predict.tell import telling
 
     videos = find_videos(words.videos, split=words.split, prefix=words.prefix)
-    model = load_recognizer(words, words.device, words.labels)
-    if words.threshold is None and words.topk is None:
-        words.topk = 5
-    with telling(words, model) as teller:
-        failures = predict_all(words, model, videos, teller)
-        teller.end(failures)
+    model = load_recognizer(words, words.device, words.labels, load=kind.offer("load"))
+    predictor = kind.offer("predict").of(model, words)
+    with opened(words, predictor) as output:
+        failures = predict_all(words, model, predictor, videos, output)
+        output.end(failures, checkpoint=str(words.checkpoint), model=model.description.model)
     if failures and not words.skip_unreadable:
         raise UserError(
             f"{unread(len(failures), len(videos), failures[0].cause)} --skip_unreadable makes it no failure."

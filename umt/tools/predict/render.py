@@ -1,4 +1,4 @@
-"""A video with the classes drawn in: H.264 in MP4, frame by frame with the times of the original, and its sound."""
+"""A video with the answers drawn in: H.264 in MP4, frame by frame with the times of the original, and its sound."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from umt.data.lists.video_list import VideoList
 from umt.data.storage.source import PLAIN_FILES
@@ -21,29 +20,28 @@ from umt.data.video.probe import unreadable
 from umt.data.video.pyav_readers import DAMAGED
 from umt.data.video.reader import open_folder
 from umt.errors import OutputError
+from umt.tasks.base.predictor import Part, Predictor
 from umt.writing import whole
 
-if TYPE_CHECKING:
-    from umt.tools.predict.tell import Shown
-
-LEAST = 240  # pixels of the short side: smaller videos are enlarged, so that words can be read
+SHORT_SIDE = 240  # pixels: smaller videos are enlarged, so that words can be read
 _KEPT_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")  # what MP4 holds as it is
 _UNIT = Fraction(1, 90000)
 
 
-def render(source: str, target: str, shown: Sequence[Shown], fps: float | None = None) -> None:
+def render(source: str, target: str, parts: Sequence[Part], predictor: Predictor, fps: float | None = None) -> None:
     """Writes `target`, whole or not at all. Raises VideoError naming `source`, and OutputError.
 
-    At each moment the window is drawn whose middle is nearest. `fps`: of a folder of frames (25).
+    At each moment the part is drawn whose middle is nearest. `fps`: of a folder of frames (25).
     """
+    panels = _Panels(parts, predictor)
     try:
         with whole(Path(target)) as place:
             if os.path.isdir(source):
                 rate = Fraction(fps or 25).limit_denominator(1001)
-                _write(_folder(source, fps or 25.0), str(place), shown, rate=rate)
+                _write(_folder(source, fps or 25.0), str(place), panels, rate=rate)
             else:
                 with PLAIN_FILES.path(VideoList("", [source], [-1]), 0) as path:
-                    _write_file(source, path, str(place), shown)
+                    _write_file(source, path, str(place), panels)
     except (av.FFmpegError, EOFError) as error:
         code = getattr(error, "errno", None)
         if code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
@@ -53,7 +51,7 @@ def render(source: str, target: str, shown: Sequence[Shown], fps: float | None =
         raise OutputError(f"--render ({target}) cannot be written: {error.strerror or error}.") from None
 
 
-def _write_file(source: str, path: str, temporary: str, shown: Sequence[Shown]) -> None:
+def _write_file(source: str, path: str, temporary: str, panels: _Panels) -> None:
     with av.open(path, metadata_errors="replace") as old:
         stream = old.streams.video[0]
         rate = stream.average_rate or Fraction(25)
@@ -62,7 +60,7 @@ def _write_file(source: str, path: str, temporary: str, shown: Sequence[Shown]) 
         if sounds and sound is None:
             kind = sounds[0].codec_context.name
             print(f"umt predict: {source}: MP4 does not hold its sound ({kind}), which is left out.", file=sys.stderr)
-        _write(_decoded(source, old, stream, sound, rate), temporary, shown, rate=rate, sound=sound)
+        _write(_decoded(source, old, stream, sound, rate), temporary, panels, rate=rate, sound=sound)
 
 
 def _decoded(source: str, old: Any, stream: Any, sound: Any, rate: Fraction) -> Iterator[Any]:
@@ -88,28 +86,27 @@ def _folder(source: str, fps: float) -> Iterator[Any]:
             yield number / fps, reader.frames([number])[0]
 
 
-def _write(items: Iterator[Any], path: str, shown: Sequence[Shown], *, rate: Fraction, sound: Any = None) -> None:
+def _write(items: Iterator[Any], path: str, panels: _Panels, *, rate: Fraction, sound: Any = None) -> None:
     options = {"movflags": "+faststart"}
     with av.open(path, "w", format="mp4", options=options) as new:
         out: Any = new.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
         copy = new.add_stream_from_template(sound) if sound is not None else None
-        painter: _Painter | None = None
-        first = 0.0  # windows are timed from the first frame, which need not be shown at 0
+        first: float | None = None  # windows are timed from the first frame, which need not be shown at 0
         waiting: list[Any] = []  # sound that comes before the first picture, whose size the header wants
         for item in items:
             if isinstance(item, av.Packet):
                 item.stream = copy
-                if painter is None:
+                if first is None:
                     waiting.append(item)
                 else:
                     new.mux(item)
                 continue
             time, image = item
-            if painter is None:
-                painter, first = _Painter(shown, image.shape[0], image.shape[1]), time
-                out.width, out.height, out.pix_fmt = painter.width, painter.height, "yuv420p"
+            if first is None:
+                panels.fit(*image.shape[:2])
+                out.width, out.height, out.pix_fmt, first = panels.width, panels.height, "yuv420p", time
                 out.codec_context.time_base = _UNIT
-            frame = av.VideoFrame.from_ndarray(painter.painted(time - first, image), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(panels.painted(time - first, image), format="rgb24")
             frame.pts, frame.time_base = round(time / _UNIT), _UNIT
             new.mux(out.encode(frame))
             for packet in waiting:
@@ -118,63 +115,35 @@ def _write(items: Iterator[Any], path: str, shown: Sequence[Shown], *, rate: Fra
         new.mux(out.encode(None))
 
 
-class _Painter:
-    """Frames of one size, with a panel of the classes at the moment."""
+class _Panels:
+    """Draws the parts of a video onto its frames, all of one size."""
 
-    def __init__(self, shown: Sequence[Shown], height: int, width: int) -> None:
-        scale = max(LEAST / min(height, width), 1.0)
-        self.width, self.height = (max(2 * round(side * scale / 2), 2) for side in (width, height))
-        self._shown = shown
-        self._middles = np.array([((one.start or 0) + (one.end or 0)) / 2 for one in shown])
+    def __init__(self, parts: Sequence[Part], predictor: Predictor) -> None:
+        self._parts, self._predictor = parts, predictor
+        self._middles = np.array([((part.start or 0) + (part.end or 0)) / 2 for part in parts])
+        self.width = self.height = 0
         self._number, self._colour, self._through = -1, np.empty(0, np.float32), np.empty(0, np.float32)
 
+    def fit(self, height: int, width: int) -> None:
+        """Takes the size of the frames; `width` and `height` are those of the drawn ones, both even."""
+        scale = max(SHORT_SIDE / min(height, width), 1.0)
+        self.width, self.height = (max(2 * round(side * scale / 2), 2) for side in (width, height))
+
     def painted(self, time: float, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) -> (height, width, 3), both even."""
+        """(H, W, 3) at `time` seconds -> (height, width, 3)."""
         import cv2
 
         if image.shape[:2] != (self.height, self.width):
             image = cv2.resize(np.ascontiguousarray(image), (self.width, self.height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-        if not len(self._shown):
+        if not len(self._parts):
             return np.ascontiguousarray(image)
         number = int(np.abs(self._middles - time).argmin())
         if number != self._number:
-            panel = np.asarray(_panel(self._shown[number], self.width, self.height)).astype(np.float32)
-            seen = panel[..., 3:] / np.float32(255)
-            self._number, self._colour, self._through = number, panel[..., :3] * seen, 1 - seen
-        colour, through = self._colour, self._through
+            panel = self._predictor.drawn(self._parts[number].answer, self.width, self.height)
+            pixels = np.asarray(panel).astype(np.float32)
+            opacity = pixels[..., 3:] / np.float32(255)
+            self._number, self._colour, self._through = number, pixels[..., :3] * opacity, 1 - opacity
         painted = np.array(image)
-        painted[: len(colour)] = (painted[: len(colour)] * through + colour + 0.5).astype(np.uint8)
+        covered = painted[: len(self._colour)]
+        covered[:] = (covered * self._through + self._colour + 0.5).astype(np.uint8)
         return painted
-
-
-def _panel(shown: Shown, width: int, height: int) -> Image.Image:
-    """The classes on a dark ground, each with a bar of its probability: RGBA, as wide as the video."""
-    size = max(min(min(height, width) // 24, 40), 12)
-    font = ImageFont.load_default(size)
-    line, margin = round(size * 1.5), size // 2
-    classes = shown.classes[: max((height // 2 - 2 * margin) // line, 1)]
-    image = Image.new("RGBA", (width, line * max(len(classes), 1) + 2 * margin), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(image)
-    names = [(_fitting(name, font, width - 7 * size), p) for _, name, p in classes] or [("-", 0.0)]
-    longest = max(font.getlength(name) for name, _ in names)
-    right = min(round(longest + 6 * size), width)
-    draw.rectangle((0, 0, right, image.height), fill=(0, 0, 0, 175))
-    for number, (name, p) in enumerate(names):
-        top = margin + number * line
-        filled = round((right - 2 * margin) * p)
-        if filled:
-            draw.rectangle((margin, top, margin + filled, top + line - 3), fill=(42, 120, 214, 200))
-        middle = top + (line - 3) // 2
-        draw.text((margin + size // 3, middle), name, font=font, fill=(255, 255, 255, 255), anchor="lm")
-        if name != "-":
-            said = f"{100 * p:.0f} %"
-            draw.text((right - margin - size // 3, middle), said, font=font, fill=(255, 255, 255, 255), anchor="rm")
-    return image
-
-
-def _fitting(name: str, font: Any, width: float) -> str:
-    if font.getlength(name) <= width:
-        return name
-    while len(name) > 1 and font.getlength(name + "...") > width:
-        name = name[:-1]
-    return name + "..."

@@ -19,27 +19,31 @@ from umt.data.loading.loaders import TestLoader, Workers
 from umt.errors import ConfigError, VideoError
 from umt.inference.recognizer import Recognizer
 from umt.inference.windows import Window
+from umt.tasks.base.predictor import Failure, Part, Predictor
+from umt.tools.predict.output import Output
 from umt.tools.predict.render import render
-from umt.tools.predict.tell import Failure, Part, Teller
 from umt.tools.recognizer_flags import workers_for
 
-Seen = Iterable[Part] | Failure
 
-
-def predict_all(words: Namespace, model: Recognizer, videos: VideoList, teller: Teller) -> list[Failure]:
-    """Tells `teller` of every video; those that could not be read. Raises ConfigError, OutputError."""
+def predict_all(
+    words: Namespace, model: Recognizer, predictor: Predictor, videos: VideoList, output: Output
+) -> list[Failure]:
+    """Writes the answers for every video; returns those that could not be read. Raises ConfigError, OutputError."""
     targets = _targets(words.render, videos)
     failures: list[Failure] = []
     with tqdm(desc="predict", unit="video", total=len(videos), disable=None, leave=False, dynamic_ncols=True) as bar:
-        for row, seen in _windows(words, model, videos, bar) if words.window else _wholes(words, model, videos):
+        answers: Iterator[tuple[int, Iterable[Part] | Failure]] = _wholes(words, model, predictor, videos)
+        if words.window:
+            answers = _windows(words, model, predictor, videos, bar)
+        for row, parts in answers:
             name = videos.file(row)
             try:
-                if isinstance(seen, Failure):
-                    raise VideoError(seen.cause)
-                shown = teller.video(name, seen)
+                if isinstance(parts, Failure):
+                    raise VideoError(parts.cause)
+                written = output.video(name, parts)
                 if targets is not None:
                     bar.set_postfix_str(f"drawing {Path(targets[row]).name}")
-                    render(name, targets[row], shown, words.fps)
+                    render(name, targets[row], written, predictor, words.fps)
             except VideoError as error:
                 failures.append(Failure(name, str(error)))
                 with tqdm.external_write_mode(file=sys.stderr):
@@ -48,8 +52,10 @@ def predict_all(words: Namespace, model: Recognizer, videos: VideoList, teller: 
     return failures
 
 
-def _wholes(words: Namespace, model: Recognizer, videos: VideoList) -> Iterator[tuple[int, Seen]]:
-    """What `umt test` would see: the same views, in batches of the same size."""
+def _wholes(
+    words: Namespace, model: Recognizer, predictor: Predictor, videos: VideoList
+) -> Iterator[tuple[int, Iterable[Part] | Failure]]:
+    """From the views that `umt test` takes, in batches of the same size."""
     clips = words.clips or model.description.test_clips
     crops = words.crops or model.description.test_crops
     workers = Workers(
@@ -63,25 +69,27 @@ def _wholes(words: Namespace, model: Recognizer, videos: VideoList) -> Iterator[
             for failure in batch.failures:
                 yield int(failure["row"]), Failure(str(failure["path"]), str(failure["cause"]))
             if len(batch):
-                views = rearrange(batch.video, "v c t h w -> v t h w c")
-                yield int(batch.row[0]), [Part(model.predict(views))]
+                outputs = predictor.outputs(rearrange(batch.video, "v c t h w -> v t h w c"))
+                yield int(batch.row[0]), [Part(predictor.answer(outputs))]
     finally:
         loader.close()
 
 
-def _windows(words: Namespace, model: Recognizer, videos: VideoList, bar: tqdm) -> Iterator[tuple[int, Seen]]:
+def _windows(
+    words: Namespace, model: Recognizer, predictor: Predictor, videos: VideoList, bar: tqdm
+) -> Iterator[tuple[int, Iterable[Part] | Failure]]:
     for row in range(len(videos)):
-        found = model.windows(videos.file(row), words.window, words.stride, crops=words.crops or 1, fps=words.fps)
-        yield row, _parts(model, found, bar)
+        windows = model.windows(videos.file(row), words.window, words.stride, crops=words.crops or 1, fps=words.fps)
+        yield row, _parts(predictor, windows, model.batch_size, bar)
 
 
-def _parts(model: Recognizer, windows: Iterator[Window], bar: tqdm) -> Iterator[Part]:
-    """Windows as many at a time as fill a batch."""
+def _parts(predictor: Predictor, windows: Iterator[Window], batch_size: int, bar: tqdm) -> Iterator[Part]:
+    """As many windows at a time as fill a batch."""
     while group := list(itertools.islice(windows, 1)):
-        group += itertools.islice(windows, max(model.batch_size // len(group[0].views), 1) - 1)
-        logits = model.logits(torch.from_numpy(np.concatenate([window.views for window in group])))
-        for window, own in zip(group, logits.unflatten(0, (len(group), -1)), strict=True):
-            yield Part(model.merge(own), window.start, window.end)
+        group += itertools.islice(windows, max(batch_size // len(group[0].views), 1) - 1)
+        outputs = predictor.outputs(torch.from_numpy(np.concatenate([window.views for window in group])))
+        for window, output in zip(group, outputs.unflatten(0, (len(group), -1)), strict=True):
+            yield Part(predictor.answer(output), window.start, window.end)
         bar.set_postfix_str(f"{group[-1].end:.0f} s")
 
 

@@ -15,60 +15,63 @@ import umt
 from umt import devices
 from umt.tools.probe import report
 from umt.tools.probe.experiment import Experiment, Outcome, Plan
-from umt.tools.probe.features import Store, digest_of
+from umt.tools.probe.features import Kept, digest_of, plain
 from umt.tools.probe.linear import grid
 from umt.tools.probe.sources import from_features, from_videos
 
 
 def run(words: argparse.Namespace, command: Sequence[str]) -> str:
-    """Probes; returns what the console says. Raises UserError."""
+    """Probes; returns the text for the console. Raises UserError."""
     started = time.perf_counter()
     plan = _plan(words)
-    found = from_features(words) if words.features else from_videos(words)
-    lists = found.lists
+    source = from_features(words) if words.features else from_videos(words)
+    lists = source.lists
     labels = {name: videos.labels.tobytes() for name, videos in lists.videos.items()}
     about = {
         "plan": dataclasses.asdict(plan),
-        "features": [digest_of(one) for _, one in found.recipes],
+        "features": [digest_of(recipe) for _, recipe in source.recipes],
         "labels": {name: hashlib.sha256(text).hexdigest() for name, text in labels.items()},
     }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     done = _finished(words.output, digest)
     if done is not None:
         return f"{report.table(done)}\n{words.output / report.RESULTS} is of these very features and settings."
-    stores = found.stores(words.output / "features")
+    kept = source.keep(words.output / "features")
     device = devices.choose_device(words.device)
     outcomes: list[list[Outcome]] = []
-    for store in stores:
-        experiment = Experiment(store, lists, found.views, plan, device)
+    for features in kept:
+        experiment = Experiment(features, lists, source.views, plan, device)
         outcomes.append([experiment.run(probe) for probe in plan.probes])
-    named = [name for name, _ in found.recipes]
+    names = [name for name, _ in source.recipes]
     notes = [
-        f"{name}: {note}" for name, one in zip(named, outcomes, strict=True) for made in one for note in made.notes
+        f"{name}: {note}"
+        for name, of_model in zip(names, outcomes, strict=True)
+        for outcome in of_model
+        for note in outcome.notes
     ]
     results = {
         "umt": umt.__version__,
         "digest": digest,
         "command": list(command),
         "videos": {name: len(videos) for name, videos in lists.videos.items()},
-        "views": {name: [one.clips, one.crops] for name, one in found.views.items()},
+        "views": plain(source.views),
         "classes": lists.classes,
         "choice": lists.choice,
         "seed": words.seed,
         "seconds": round(time.perf_counter() - started, 1),
-        "models": [_of_model(*one) for one in zip(named, stores, outcomes, strict=True)],
+        "models": [_of_model(*model) for model in zip(names, kept, outcomes, strict=True)],
         "notes": [*lists.notes, *notes],
     }
     report.write(words.output, results, outcomes)
     return f"{report.table(results)}\nResults: {words.output / report.RESULTS}, curves: {words.output / report.CURVES}"
 
 
-def _of_model(name: str, store: Store, outcomes: list[Outcome]) -> dict[str, Any]:
+def _of_model(name: str, kept: Kept, outcomes: list[Outcome]) -> dict[str, Any]:
     return {
         "name": name,
-        "features": store.digest,
-        "recipe": store.recipe,
-        "probes": [made.to_json() for made in outcomes],
+        "features": kept.digest,
+        "recipe": kept.recipe,
+        "probes": [outcome.to_json() for outcome in outcomes],
     }
 
 
@@ -85,8 +88,9 @@ def _plan(words: argparse.Namespace) -> Plan:
     plan = Plan()
     settings = {}
     for kind, usual in (("linear", plan.linear_settings), ("attentive", plan.attentive_settings)):
-        lrs = getattr(words, f"{kind}_lr") or list(dict.fromkeys(one.lr for one in usual))
-        decays = getattr(words, f"{kind}_weight_decay") or list(dict.fromkeys(one.weight_decay for one in usual))
+        lrs = getattr(words, f"{kind}_lr") or list(dict.fromkeys(setting.lr for setting in usual))
+        decays = getattr(words, f"{kind}_weight_decay")
+        decays = decays or list(dict.fromkeys(setting.weight_decay for setting in usual))
         settings[kind] = tuple(grid(lrs, decays))
     return Plan(
         tuple(dict.fromkeys(words.probes)),

@@ -21,13 +21,11 @@ from umt.errors import AnnotationError
 from umt.evaluation.metrics import label_rank, top_k
 from umt.evaluation.scores import ViewScores
 from umt.evaluation.summary import Summary, summarise
-from umt.tools.probe import attentive, knn, linear
-from umt.tools.probe.features import HERE, Store, Views
+from umt.tools.probe import PROBES, attentive, knn, linear
+from umt.tools.probe.features import Kept, Views
 from umt.tools.probe.heads import Curve, Setting, fit, predict
 from umt.tools.probe.lists import Lists
 from umt.tools.probe.table import Table
-
-PROBES = ("knn", "linear", "attentive")
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What became of one probe: every setting that was tried on the videos of the choice, and the test of one."""
+    """The result of a probe: every setting that was tried on the videos of the choice, and the test of the best."""
 
     probe: str
     tried: list[dict[str, Any]]  # setting, top1 and loss on the videos of the choice
@@ -92,55 +90,59 @@ class _Samples:
 class Experiment:
     """The features of one model and the lists that they are of."""
 
-    def __init__(self, store: Store, lists: Lists, views: dict[str, Views], plan: Plan, device: torch.device) -> None:
-        self.store, self.lists, self.views, self.plan, self.device = store, lists, views, plan, device
+    def __init__(self, kept: Kept, lists: Lists, views: dict[str, Views], plan: Plan, device: torch.device) -> None:
+        self.kept, self.lists, self.views, self.plan, self.device = kept, lists, views, plan, device
+        self._loaded: tuple[str, dict[str, Table]] = ("", {})
         labels = {name: videos.labels for name, videos in lists.videos.items()}
-        there = {name: np.flatnonzero(store.get(name, "marks") == HERE) for name in labels}
-        train = there["train"]
+        self.present = {name: kept.present(name) for name in labels}
+        train = self.present["train"]
         held = np.zeros(len(labels["train"]), np.bool_) if lists.chooses is None else lists.chooses
-        own = self._samples(train[~held[train]], "train")
+        self.fitted, self.all = self._samples(train[~held[train]], "train"), self._samples(train, "train")
         self.choice = ("train", self._samples(train[held[train]], "train"))
         if lists.chooses is None:
-            self.choice = ("val", self._samples(there["val"], "val"))
-        self.fitted, self.all = own, self._samples(train, "train")
-        for what, samples in (("training", own), ("choice", self.choice[1])):
+            self.choice = ("val", self._samples(self.present["val"], "val"))
+        for what, samples in (("training", self.fitted), ("choice", self.choice[1])):
             if not len(samples.places):
                 raise AnnotationError(f"no video is left for the {what}: all were unreadable. Check --prefix.")
 
     def _samples(self, rows: NDArray[np.int64], split: str) -> _Samples:
         return _Samples.of(rows, self.lists.videos[split].labels, self.views[split].count)
 
-    def _table(self, split: str, kind: str) -> Table:
-        return Table(rearrange(self.store.get(split, kind), "r v ... -> (r v) ..."), device=self.device)
+    def _tables(self, kind: str) -> dict[str, Table]:
+        """The features of all lists; those of the last kind stay loaded for the next probe."""
+        if self._loaded[0] != kind:
+            self._loaded = ("", {})  # frees the others first
+            tables = {split: Table(self.kept.array(split, kind), device=self.device) for split in self.lists.videos}
+            self._loaded = (kind, tables)
+        return self._loaded[1]
 
     def run(self, probe: str) -> Outcome:
         """`probe`: "knn", "linear" or "attentive"."""
         started = time.perf_counter()
-        kind = "tokens" if probe == "attentive" else "pooled"
-        tables = {split: self._table(split, kind) for split in self.lists.videos}
+        tables = self._tables("tokens" if probe == "attentive" else "pooled")
         if probe == "knn":
             tried, chosen, logits = self._nearest(tables)
             curve: list[Curve] = []
         else:
             tried, chosen, logits, curve = self._trained(probe, tables)
         scores = self._scores(probe, logits)
-        made = Outcome(probe, tried, chosen, summarise(scores), scores, time.perf_counter() - started, curve)
-        made.notes = self._at_the_edge(made)
-        return made
+        outcome = Outcome(probe, tried, chosen, summarise(scores), scores, time.perf_counter() - started, curve)
+        outcome.notes = self._at_the_edge(outcome)
+        return outcome
 
     def _nearest(self, tables: dict[str, Table]) -> tuple[list[dict[str, Any]], int, NDArray[np.float32]]:
         plan, classes = self.plan, self.lists.classes
-        split, asked = self.choice
+        split, samples = self.choice
         bank = tables["train"].take(self.fitted.places)
         neighbours = sorted({min(k, len(bank)) for k in plan.neighbours})
-        similarity, rows = knn.nearest(tables[split].take(asked.places), bank, neighbours[-1])
+        similarity, rows = knn.nearest(tables[split].take(samples.places), bank, neighbours[-1])
         labels = torch.from_numpy(self.fitted.labels)[rows]
         tried: list[dict[str, Any]] = []
         for k in neighbours:
             for temperature in plan.temperatures:
                 shares = knn.vote(similarity, labels, classes, k, temperature).numpy()
-                own = shares[np.arange(len(shares)), asked.labels]
-                top1, loss = top_k(label_rank(shares, asked.labels), 1), float(-np.log(own + 1e-3).mean())
+                correct = shares[np.arange(len(shares)), samples.labels]
+                top1, loss = top_k(label_rank(shares, samples.labels), 1), float(-np.log(correct + 1e-3).mean())
                 tried.append({"k": k, "temperature": temperature, "top1": top1, "loss": loss})
         chosen = best(tried)
         bank = tables["train"].take(self.all.places)
@@ -155,14 +157,14 @@ class Experiment:
     ) -> tuple[list[dict[str, Any]], int, NDArray[np.float32], list[Curve]]:
         plan = self.plan
         settings = plan.linear_settings if probe == "linear" else plan.attentive_settings
-        split, asked = self.choice
-        own = tables["train"].take(self.fitted.places)
-        validation = (tables[split].take(asked.places), asked.labels)
-        heads, curve = self._fit(probe, own, self.fitted.labels, settings, validation)
+        split, samples = self.choice
+        training = tables["train"].take(self.fitted.places)
+        validation = (tables[split].take(samples.places), samples.labels)
+        heads, curve = self._fit(probe, training, self.fitted.labels, settings, validation)
         last = curve[-1]
         tried = [
-            {"lr": one.lr, "weight_decay": one.weight_decay, "top1": top1, "loss": loss}
-            for one, top1, loss in zip(settings, last.top1, last.loss, strict=True)
+            {"lr": setting.lr, "weight_decay": setting.weight_decay, "top1": top1, "loss": loss}
+            for setting, top1, loss in zip(settings, last.top1, last.loss, strict=True)
         ]
         chosen = head = best(tried)
         if len(self.all.places) > len(self.fitted.places):  # the test gets a probe of all training videos
@@ -177,16 +179,16 @@ class Experiment:
     ) -> tuple[nn.Module, list[Curve]]:  # fmt: skip
         heads, classes, seed = len(settings), self.lists.classes, self.plan.seed
         if probe == "linear":
-            made: nn.Module = linear.LinearHeads(rows, heads, classes)
+            model: nn.Module = linear.LinearHeads(rows, heads, classes)
             training = linear.training(len(rows), self.plan.linear_epochs)
         else:
-            made = attentive.AttentiveHeads(rows.shape[-1], heads, classes, seed=seed, device=self.device)
+            model = attentive.AttentiveHeads(rows.shape[-1], heads, classes, seed=seed, device=self.device)
             training = attentive.training(len(rows), self.plan.attentive_epochs)
         with tqdm(desc=f"{probe}, {heads} settings", unit="step", disable=None, leave=False) as bar:
             curve = fit(
-                made, rows, labels, settings, training, seed=seed, validation=validation, progress=_progress(bar)
+                model, rows, labels, settings, training, seed=seed, validation=validation, progress=_progress(bar)
             )
-        return made, curve
+        return model, curve
 
     def _scores(self, probe: str, logits: NDArray[np.float32]) -> ViewScores:
         videos, views = self.lists.videos["test"], self.views["test"]
@@ -197,27 +199,27 @@ class Experiment:
             clips=views.clips,
             crops=views.crops,
             classes=self.lists.classes,
-            provenance={"probe": probe, "weights": self.store.recipe["weights"], "features": self.store.digest},
+            provenance={"probe": probe, "weights": self.kept.recipe["weights"], "features": self.kept.digest},
             class_names=self.lists.names,
         )
         each = rearrange(logits, "(r clips crops) k -> r clips crops k", clips=views.clips, crops=views.crops)
-        marks = self.store.get("test", "marks")
+        present = set(self.present["test"].tolist())
         for row in range(len(videos)):
-            if marks[row] == HERE:
+            if row in present:
                 scores.add_video(row, each[row])
             else:
                 scores.count_as_wrong(row, "unreadable")
         return scores
 
-    def _at_the_edge(self, made: Outcome) -> list[str]:
+    def _at_the_edge(self, outcome: Outcome) -> list[str]:
         """A choice at the border of what was tried: the best may lie beyond."""
-        if made.probe == "knn":
+        if outcome.probe == "knn":
             return []
-        lrs = sorted({one["lr"] for one in made.tried})
-        chosen = made.tried[made.chosen]["lr"]
+        lrs = sorted({entry["lr"] for entry in outcome.tried})
+        chosen = outcome.tried[outcome.chosen]["lr"]
         if len(lrs) > 1 and chosen in (lrs[0], lrs[-1]):
             side = "smallest" if chosen == lrs[0] else "largest"
-            return [f"{made.probe}: the chosen learning rate ({chosen:g}) is the {side} that was tried; try others."]
+            return [f"{outcome.probe}: the chosen learning rate ({chosen:g}) is the {side} that was tried; try others."]
         return []
 
 
@@ -232,8 +234,8 @@ def best(tried: Sequence[dict[str, Any]]) -> int:
 
 
 def _progress(bar: Any) -> Callable[[int, int], None]:
-    def told(step: int, total: int) -> None:
+    def update(step: int, total: int) -> None:
         bar.total = total
         bar.update(step - bar.n)
 
-    return told
+    return update

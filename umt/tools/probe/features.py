@@ -1,17 +1,17 @@
-"""Frozen features of all videos of the lists, from one pass over the files, kept on the disk.
+"""Frozen features of all videos of the lists, from one pass over the files, kept on the disk as umt extract keeps them.
 
-They lie under `<folder>/<digest>/`, where the digest is of everything that they depend on: weights, frames, sizes,
-views, layer, and the files of the lists. So nothing stale is ever read, an interrupted pass goes on with the rows that
-are missing, and another probe of the same features decodes nothing. Half precision, as memory maps: they may be larger
-than memory. Shapes: R videos, V views, L tokens, D features.
+They lie under `<folder>/<digest>/<list>/`, where the digest is of everything that they depend on: weights, frames,
+sizes, views, layer, and the files of the lists. So nothing stale is ever read, an interrupted pass goes on with the
+shards that are missing, and another probe of the same features decodes nothing. Half precision.
+Shapes: R videos, V views, L tokens, D features.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,22 @@ from tqdm import tqdm
 
 from umt.data.lists.video_list import VideoList
 from umt.data.loading.clips import Videos
-from umt.data.loading.loaders import EvalLoader, Workers
+from umt.data.loading.loaders import Workers
+from umt.data.sampling import views_sampler
 from umt.data.storage.source import storage_of
-from umt.data.transforms.normalize import normalize
-from umt.engine.evaluator import weights_digest
-from umt.errors import ConfigError, OutputError, VideoError
+from umt.engine.evaluate import weights_digest
+from umt.errors import ConfigError
+from umt.inference import feature_files, feature_folder, feature_pass, features
+from umt.inference.feature_folder import Group, Unread
+from umt.inference.parts import ClipParts
 from umt.inference.recognizer import Recognizer
 from umt.layers.block import NORM_EPS
 from umt.models import Student, VisionTransformer
 from umt.models.specs import Grid
+from umt.tools.probe.table import Stored
 
-HERE, UNREADABLE = 1, 2  # marks of rows; 0: not yet
-FLUSH = 128  # videos
+_FORM = "safetensors"  # of its files any row can be read alone
+_SHARD_ROWS, _SHARD_BYTES = 256, 256 << 20  # at most; the rows of a shard wait in memory
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,18 @@ class Views:
         return self.clips * self.crops
 
 
-def recipe(
+def plain(views: Mapping[str, Views]) -> dict[str, list[int]]:
+    """[clips, crops] of each list, for a recipe."""
+    return {name: [part.clips, part.crops] for name, part in views.items()}
+
+
+def recipe_of(
     model: Recognizer, want: Want, views: Mapping[str, Views], videos: Mapping[str, VideoList]
 ) -> dict[str, Any]:
     """Everything that the features depend on, as plain values."""
     about = model.description
     return {
-        "format": 1,
+        "format": 2,
         "weights": weights_digest(model.model),
         "model": about.model,
         "frames": about.num_frames,
@@ -77,12 +86,12 @@ def recipe(
         "precision": model.precision,
         "layer": want.layer,
         "tokens": want.tokens,
-        "views": {name: [one.clips, one.crops] for name, one in views.items()},
-        "lists": {name: _digest_of(one) for name, one in videos.items()},
+        "views": plain(views),
+        "lists": {name: _list_digest(part) for name, part in videos.items()},
     }
 
 
-def _digest_of(videos: VideoList) -> str:
+def _list_digest(videos: VideoList) -> str:
     digest = hashlib.sha256()
     for row in range(len(videos)):
         digest.update(videos.file(row).encode("utf-8", "surrogateescape") + b"\n")
@@ -94,67 +103,58 @@ def digest_of(recipe: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(dict(recipe), sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Store:
-    """The features of one model on the disk."""
+class Kept:
+    """The features of one model on the disk: for each list a folder that `umt.inference.features` reads.
+
+    Its layers are "pooled" (V, D) and, unless `tokens` is 0, "tokens" (V, L, D).
+    """
 
     def __init__(
         self, folder: Path, recipe: Mapping[str, Any], rows: Mapping[str, int], width: int, tokens: int
     ) -> None:
-        """`tokens`: 0 keeps the pooled features only. Raises OutputError where the folder cannot be written."""
-        self.recipe = dict(recipe)
+        """`rows`: videos of each list. Raises OutputError where the folder cannot be written."""
+        self.recipe, self.rows = dict(recipe), dict(rows)
         self.digest = digest_of(self.recipe)
         self.folder = folder / self.digest
-        self._arrays: dict[tuple[str, str], NDArray[Any]] = {}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for split, count in rows.items():
-                views = recipe["views"][split][0] * recipe["views"][split][1]
-                self._arrays[split, "pooled"] = self._map(f"{split}.pooled", (count, views, width), np.float16)
-                if tokens:
-                    self._arrays[split, "tokens"] = self._map(
-                        f"{split}.tokens", (count, views, tokens, width), np.float16
-                    )
-                self._arrays[split, "marks"] = self._map(f"{split}.marks", (count,), np.uint8)
-            (self.folder / "recipe.json").write_text(json.dumps(self.recipe, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(
-                f"{self.folder}: the features cannot be kept ({error.strerror or error}). Free the disk, choose "
-                "another --output, or keep fewer tokens: --token_grid 8 1 1."
-            ) from error
+        self._shapes: dict[str, tuple[int, ...]] = {"pooled": (width,)}
+        if tokens:
+            self._shapes["tokens"] = (tokens, width)
+        for split in self.rows:
+            feature_folder.settle(
+                self.folder / split,
+                {**features.FORMAT.stamp(), "layers": list(self._shapes), "dtype": "fp16", "format": _FORM,
+                 "shard_size": self._shard_size(split), "probe": self.recipe},
+            )  # fmt: skip
 
-    def _map(self, name: str, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
-        path = self.folder / f"{name}.npy"
-        if path.exists():
-            with contextlib.suppress(ValueError, EOFError):  # cut off; only for reading does numpy notice
-                found: NDArray[Any] = np.load(path, mmap_mode="r")
-                if found.shape == shape and found.dtype == kind:
-                    made: NDArray[Any] = np.load(path, mmap_mode="r+")
-                    return made
-        for marks in self.folder.glob(f"{name.partition('.')[0]}.marks.npy"):
-            marks.unlink()  # they are of the array that is made anew
-        return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)  # zeros that take no room yet
+    def _views(self, split: str) -> int:
+        clips, crops = self.recipe["views"][split]
+        return int(clips * crops)
 
-    def get(self, split: str, kind: str) -> NDArray[Any]:
-        """`kind` "pooled" (R, V, D), "tokens" (R, V, L, D) or "marks" (R,)."""
-        return self._arrays[split, kind]
+    def _shard_size(self, split: str) -> int:
+        """A power of 2, so that batches are filled."""
+        size = 2 * self._views(split) * sum(int(np.prod(shape)) for shape in self._shapes.values())
+        rows = max(min(_SHARD_ROWS, _SHARD_BYTES // size), 1)
+        return 1 << (rows.bit_length() - 1)
 
-    def missing(self, split: str) -> NDArray[np.int64]:
-        """Rows that are not there; those that could not be read are tried again."""
-        return np.flatnonzero(self.get(split, "marks") != HERE)
+    def groups(self, split: str) -> list[Group]:
+        """All rows of a list by the files that they go to."""
+        return feature_folder.groups(self.folder / split, _FORM, self.rows[split], self._shard_size(split), 1)
 
-    def put(self, split: str, row: int, pooled: Tensor, tokens: Tensor | None) -> None:
-        """pooled (V, D), tokens (V, L, D)."""
-        self.get(split, "pooled")[row] = pooled.numpy()
-        if tokens is not None:
-            self.get(split, "tokens")[row] = tokens.numpy()
+    def write(self, split: str, rows: Iterable[feature_files.Row]) -> None:
+        """Keeps `rows`, which ascend. Raises OutputError."""
+        size = self._shard_size(split)
+        for shard, part in itertools.groupby(rows, key=lambda row: row.row // size):
+            feature_files.write(feature_files.file_of(self.folder / split, _FORM, shard, size), list(part))
 
-    def mark(self, split: str, rows: Sequence[int], mark: int) -> None:
-        """Rows are there only when what they hold is on the disk."""
-        for kind in ("pooled", "tokens"):
-            if (split, kind) in self._arrays:
-                self.get(split, kind).flush()  # type: ignore[attr-defined]
-        self.get(split, "marks")[list(rows)] = mark
-        self.get(split, "marks").flush()  # type: ignore[attr-defined]
+    def present(self, split: str) -> NDArray[np.int64]:
+        """Rows that have features, ascending."""
+        paths = feature_files.files(self.folder / split, _FORM)
+        return np.array([row for path in paths for row in feature_files.rows_in(path)], np.int64)
+
+    def array(self, split: str, kind: str) -> Stored:
+        """`kind` "pooled" (R * V, D) or "tokens" (R * V, L, D); zeros for rows that are missing."""
+        paths = feature_files.files(self.folder / split, _FORM)
+        return Stored(paths, kind, self.rows[split], self._views(split), self._shapes[kind])
 
 
 def token_grid(grid: Grid, rows: int, width: int, limit: float) -> Grid:
@@ -173,22 +173,24 @@ def encoder_of(model: Recognizer) -> VisionTransformer | Student:
 
 
 class Frozen:
-    """A model as a source of features."""
+    """A model as a source of features, for `umt.inference.feature_pass`."""
 
-    def __init__(self, model: Recognizer, want: Want) -> None:
-        self.model, self.want, self.encoder = model, want, encoder_of(model)
+    def __init__(self, recognizer: Recognizer, want: Want) -> None:
+        self.recognizer, self.want, self.encoder = recognizer, want, encoder_of(recognizer)
         self.last = want.layer in (-1, self.encoder.num_layers - 1)
 
     @torch.inference_mode()
-    def __call__(self, video: Tensor) -> tuple[Tensor, Tensor | None]:
-        """video (B, 3, T, H, W) uint8 -> pooled (B, D) and tokens (B, L, D) or None, float16 on the CPU.
+    def __call__(self, views: Tensor) -> dict[str, Tensor]:
+        """views (V, T, H, W, 3) uint8 -> "pooled" (V, D) and, if wanted, "tokens" (V, L, D), float16 on the CPU.
 
         Tokens of unit variance each. Pooled: what the head of a classifier gets; of a pretrained encoder, or another
         layer, the mean of the tokens, of unit variance.
         """
-        about = self.model.description
-        inputs = normalize(video.to(self.model.device, non_blocking=True), about.mean, about.std)
-        with self.model.autocast():
+        parts = [self._features(batch) for batch in self.recognizer.batches(views)]
+        return {kind: torch.cat([part[kind] for part in parts]) for kind in parts[0]}
+
+    def _features(self, inputs: Tensor) -> dict[str, Tensor]:
+        with self.recognizer.autocast():
             if isinstance(self.encoder, VisionTransformer):
                 (raw,) = self.encoder.forward_intermediates(inputs, [self.want.layer], intermediates_only=True)
             else:
@@ -197,78 +199,53 @@ class Frozen:
         if self.last and isinstance(self.encoder, VisionTransformer):
             pooled = self.encoder.forward_head(self.encoder.norm(raw), pre_logits=True)
         else:
-            pooled = _unit(raw.mean(1))
-        tokens = None
-        if self.want.tokens is not None:
-            if self.want.tokens != self.encoder.grid:
-                time, height, _ = self.encoder.grid
-                cells = rearrange(raw, "b (t h w) d -> b d t h w", t=time, h=height)
-                raw = rearrange(F.adaptive_avg_pool3d(cells, self.want.tokens), "b d t h w -> b (t h w) d")
-            tokens = _unit(raw).half().cpu()
-        return pooled.half().cpu(), tokens
+            pooled = unit(raw.mean(1))
+        if self.want.tokens is None:
+            return {"pooled": pooled.half().cpu()}
+        if self.want.tokens != self.encoder.grid:
+            time, height, _ = self.encoder.grid
+            cells = rearrange(raw, "b (t h w) d -> b d t h w", t=time, h=height)
+            raw = rearrange(F.adaptive_avg_pool3d(cells, self.want.tokens), "b d t h w -> b (t h w) d")
+        return {"pooled": pooled.half().cpu(), "tokens": unit(raw).half().cpu()}
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
+    """(..., D) of mean 0 and variance 1 over D."""
     return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
 
 
 def extract(
-    sources: Sequence[tuple[Frozen, Store]], split: str, videos: VideoList, views: Views, *,
-    workers: int, batch_size: int, strict: bool,
-) -> list[str]:  # fmt: skip
-    """Fills the stores with the rows of one list that any of them lacks; a video is decoded once for all models.
+    sources: Sequence[tuple[Frozen, Kept]], split: str, videos: VideoList, views: Views, *,
+    workers: Workers, on_failure: Callable[[Unread], None],
+) -> list[Unread]:  # fmt: skip
+    """Makes what any of the models lacks of one list; a video is decoded once for all of them.
 
-    `batch_size`: clips that go through a model at once. `strict`: a video that cannot be read is an error, else it is
-    marked. Returns the causes. Raises VideoError.
+    Returns the rows that cannot be read; errors of `on_failure` end the pass. Raises OutputError.
     """
-    wanted = sorted({int(row) for _, store in sources for row in store.missing(split)})
-    if not wanted:
+    sources = [source for source in sources if any(group.missing() for group in source[1].groups(split))]
+    if not sources:
         return []
-    first = sources[0][0].model
-    clips = first.views.clips(Videos(videos, first.views.decoder, storage=storage_of(videos)), views.clips, views.crops)
-    done = set(range(len(videos))) - set(wanted)
-    videos_each = max(batch_size // views.count, 1)
-    loader = EvalLoader(clips, batch_size=videos_each, done=done, workers=Workers(num_workers=workers, timeout=120))
-    causes: list[str] = []
-    waiting: list[int] = []
+    groups = zip(*(kept.groups(split) for _, kept in sources), strict=True)
+    todo = [same for same in groups if any(group.missing() for group in same)]
+    model = sources[0][0].recognizer.views
+    clips = ClipParts(
+        Videos(videos, model.decoder, storage=storage_of(videos)),
+        views_sampler(model.sampling, model.num_frames, views.clips, model.sampling_rate),
+        model.transform(views.crops),
+    )
+    folders = [kept.folder / split for _, kept in sources]
     try:
-        with tqdm(total=len(wanted), desc=f"features, {split}", unit="video", disable=None, leave=False) as bar:
-            for batch in loader:
-                for failure in batch.failures:
-                    causes.append(str(failure["cause"]))
-                    if strict:
-                        raise VideoError(
-                            f"{failure['cause']} It is row {failure['row']} of {videos.source}, counted from 0. "
-                            "Mend it, take it off the list, or give --count_unreadable_as_wrong."
-                        )
-                    for _, store in sources:
-                        store.mark(split, [int(failure["row"])], UNREADABLE)
-                rows = batch.row[:: views.count].tolist()
-                if rows:
-                    for frozen, store in sources:
-                        taken = [frozen(part) for part in batch.video.split(batch_size)]
-                        pooled = torch.cat([one for one, _ in taken])
-                        tokens = [one for _, one in taken if one is not None]
-                        every = torch.cat(tokens) if tokens else None
-                        for place, row in enumerate(rows):
-                            part = slice(place * views.count, (place + 1) * views.count)
-                            store.put(split, row, pooled[part], None if every is None else every[part])
-                waiting += rows
-                if len(waiting) >= FLUSH:
-                    _keep(sources, split, waiting)
-                bar.update(len(rows) + len(batch.failures))
-    except OSError as error:
-        raise OutputError(
-            f"{sources[0][1].folder}: the features cannot be kept ({error.strerror or error}). Free the disk and start "
-            "the same command again: it goes on."
-        ) from error
+        with tqdm(
+            total=sum(len(same[0].rows) for same in todo), desc=f"features, {split}", unit="video", disable=None,
+            leave=False,
+        ) as bar:  # fmt: skip
+            failures = feature_pass.extract(
+                [frozen for frozen, _ in sources], clips, todo, dtype=torch.float16, workers=workers,
+                progress=bar.update, on_failure=on_failure,
+                failed_before=frozenset.intersection(*map(feature_folder.failed_rows, folders)),
+            )  # fmt: skip
     finally:
-        loader.close()
-        _keep(sources, split, waiting)
-    return causes
-
-
-def _keep(sources: Sequence[tuple[Frozen, Store]], split: str, rows: list[int]) -> None:
-    for _, store in sources:
-        store.mark(split, rows, HERE)
-    rows.clear()
+        workers.close()
+    for folder in folders:
+        feature_folder.write_failures(folder, failures)
+    return failures

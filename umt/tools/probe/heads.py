@@ -26,7 +26,7 @@ from umt.tools.probe.table import Table
 
 @dataclass(frozen=True)
 class Setting:
-    """What one probe is trained with."""
+    """What a probe is trained with."""
 
     lr: float
     weight_decay: float
@@ -53,8 +53,8 @@ class Stacked:
     ) -> None:
         self.parameters, self.kind = list(parameters), kind
         device = self.parameters[0].device
-        self.lr = torch.tensor([one.lr for one in settings], device=device)
-        self.decay = torch.tensor([one.weight_decay for one in settings], device=device)
+        self.lr = torch.tensor([setting.lr for setting in settings], device=device)
+        self.decay = torch.tensor([setting.weight_decay for setting in settings], device=device)
         self.first = [torch.zeros_like(p) for p in self.parameters]
         self.second = [torch.zeros_like(p) for p in self.parameters] if kind == "adamw" else []
         self.steps = 0

@@ -26,14 +26,14 @@ def nearest(queries: Table, bank: Table, count: int, *, part: int = _BANK) -> tu
     best = torch.empty(len(queries), 0)
     rows = torch.empty(len(queries), 0, dtype=torch.int64)
     for start in range(0, len(bank), part):
-        held = F.normalize(bank.rows(range(start, min(start + part, len(bank)))), dim=-1)
-        found, places = [], []
+        rows_here = F.normalize(bank.rows(range(start, min(start + part, len(bank)))), dim=-1)
+        cosines, places = [], []
         for first in range(0, len(queries), _QUERIES):
             asked = F.normalize(queries.rows(range(first, min(first + _QUERIES, len(queries)))), dim=-1)
-            top = (asked @ held.T).topk(min(count, len(held)), dim=-1)
-            found.append(top.values.cpu())
+            top = (asked @ rows_here.T).topk(min(count, len(rows_here)), dim=-1)
+            cosines.append(top.values.cpu())
             places.append(top.indices.cpu() + start)
-        best, rows = torch.cat((best, torch.cat(found)), 1), torch.cat((rows, torch.cat(places)), 1)
+        best, rows = torch.cat((best, torch.cat(cosines)), 1), torch.cat((rows, torch.cat(places)), 1)
         best, order = best.sort(dim=-1, descending=True, stable=True)
         best, rows = best[:, :count], rows.gather(1, order)[:, :count]
     return best, rows

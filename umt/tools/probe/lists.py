@@ -49,41 +49,41 @@ def find(
     `data_path`: a folder with train.csv and val.csv, test.csv or both, or with a folder for each class.
     `prefix` None: none, or the folder of the list if the files are there. Raises AnnotationError or ConfigError.
     """
-    found = _folder(data_path, prefix, split) if data_path else {}
+    lists = _folder(data_path, prefix, split) if data_path else {}
     for name, path in (("train", train), ("val", val), ("test", test)):
         if path:
-            found[name] = _list(path, prefix, split)
-    return settled(found, data_path, [])
+            lists[name] = _list(path, prefix, split)
+    return settled(lists, data_path, [])
 
 
-def settled(found: dict[str, VideoList], data_path: str | None, notes: list[str]) -> Lists:
+def settled(lists: dict[str, VideoList], data_path: str | None, notes: list[str]) -> Lists:
     """Lists by name with their roles. `data_path`: where a labels.txt may lie; None: nowhere. `notes` are added to."""
-    if "test" not in found and "val" in found:
-        found["test"] = found.pop("val")
-        notes.append(f"There is no test list: {found['test'].source} is the test.")
+    if "test" not in lists and "val" in lists:
+        lists["test"] = lists.pop("val")
+        notes.append(f"There is no test list: {lists['test'].source} is the test.")
     for name in ("train", "test"):
-        if name not in found:
+        if name not in lists:
             raise ConfigError(
-                f"a probe wants a training list and a test list, and there is no {name} list. Give --data_path a "
+                f"a probe needs a training list and a test list, and there is no {name} list. Give --data_path a "
                 f"folder with {name}.csv, or name one: --{name}_list FILE."
             )
-    if "val" in found and _files(found["val"]) & _files(found["test"]):
+    if "val" in lists and _files(lists["val"]) & _files(lists["test"]):
         notes.append("The validation list shares videos with the test: it chooses nothing.")
-        del found["val"]
-    both = _files(found["train"]) & _files(found["test"])
+        del lists["val"]
+    both = _files(lists["train"]) & _files(lists["test"])
     if both:
         notes.append(
             f"{len(both)} videos are in the training list and in the test, first {min(both)}: the accuracies are too "
             "high."
         )
-    for videos in found.values():
+    for videos in lists.values():
         if videos.note and videos.note not in notes:
             notes.append(videos.note)
-    _number_alike(found)
-    names = found["train"].class_names if data_path is None else _names(found, data_path)
+    _number_alike(lists)
+    names = lists["train"].class_names if data_path is None else _names(lists, data_path)
     chooses = None
-    train_list = found["train"]
-    if "val" not in found:
+    train_list = lists["train"]
+    if "val" not in lists:
         paths = [train_list.path(row) for row in range(len(train_list))]
         chooses = held_out(paths, train_list.labels.tolist(), HOLD_OUT)
         if not chooses.any() or chooses.all():
@@ -91,7 +91,7 @@ def settled(found: dict[str, VideoList], data_path: str | None, notes: list[str]
                 f"{train_list.source} has too few videos to hold some out for the choice of settings: give every class "
                 "at least two, or name a --val_list."
             )
-    return Lists(found, _classes(found, names), names, chooses, notes)
+    return Lists(lists, _classes(lists, names), names, chooses, notes)
 
 
 def _folder(folder: str, prefix: str | None, split: str) -> dict[str, VideoList]:
@@ -103,8 +103,8 @@ def _folder(folder: str, prefix: str | None, split: str) -> dict[str, VideoList]
     if os.path.isfile(files["train"]):
         return {name: _list(file, prefix, split) for name, file in files.items() if os.path.isfile(file)}
     parts = {entry.name for entry in Path(folder).iterdir() if entry.is_dir()}
-    own = [name for name in ("val", "test") if name in parts] if "train" in parts else []
-    return {name: read_folders(folder, name) for name in ("train", *(own or ["test"]))}
+    tests = [name for name in ("val", "test") if name in parts] if "train" in parts else []
+    return {name: read_folders(folder, name) for name in ("train", *(tests or ["test"]))}
 
 
 def _list(path: str, prefix: str | None, split: str) -> VideoList:
@@ -118,44 +118,44 @@ def _files(videos: VideoList) -> set[str]:
     return {videos.file(row) for row in range(len(videos))}
 
 
-def _number_alike(found: dict[str, VideoList]) -> None:
+def _number_alike(lists: dict[str, VideoList]) -> None:
     """Gives all lists the labels of the training list, by name: each that names its classes numbers those it has."""
-    names = found["train"].class_names
-    for videos in found.values():
+    names = lists["train"].class_names
+    for videos in lists.values():
         if videos.multi_label:
             raise AnnotationError(
-                f"{videos.source} has several labels a video, and a probe tells one class from others."
+                f"{videos.source} has several labels per video, and a probe knows one class per video."
             )
         if videos.class_names == names:
             continue
         if names is None or videos.class_names is None:
             raise AnnotationError(
-                f"Of {found['train'].source} and {videos.source} one names its classes and the other numbers them. "
+                f"Of {lists['train'].source} and {videos.source} one names its classes and the other numbers them. "
                 "Write both alike."
             )
         place = {name: label for label, name in enumerate(names)}
         new = [name for name in videos.class_names if name not in place]
         if new:
-            raise AnnotationError(f"{videos.source} has the class '{new[0]}', which {found['train'].source} has not.")
+            raise AnnotationError(f"{videos.source} has the class '{new[0]}', and {lists['train'].source} does not.")
         videos.labels = np.array([place[name] for name in videos.class_names], np.int64)[videos.labels]
         videos.class_names = list(names)
 
 
-def _names(found: dict[str, VideoList], data_path: str) -> list[str] | None:
-    """Class names where the folders or a labels.txt beside the lists say them."""
-    train = found["train"]
+def _names(lists: dict[str, VideoList], data_path: str) -> list[str] | None:
+    """Class names, if the folders or a labels.txt next to the lists give them."""
+    train = lists["train"]
     if train.class_names is not None:
         return list(train.class_names)
     file = Path(data_path or os.path.dirname(train.source)) / labels.LABELS_FILE
     return list(labels.read_names(file)) if file.is_file() else None
 
 
-def _classes(found: dict[str, VideoList], names: list[str] | None) -> int:
+def _classes(lists: dict[str, VideoList], names: list[str] | None) -> int:
     """Classes of the head: the names, or one more than the greatest training label, and no test label is beyond."""
-    classes = len(names) if names else int(found["train"].labels.max()) + 1
-    for videos in found.values():
+    classes = len(names) if names else int(lists["train"].labels.max()) + 1
+    for videos in lists.values():
         worst = int(videos.labels.max())
         if worst >= classes:
-            told = f"{len(names)} classes are named" if names else f"the training labels end at {classes - 1}"
-            raise AnnotationError(f"{videos.source} has the label {worst}, but {told}. Are the lists of one data set?")
+            extent = f"{len(names)} classes are named" if names else f"the training labels end at {classes - 1}"
+            raise AnnotationError(f"{videos.source} has the label {worst}, but {extent}. Is it another data set?")
     return classes

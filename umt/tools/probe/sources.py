@@ -3,60 +3,60 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-import umt
 from umt import devices
 from umt.data.lists.video_list import VideoList
-from umt.errors import AnnotationError, ConfigError
+from umt.data.loading.loaders import Workers
+from umt.errors import AnnotationError, ConfigError, VideoError
 from umt.inference import feature_files, features
+from umt.inference.feature_files import Row
+from umt.inference.feature_folder import Unread
 from umt.inference.recognizer import Recognizer
-from umt.layers.block import NORM_EPS
 from umt.models import create_model
-from umt.models.description import Description
+from umt.models.files.description import Description
 from umt.models.specs import Grid, find_spec
 from umt.randomness import key
 from umt.tools.probe.features import (
-    HERE,
     Frozen,
-    Store,
+    Kept,
     Views,
     Want,
     encoder_of,
     extract,
-    recipe,
+    plain,
+    recipe_of,
     token_grid,
+    unit,
 )
 from umt.tools.probe.lists import Lists, find, settled
-from umt.tools.recognizer_flags import workers_for
+from umt.tools.recognizer_flags import SAMPLING, given, load_recognizer, workers_for
 
 NONE = "none"
 RANDOM = "random weights"
 
 
 @dataclass
-class Found:
-    """What there is to probe. `recipes`: name of each model, and what decides its features; `stores(folder)` has the
-    features themselves, kept below `folder`, and adds to `lists.notes` what a person should know."""
+class Source:
+    """What there is to probe. `recipes`: name of each model, and what decides its features; `keep(folder)` makes the
+    features themselves, below `folder`, and adds to `lists.notes` what a person should know."""
 
     lists: Lists
     views: dict[str, Views]
     recipes: list[tuple[str, dict[str, Any]]]
-    stores: Callable[[Path], list[Store]]
+    keep: Callable[[Path], list[Kept]]
 
 
 # ---- models and videos
 
 
-def from_videos(words: argparse.Namespace) -> Found:
+def from_videos(words: argparse.Namespace) -> Source:
     """Raises UserError."""
     lists = find(
         words.data_path, train=words.train_list, val=words.val_list, test=words.test_list, prefix=words.prefix,
@@ -72,48 +72,55 @@ def from_videos(words: argparse.Namespace) -> Found:
         lists.notes.append(
             f"Tokens were pooled from {_times(whole)} to {_times(want.tokens)} (--token_grid, --max_gb)."
         )
-    recipes = [(name, recipe(model, want, views, lists.videos)) for name, model in models]
+    recipes = [(name, recipe_of(model, want, views, lists.videos)) for name, model in models]
 
-    def stores(folder: Path) -> list[Store]:
+    def keep(folder: Path) -> list[Kept]:
         rows = {name: len(videos) for name, videos in lists.videos.items()}
-        tokens = 0 if want.tokens is None else want.tokens[0] * want.tokens[1] * want.tokens[2]
-        made = [
-            Store(folder, about, rows, encoder_of(model).num_features, tokens)
-            for (_, model), (_, about) in zip(models, recipes, strict=True)
+        tokens = 0 if want.tokens is None else math.prod(want.tokens)
+        kept = [
+            Kept(folder, recipe, rows, encoder_of(model).num_features, tokens)
+            for (_, model), (_, recipe) in zip(models, recipes, strict=True)
         ]
-        frozen = [(Frozen(model, want), store) for (_, model), store in zip(models, made, strict=True)]
-        on_gpu = models[0][1].device.type == "cuda"
-        for split, videos in lists.videos.items():
-            causes = extract(
-                frozen, split, videos, views[split], workers=workers_for(words, len(videos), on_gpu),
-                batch_size=words.batch_size, strict=split != "train" and not words.count_unreadable_as_wrong,
-            )  # fmt: skip
-            if causes:
-                fate = "left out of the training" if split == "train" else "counted as wrong"
-                lists.notes.append(f"{len(causes)} {split} videos cannot be read and are {fate}, first: {causes[0]}")
-        return made
+        sources = [(Frozen(model, want), store) for (_, model), store in zip(models, kept, strict=True)]
+        for split in lists.videos:
+            _pass(words, sources, split, lists, views[split])
+        return kept
 
-    return Found(lists, views, recipes, stores)
+    return Source(lists, views, recipes, keep)
+
+
+def _pass(
+    words: argparse.Namespace, sources: list[tuple[Frozen, Kept]], split: str, lists: Lists, views: Views
+) -> None:
+    """The features of one list. Raises VideoError for a test video that cannot be read, unless it counts as wrong."""
+    videos = lists.videos[split]
+
+    def refuse(failure: Unread) -> None:
+        if split != "train" and not words.count_unreadable_as_wrong:
+            raise VideoError(
+                f"{failure.cause} It is row {failure.row} of {videos.source}, counted from 0. "
+                "Mend it, take it off the list, or give --count_unreadable_as_wrong."
+            )
+
+    on_gpu = sources[0][0].recognizer.device.type == "cuda"
+    workers = Workers(workers_for(words, len(videos), on_gpu), timeout=words.decode_timeout)
+    failures = extract(sources, split, videos, views, workers=workers, on_failure=refuse)
+    if failures:
+        fate = "left out of the training" if split == "train" else "counted as wrong"
+        first = failures[0].cause
+        lists.notes.append(f"{len(failures)} {split} videos cannot be read and are {fate}, first: {first}")
 
 
 def _models(words: argparse.Namespace) -> list[tuple[str, Recognizer]]:
     """Name and model for each --checkpoint, those without weights of the architecture of the first that has some."""
-    asked = {"model": words.model, "num_frames": words.num_frames, "input_size": words.input_size,
-             "tubelet_size": words.tubelet_size}  # fmt: skip
-    asked = {name: value for name, value in asked.items() if value is not None}
-    found: dict[int, Recognizer] = {}
-    for place, source in enumerate(words.checkpoint):
-        if source != NONE:
-            one = umt.load(source, device=words.device, precision=words.precision, **asked)
-            found[place] = _sampled(one, words.sampling)
-    like = next(iter(found.values()), None)
-    for place, source in enumerate(words.checkpoint):
-        if source == NONE:
-            found[place] = _random(words, asked, like)
-    models = [found[place] for place in range(len(words.checkpoint))]
+    loaded = {
+        source: load_recognizer(words, words.device, source=source) for source in words.checkpoint if source != NONE
+    }
+    like = next(iter(loaded.values()), None)
+    models = [_random(words, like) if source == NONE else loaded[source] for source in words.checkpoint]
     first = models[0]
-    for source, one in zip(words.checkpoint, models, strict=True):
-        for what, value in _taken(one).items():
+    for source, model in zip(words.checkpoint, models, strict=True):
+        for what, value in _taken(model).items():
             other = _taken(first)[what]
             if value != other:
                 raise ConfigError(
@@ -147,7 +154,7 @@ def _names(sources: Sequence[str]) -> list[str]:
     return names
 
 
-def _random(words: argparse.Namespace, asked: dict[str, Any], like: Recognizer | None) -> Recognizer:
+def _random(words: argparse.Namespace, like: Recognizer | None) -> Recognizer:
     if like is not None:
         about = like.description
         arguments = dict(about.arguments)
@@ -156,21 +163,16 @@ def _random(words: argparse.Namespace, asked: dict[str, Any], like: Recognizer |
         frames, size = words.num_frames or spec.num_frames or 8, words.input_size or spec.image_size
         arguments = {"image_size": size, "num_frames": frames}
         arguments |= {"tubelet_size": words.tubelet_size} if words.tubelet_size else {}
-        about = Description(words.model, arguments, short_side_size=size)
+        about = Description(words.model, arguments, **{"short_side_size": size, **given(words, *SAMPLING)})
     else:
-        raise ConfigError("--checkpoint none wants --model NAME, or a checkpoint beside it for its architecture.")
+        raise ConfigError("--checkpoint none needs --model NAME, or a checkpoint next to it for its architecture.")
     torch.manual_seed(key(words.seed, "weights"))
     built = create_model(about.model, **{k: v for k, v in arguments.items() if k != "num_classes"})
     device = devices.choose_device(words.device)
     precision = devices.choose_precision(words.precision, device)
-    return _sampled(Recognizer(built, about, device=device, precision=precision), words.sampling)
-
-
-def _sampled(model: Recognizer, sampling: str | None) -> Recognizer:
-    if sampling is not None:
-        model.views = dataclasses.replace(model.views, sampling=sampling)
-        model.description = dataclasses.replace(model.description, sampling=sampling)  # type: ignore[arg-type]
-    return model
+    return Recognizer(
+        built, about, device=device, precision=precision, batch_size=words.batch_size, decoder=words.decoder
+    )
 
 
 def _want(
@@ -198,7 +200,7 @@ def _times(grid: Sequence[int]) -> str:
 # ---- folders of umt extract
 
 
-def from_features(words: argparse.Namespace) -> Found:
+def from_features(words: argparse.Namespace) -> Source:
     """--features DIR: what `umt extract` wrote into DIR/train, DIR/test and, if there is one, DIR/val.
 
     Raises ConfigError for features of different recipes, and FeaturesError for those that are missing or damaged.
@@ -212,73 +214,68 @@ def from_features(words: argparse.Namespace) -> Found:
             )
     recipes = {name: features.recipe(folder) for name, folder in folders.items()}
     first = recipes["train"]
-    for name, one in recipes.items():
+    for name, recipe in recipes.items():
         for part in ("weights_digest", "layers", "pool"):
-            if one.get(part) != first.get(part):
+            if recipe.get(part) != first.get(part):
                 raise ConfigError(
                     f"{folders[name]} is of another {part.replace('_digest', '')} than {folders['train']}. "
                     "Extract all of them from one checkpoint with the same --layer and --pool."
                 )
-        if one["frames"]["clips"] is None:
+        if recipe["frames"]["clips"] is None:
             raise ConfigError(f"{folders[name]} has sliding windows, of which no two videos have as many. Use --clips.")
     if first["pool"] not in ("none", "spatial") and "attentive" in words.probes:
         raise ConfigError(
-            f"--features ({words.features}) has one feature a clip, and an attentive probe wants tokens. Give --probes "
-            "knn linear, or extract with --pool none."
+            f"--features ({words.features}) has one feature per clip, and an attentive probe needs tokens. Give "
+            "--probes knn linear, or extract with --pool none."
         )
     notes: list[str] = []
     videos, places = {}, {}
     for name, folder in folders.items():
-        videos[name], places[name] = _rows(name, folder, recipes[name], notes)
-    lists = settled(videos, None, notes)
-    views = {name: Views(one["frames"]["clips"], one["frames"]["crops"]) for name, one in recipes.items()}
-    about = {"views": {name: [one.clips, one.crops] for name, one in views.items()},
-             "weights": first["weights_digest"], "extract": recipes}  # fmt: skip
+        videos[name], places[name] = _listed(name, folder, recipes[name], notes)
+    views = {name: Views(recipe["frames"]["clips"], recipe["frames"]["crops"]) for name, recipe in recipes.items()}
+    about = {"views": plain(views), "weights": first["weights_digest"], "extract": recipes}
 
-    def stores(folder: Path) -> list[Store]:
+    def keep(folder: Path) -> list[Kept]:
         return [_copied(folder, folders, about, places)]
 
-    return Found(lists, views, [(Path(str(first["checkpoint"])).name, about)], stores)
+    return Source(settled(videos, None, notes), views, [(Path(str(first["checkpoint"])).name, about)], keep)
 
 
-def _rows(name: str, folder: Path, about: dict[str, Any], notes: list[str]) -> tuple[VideoList, dict[int, int]]:
-    """The list that the features are of, and row of that list -> place among those that are there."""
-    found = sorted((one.row, one.path, one.label) for path in feature_files.files(folder, about["format"])
-                   for one in feature_files.read(path, []))  # fmt: skip
-    missing = about["rows"]["count"] - len(found)
+def _listed(name: str, folder: Path, recipe: dict[str, Any], notes: list[str]) -> tuple[VideoList, dict[int, int]]:
+    """The list that the features are of, and row of that list -> place among those that have features."""
+    rows = [(row.row, row.path, row.label) for row in feature_files.rows(folder, recipe["format"], [])]
+    missing = recipe["rows"]["count"] - len(rows)
     if missing and name != "train":
         raise AnnotationError(
-            f"{folder} lacks {missing} of {about['rows']['count']} videos. Mend them (failures.jsonl names those that "
+            f"{folder} lacks {missing} of {recipe['rows']['count']} videos. Mend them (failures.jsonl names those that "
             "cannot be read), and run the same umt extract again."
         )
     if missing:
         notes.append(f"{missing} training videos have no features and are left out.")
-    labels = [label for _, _, label in found]
+    labels = [label for _, _, label in rows]
     if min(labels, default=-1) < 0:
         raise AnnotationError(f"{folder}: some videos have no label, and a probe needs all of them.")
-    if about["list"].get("multi_label"):
-        raise AnnotationError(f"{folder} has several labels a video, and a probe tells one class from others.")
-    made = VideoList(str(folder), [path for _, path, _ in found], labels, class_names=about["list"].get("classes"))
-    return made, {row: place for place, (row, _, _) in enumerate(found)}
+    if recipe["list"].get("multi_label"):
+        raise AnnotationError(f"{folder} has several labels per video, and a probe knows one class per video.")
+    videos = VideoList(str(folder), [path for _, path, _ in rows], labels, class_names=recipe["list"].get("classes"))
+    return videos, {row: place for place, (row, _, _) in enumerate(rows)}
 
 
-def _copied(folder: Path, folders: dict[str, Path], about: dict[str, Any], places: dict[str, dict[int, int]]) -> Store:
-    """The features in one array a list, in half precision, tokens and pooled ones of unit variance."""
+def _copied(folder: Path, folders: dict[str, Path], about: dict[str, Any], places: dict[str, dict[int, int]]) -> Kept:
+    """The features in half precision, tokens and pooled ones of unit variance."""
+    layer = about["extract"]["train"]["layers"][-1]
     _, _, example = next(features.read(folders["train"]))
     tokens = example.shape[1] if example.ndim == 3 else 0
-    store = Store(folder, about, {name: len(rows) for name, rows in places.items()}, example.shape[-1], tokens)
-    for name, source in folders.items():
-        if not len(store.missing(name)):
-            continue
-        for row, _, array in features.read(source):
-            values = torch.from_numpy(array.copy()).float()
-            if tokens:
-                store.put(name, places[name][row], _unit(values.mean(1)), _unit(values))
-            else:
-                store.put(name, places[name][row], values, None)
-        store.mark(name, list(places[name].values()), HERE)
-    return store
+    kept = Kept(folder, about, {name: len(rows) for name, rows in places.items()}, example.shape[-1], tokens)
 
+    def rows(name: str) -> Iterator[Row]:
+        for row in feature_files.rows(folders[name], about["extract"][name]["format"], [layer]):
+            values = row.layers[layer].float()
+            layers = {"pooled": unit(values.mean(1)), "tokens": unit(values)} if tokens else {"pooled": values}
+            layers = {kind: part.half() for kind, part in layers.items()}
+            yield Row(places[name][row.row], row.path, row.label, row.frames, layers)
 
-def _unit(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
+    for name in folders:
+        if any(group.missing() for group in kept.groups(name)):
+            kept.write(name, rows(name))
+    return kept

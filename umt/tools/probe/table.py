@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,24 +12,54 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from umt.inference.feature_files import Shard
+
 RESIDENT = 2 << 30  # bytes up to which an array lies on the device as a whole
 
 
+class Stored:
+    """A layer in shards as an array (rows * views, *item) of float16; what is not asked for is not read.
+
+    Zeros where no shard has a row.
+    """
+
+    dtype = np.dtype(np.float16)
+
+    def __init__(self, paths: Sequence[Path], layer: str, rows: int, views: int, item: tuple[int, ...]) -> None:
+        """Raises FeaturesError for a damaged shard."""
+        self.layer, self.views, self.shape = layer, views, (rows * views, *item)
+        shards = [Shard(path) for path in paths]
+        self._shards = {row: shard for shard in shards for row in shard.rows}
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, places: NDArray[np.int64]) -> NDArray[np.float16]:
+        """The rows at `places` (n,), (n, *item)."""
+        values = torch.zeros(len(places), *self.shape[1:], dtype=torch.float16)
+        for n, place in enumerate(places.tolist()):
+            row, view = divmod(place, self.views)
+            if row in self._shards:
+                values[n] = self._shards[row].layer(row, self.layer)[view]
+        return values.numpy()
+
+
 class Table:
-    """Rows `chosen` (all by default) of `array` (N, ...) in float16 or float32, an array or a memory map.
+    """Rows `chosen` (all by default) of `array` (N, ...) in float16 or float32, in memory or not.
 
     An array of up to `resident` bytes is copied to the device, a larger one is read in batches.
     """
 
     def __init__(
-        self, array: NDArray[Any], chosen: NDArray[np.int64] | None = None, device: torch.device | str = "cpu",
-        *, resident: int = RESIDENT,
+        self, array: NDArray[Any] | Stored, chosen: NDArray[np.int64] | None = None,
+        device: torch.device | str = "cpu", *, resident: int = RESIDENT,
     ) -> None:  # fmt: skip
         self.array, self.device = array, torch.device(device)
         self.chosen = np.arange(len(array)) if chosen is None else np.asarray(chosen, np.int64)
         self.shape = (len(self.chosen), *array.shape[1:])
         size = array.dtype.itemsize * int(np.prod(array.shape))
-        self._whole = torch.tensor(np.asarray(array), device=self.device) if size <= resident else None
+        everything = np.arange(len(array))
+        self._whole = torch.from_numpy(array[everything]).to(self.device) if size <= resident else None
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -43,13 +74,13 @@ class Table:
 
     def rows(self, places: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """The rows at `places`, (n, ...) float32 on the device."""
-        wanted = self.chosen[places.start : places.stop] if isinstance(places, range) else self.chosen[places]
+        chosen = self.chosen[places.start : places.stop] if isinstance(places, range) else self.chosen[places]
         if self._whole is not None:
-            return self._whole[torch.from_numpy(wanted).to(self.device)].float()
-        order = np.argsort(wanted, kind="stable")  # a disk reads forward
-        read = torch.from_numpy(np.asarray(self.array[wanted[order]]))
+            return self._whole[torch.from_numpy(chosen).to(self.device)].float()
+        order = np.argsort(chosen, kind="stable")  # a disk reads forward
+        values = torch.from_numpy(np.asarray(self.array[chosen[order]]))
         back = torch.from_numpy(np.argsort(order, kind="stable"))
-        return read.to(self.device)[back.to(self.device)].float()
+        return values.to(self.device)[back.to(self.device)].float()
 
     def batches(self, order: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """(places, their rows) for `order` in parts of `size`; the next part is read while one is in use."""

@@ -55,11 +55,11 @@ def png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def curves(logs: Logs) -> bytes:
-    """Losses above, what they are for below: teacher, pretraining, finetuning beside training from scratch."""
+    """Losses above, their purpose below: of the teacher, of pretraining, of finetuning and training from scratch."""
     figure, axes = drawing.figure(2, 3, (12, 5.6))
     teacher, pretrain = logs["teacher"], logs["pretrain"]
     _line(axes[0, 0], teacher, "step", "loss", TEACHER, "teacher: loss")
-    _line(axes[1, 0], teacher, "step", "accuracy", TEACHER, "teacher: right captions of new frames, %")
+    _line(axes[1, 0], teacher, "step", "accuracy", TEACHER, "teacher: correct captions of new frames, %")
     _line(axes[0, 1], pretrain, "epoch", "train_loss", PRETRAINED, "pretraining: alignment loss")
     _line(axes[1, 1], pretrain, "epoch", "train_cosine", PRETRAINED, "pretraining: cosine with the teacher")
     for name, key, colour in (("from scratch", "scratch", SCRATCH), ("pretrained", "finetune", PRETRAINED)):
@@ -109,7 +109,7 @@ def accuracies(scratch: Summary, pretrained: Summary) -> bytes:
 
 
 def predictions(cards: Sequence[Mapping[str, Any]]) -> bytes:
-    """The prediction cards of the page as one picture: frames, the true class, and what each run said."""
+    """The prediction cards of the page as one picture: frames, the true class, and each run's answer."""
     figure, axes = drawing.figure(-(-len(cards) // 2), 2, (12, 1.25 * -(-len(cards) // 2) + 0.4))
     for axis in axes.flat:
         axis.axis("off")
@@ -128,7 +128,7 @@ def _count(number: int, word: str) -> str:
 
 
 def _cell(x: float, y: float, colour: str, depth: float) -> Any:
-    """A cell of a table around (x, y), `depth` of the way from white to `colour`, so that dark figures read on it."""
+    """A cell of a table around (x, y), `depth` of the way from white to `colour`, so that dark text is legible."""
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Rectangle
 

@@ -1,9 +1,9 @@
-"""Moving shapes: a small video data set, rendered as real H.264 files, whose classes need sight and memory.
+"""Moving shapes: a small video data set of real H.264 files, whose classes depend on both appearance and motion.
 
-A class is one of four shapes (what is seen) on one of four ways (how it moves over the whole clip): it stays up, sinks,
-rises, or stays down. The first half of a clip shows only where the way begins, the second half only where it ends, and
-no frame shows both. Everything else varies: colour, size, tilt, sway, the textured background, a shaking camera, and
-distractors of other shapes that stay or wander. A mirrored clip keeps its class.
+A class is one of four shapes (what is seen) with one of four motions (how it moves over the whole clip): it stays up,
+sinks, rises, or stays down. The first half of a clip shows only where the motion begins, the second half only where it
+ends, and no frame shows both. Everything else varies: colour, size, tilt, sway, the textured background, a shaking
+camera, and distractors of other shapes that stay or wander. A mirrored clip keeps its class.
 
 Letters: T frames, H x W pixels. `python -m umt.tools.quickstart.shapes --output DIR` writes videos and lists.
 """
@@ -139,7 +139,7 @@ def _wander(rng: np.random.Generator, frames: int, reach: float) -> NDArray[np.f
 
 
 def _way(move: str, rng: np.random.Generator, frames: int) -> NDArray[np.float64]:
-    """Height (T,) around the middle in pixels, y down: on one side, and from about half-time on one side again."""
+    """Height (T,) around the middle in pixels, y down: on one side, from about half-time on the same or the other."""
     begin, end = {"stays up": (-1, -1), "sinks": (-1, 1), "rises": (1, -1), "stays down": (1, 1)}[move]
     time = np.linspace(0, 1, frames)
     crossed = 1 / (1 + np.exp((rng.uniform(0.38, 0.62) - time) / 0.06))
@@ -153,7 +153,7 @@ def _colours(rng: np.random.Generator, count: int) -> list[tuple[int, int, int]]
 
 
 def _target(shape: str, move: str, colour: tuple[int, int, int], rng: np.random.Generator, frames: int) -> Track:
-    """The thing that the class is about."""
+    """The thing that decides the class."""
     radius = rng.uniform(7, 8.5)
     y = HEIGHT / 2 + _MARGIN + rng.uniform(-2, 2) + _way(move, rng, frames)
     # Within the middle 48 columns, so that each of the three test crops sees it.
@@ -189,7 +189,7 @@ def draw(things: list[Track], background: Frames, t: int, left: int, top: int, w
 
 
 def render(shape: str, move: str, rng: np.random.Generator, frames: int = FRAMES) -> Frames:
-    """One clip (T, H, W, 3) uint8 RGB of `shape` making `move` in front of whatever `rng` draws."""
+    """A clip (T, H, W, 3) uint8 RGB of `shape` making `move`; `rng` draws everything else."""
     things, background = scene(shape, move, rng, frames)
     shake = np.stack([_wander(rng, frames, 1.5), _wander(rng, frames, 1.5)], axis=1) + rng.normal(0, 0.5, (frames, 2))
     shake = np.clip(np.rint(shake), -_MARGIN, _MARGIN).astype(int) + _MARGIN
@@ -210,7 +210,7 @@ def write_video(path: Path, clip: Frames, fps: int = FPS) -> None:
 
 
 def class_of(row: int) -> int:
-    """Class of the row of a list: they take turns, so every list is balanced."""
+    """Class of a row of a list: classes alternate, so every list is balanced."""
     return row % len(CLASSES)
 
 
@@ -221,10 +221,10 @@ def _write(task: tuple[str, Path, int, int]) -> None:
 
 
 def write_data_set(folder: Path, *, counts: dict[str, int], seed: int = 0, processes: int | None = None) -> None:
-    """Renders `counts` videos a split into `folder`/videos, and writes its lists and labels.txt.
+    """Renders `counts` videos of each split into `folder`/videos, and writes the lists and labels.txt.
 
-    The lists are `path,label`, relative to `folder`; pretraining does not read its labels. A
-    video is a function of (seed, split, row).
+    The lists are `path,label`, relative to `folder`; pretraining does not read its labels. A video is a function of
+    (seed, split, row).
     """
     tasks = []
     for split, count in counts.items():
@@ -238,7 +238,7 @@ def write_data_set(folder: Path, *, counts: dict[str, int], seed: int = 0, proce
         done = pool.map(_write, tasks, chunksize=16)
         for _ in tqdm(done, total=len(tasks), desc="rendering", unit="video"):
             pass
-    # Last: where it stands, everything else does too.
+    # Last: if it exists, everything else does too.
     (folder / "labels.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
 
 

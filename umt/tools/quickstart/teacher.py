@@ -1,9 +1,9 @@
 """The quickstart's image teacher: a tiny encoder in CLIP's layout, trained on single frames and their captions.
 
-Real runs take CLIP, which learnt from 400 million captioned pictures. This one learns from a few thousand rendered
-frames, each with a caption that says what is seen and where ("a star at the top"), as captions do; a frame says nothing
-of how things move. The class token is matched with the caption; patches on a thing are told which it is, which stands
-in for the knowledge of places and parts that CLIP has from so much more data.
+Real runs use CLIP, which was trained on 400 million captioned pictures. This teacher is trained on a few thousand
+rendered frames, each with a caption of what is seen and where ("a star at the top"); a frame shows nothing of how
+things move. The class token is matched with the caption. Each patch is trained to name the thing that it shows, which
+replaces the knowledge of places and parts that CLIP has from so much more data.
 
 Letters: B frames, H x W pixels, N patches of a frame, E width of the embedding.
 `python -m umt.tools.quickstart.teacher --output teacher.pth` writes weights that `--clip_teacher_weights` reads.
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from umt.data.transforms.normalize import normalize
 from umt.models import create_model
-from umt.models.clip_teacher import ClipTeacher
+from umt.models.teachers.clip import ClipTeacher
 from umt.randomness import generator, key
 from umt.tools.quickstart import shapes
 from umt.tools.quickstart.shapes import Frames
@@ -69,7 +69,7 @@ def _render(task: tuple[int, int, int, int]) -> tuple[Frames, int, NDArray[np.in
 
 
 def start_positions(teacher: ClipTeacher) -> None:
-    """Puts 2-D sinusoids into the position table; from CLIP's random start few frames never teach where things are."""
+    """Fills the position table with 2-D sinusoids: so few frames cannot teach positions to CLIP's random table."""
     height, width = teacher.patch_grid
     table = teacher.positional_embedding
     quarter = table.shape[1] // 4
@@ -101,7 +101,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     held = len(frames) // 8
     weight = torch.ones(parts.out_features, device=device)
-    weight[BACKGROUND] = 0.3  # most patches show nothing
+    weight[BACKGROUND] = 0.3  # most patches show background
 
     def tokens(rows: Tensor) -> Tensor:
         video = rearrange(frames[rows], "b h w c -> b c 1 h w").to(device)
@@ -122,8 +122,8 @@ def train(
             bar.update()
             if (step + 1) % 50 == 0 or step + 1 == steps:
                 with torch.no_grad():
-                    found = head(tokens(torch.arange(len(frames) - held, len(frames)))[:, 0]).argmax(-1).cpu()
-                accuracy = 100 * float((found == captions[-held:]).float().mean())
+                    answers = head(tokens(torch.arange(len(frames) - held, len(frames)))[:, 0]).argmax(-1).cpu()
+                accuracy = 100 * float((answers == captions[-held:]).float().mean())
                 bar.set_postfix(loss=f"{loss.item():.2f}", captions=f"{accuracy:.0f}%")
                 line = {"step": step + 1, "steps": steps, "loss": loss.item(), "accuracy": accuracy}
                 file.write(json.dumps(line) + "\n")
@@ -132,7 +132,7 @@ def train(
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Train the quickstart's image teacher on single frames.")
-    parser.add_argument("--output", type=Path, required=True, help="file of the weights; log.txt is written beside it")
+    parser.add_argument("--output", type=Path, required=True, help="file of the weights; log.txt is written next to it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=6000)
     parser.add_argument("--steps", type=int, default=400)
@@ -147,8 +147,8 @@ def main() -> None:
     cv2.setNumThreads(1)  # before the fork, as in shapes.py
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(_render, tasks, chunksize=64)
-        made = list(tqdm(done, total=len(tasks), desc="frames", unit="frame"))
-    frames, captions, shown = (torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True))
+        rendered = list(tqdm(done, total=len(tasks), desc="frames", unit="frame"))
+    frames, captions, shown = (torch.from_numpy(np.stack(part)) for part in zip(*rendered, strict=True))
     teacher.to("cuda" if torch.cuda.is_available() else "cpu")
     words.output.parent.mkdir(parents=True, exist_ok=True)
     log = words.output.parent / "log.txt"

@@ -1,4 +1,4 @@
-"""What `umt verify` says of a test: the report, and what the scores tell beside its number."""
+"""What `umt verify` reports about a test: its number, and what its scores show beyond that."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from umt.tools.verify.verdict import Verdict
 from umt.tools.verify.zoo import Row
@@ -34,9 +36,9 @@ class Report:
         frames = f"{row.flags['num_frames']} frames, " if "num_frames" in row.flags else ""
         allowance = ""
         if verdict.allowance:
-            gone = (row.videos or 0) - self.videos
+            missing = (row.videos or 0) - self.videos
             allowance = (
-                f" = {verdict.tolerance - verdict.allowance:g} + {verdict.allowance:.2f} for {gone} missing videos"
+                f" = {verdict.tolerance - verdict.allowance:g} + {verdict.allowance:.2f} for {missing} missing videos"
             )
         lines = [
             f"{row.name}, {frames}{self.clips} clips x {self.crops} crops, {self.metric}",
@@ -52,13 +54,16 @@ class Report:
         return "\n".join([*lines, f"verdict: {verdict.word}", *filter(None, (verdict.why, self.hint))])
 
 
-def measured_by(tested: Mapping[str, Any]) -> float:
-    """The number of a test.json: merged top-1 in percent, or mAP of a multi-label list."""
-    return float(tested["merged"]["map" if tested.get("multi_label") else "top1"])
+def headline(tested: Mapping[str, Any]) -> tuple[str, float]:
+    """What the number of a test.json is called, and the number in percent: merged top-1, or mAP."""
+    from umt.evaluation.fusing import fusing
+
+    heading, field = fusing(multi_label=tested.get("multi_label", False)).columns[0]
+    return heading, float(tested["merged"][field])
 
 
 def compared(output: Path, test: Path) -> str:
-    """How many videos the run of this test.json answered otherwise, if its scores are there and of these videos."""
+    """How many videos were answered differently in the run of this test.json, if its scores are of the same videos."""
     from umt.evaluation.ensemble import align
     from umt.evaluation.score_files import read_scores
     from umt.evaluation.scores import ScoresError
@@ -68,23 +73,24 @@ def compared(output: Path, test: Path) -> str:
         return ""
     try:
         both = align([read_scores(other), read_scores(output / "scores.npz")], common=True)
-    except ScoresError:  # of other videos or labels: that the numbers are not of the same has been said
+    except ScoresError:  # of other videos or labels: the numbers of videos and the verdict show it
         return ""
-    before, now = (values.argmax(axis=1) for values in both.values("mean"))
-    changed = before != now
-    won, lost = (int((changed & (answer == both.labels)).sum()) for answer in (now, before))
-    return f"{int(changed.sum()):>7}   of {len(both)} other than that run's: {won} right only now, {lost} only then"
+    kind = both.fusing
+    before, now = (kind.outcome(p, read, both.labels) for p, read in zip(both.values("mean"), both.read, strict=True))
+    answers = (kind.answer(outcome.probability) for outcome in (before, now))
+    changed = np.not_equal(*answers).any(axis=1)
+    gained, lost = (int((changed & outcome.right).sum()) for outcome in (now, before))
+    here, there = f"{gained} right only here", f"{lost} only there"
+    return f"{int(changed.sum()):>7}   of {len(both)} differ from that run's: {here}, {there}"
 
 
 def renumbered(output: Path, expected: float, measured: float) -> str:
-    """A hint where the model is right about the videos, but the list gives its classes other numbers."""
-    import numpy as np
-
+    """A hint for a number that is too low because the list numbers its classes differently than the weights."""
     from umt.evaluation.multiview import merge
     from umt.evaluation.scores import ViewScores
 
     scores = ViewScores.load(output / "scores.npz")
-    if len(scores) < 2 * scores.classes:  # any list looks renumbered to that
+    if measured >= expected or scores.multi_label or len(scores) < 2 * scores.classes:  # a short list fits any order
         return ""
     counts = np.zeros((scores.classes, scores.classes), np.int64)
     np.add.at(counts, (merge(scores.logits).argmax(axis=1), scores.labels), 1)
@@ -93,6 +99,6 @@ def renumbered(output: Path, expected: float, measured: float) -> str:
         return ""
     moved = int((counts.argmax(axis=1) != np.arange(scores.classes))[counts.sum(axis=1) > 0].sum())
     return (
-        f"With the classes of the list renumbered it would be {best:.1f}: {moved} classes answer to another label than "
-        "theirs. Are the labels in the order that the weights have (docs/data.md)?"
+        f"With the classes of the list renumbered it would be {best:.1f}: the list gives {moved} classes another "
+        "number than the weights do. Are its labels in the order of the weights (docs/data.md)?"
     )

@@ -1,4 +1,4 @@
-"""The list that is tested, where `umt test` looks for it: as test.csv in a folder, whole or a sample of it."""
+"""Puts the list where `umt test` looks for it: as test.csv in a folder, the whole list or a sample of it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from umt.errors import ConfigError, OutputError
 from umt.writing import whole
 
 
-def folder_of(given: str, output: Path, form: Form, sample: int | None = None) -> tuple[str, int | None]:
-    """The folder whose test.csv is the list `given`: its own, or one below `output` that holds a copy.
+def folder_of(path: str, output: Path, form: Form, sample: int | None = None) -> tuple[str, int | None]:
+    """The folder whose test.csv is the list `path`: its own, or one below `output` that holds a copy.
 
-    And of a sample of so many lines, how many lines it is of. Under a launcher every process makes the same copy, and
-    none sees half of another's. Raises ConfigError, OutputError.
+    And, if only a sample of lines is copied, the number of lines of the whole list. Under a launcher every process
+    makes the same copy, and none sees half of another's. Raises ConfigError, OutputError.
     """
-    if is_url(given) or os.path.isdir(given):
+    if is_url(path) or os.path.isdir(path):
         if sample is None:
-            return given, None
-        if is_url(given):
-            raise ConfigError(f"--sample takes lines of a list on this machine, not of {given}. Copy it here.")
-        given = str(Path(given, "test.csv"))
-    source = Path(given)
+            return path, None
+        if is_url(path):
+            raise ConfigError(f"--sample takes lines of a list on this machine, not of {path}. Copy it here.")
+        path = str(Path(path, "test.csv"))
+    source = Path(path)
     if not source.is_file():
-        raise ConfigError(f"LIST ({given}) does not exist. Give the test list, or the folder of test.csv.")
+        raise ConfigError(f"LIST ({path}) does not exist. Give the test list, or the folder of test.csv.")
     if source.name in ("test.csv", "test.parquet") and sample is None:
         return str(source.parent), None
     if sample is not None and source.suffix == ".parquet":
@@ -51,7 +51,7 @@ def folder_of(given: str, output: Path, form: Form, sample: int | None = None) -
 
 
 def _sample(source: Path, target: Path, form: Form, sample: int) -> int:
-    """Writes `sample` lines, drawn by chance, the same each time; returns how many there are."""
+    """Writes `sample` random lines, the same each time; returns the number of all lines."""
     text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
     lines = [line for line in text.splitlines() if line.strip()]
     head = lines[:1] if lines and form.row(lines[0]) is None else []

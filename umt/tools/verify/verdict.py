@@ -1,4 +1,4 @@
-"""Whether a measured accuracy is the published one, as far as so many videos can say it."""
+"""Whether a measured accuracy is the published one, as far as the number of videos allows to say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_INTERVAL = 2.0  # points: a wider 95 % interval of the measured number says 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`difference`: measured less expected, in points. `allowance`: the part of the tolerance for missing videos."""
+    """`difference`: measured minus expected, in points. `allowance`: the part of the tolerance for missing videos."""
 
     word: Word
     difference: float
@@ -25,9 +25,9 @@ class Verdict:
 
 
 def missing_allowance(expected: float, videos: int, official: int | None) -> float:
-    """Points by which the accuracy on `videos` of an official list may miss that on all of it, 95 times in 100.
+    """Points by which the accuracy on `videos` of an official list may differ from that on all of it, 95 times in 100.
 
-    As if what is missing had been drawn by chance: 1.96 standard errors of a sample without replacement.
+    As if the missing videos were a random sample: 1.96 standard errors of a sample without replacement.
     """
     if official is None or videos >= official or not videos:
         return 0.0
@@ -36,7 +36,7 @@ def missing_allowance(expected: float, videos: int, official: int | None) -> flo
 
 
 def wilson(percent: float, videos: int) -> tuple[float, float]:
-    """95 % interval of an accuracy, which has a width also where all videos are right, or wrong.
+    """95 % interval of an accuracy, of a width above 0 even if all videos are right, or wrong.
 
     (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953.)
     """
@@ -56,7 +56,7 @@ def judge(
     tolerance: float | None = None,
     max_interval: float = MAX_INTERVAL,
 ) -> Verdict:
-    """Percents -> a verdict. `official`: videos of the list that the expected number is of; None: of this very list.
+    """Percents -> a verdict. `official`: videos of the list on which the expected number was measured; None: this list.
 
     `tolerance` None: `DIGIT` and the allowance for missing videos. The interval counts only where videos are missing:
     on the whole list two tests answer for the same videos.

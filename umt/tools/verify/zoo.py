@@ -1,6 +1,6 @@
-"""Published numbers as programs need them: how a row is tested, what it is to reach, over how many videos. No torch.
+"""Published numbers as programs need them: how a row is tested, its accuracy, the number of videos. No torch.
 
-The rows are those of MODEL_ZOO.md; one's own stand in a file of that form, or in JSON.
+The rows are those of MODEL_ZOO.md; a user's own are in a file of that form, or in JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OFFICIAL_VIDEOS = {"k400": 19_906, "k600": 29_793, "k700": 34_125, "k710": 66_80
 _DATA_SETS = {"k400": "Kinetics_sparse", "k600": "Kinetics_sparse", "k700": "Kinetics_sparse",
               "k710": "Kinetics_sparse", "ssv2": "SSV2", "mitv1": "mitv1_sparse"}  # fmt: skip
 
-# Where the published table contradicts itself: how these rows are tested here, and why (notes of MODEL_ZOO.md).
+# Rows about which the published table contradicts itself: how they are tested here, and why (notes of MODEL_ZOO.md).
 _DECIDED = {
     "b16_ptk710_ftk710_ftk400_ftmitv1_f8_res384": "published as UMT-L/16 at 384 px; the weights are those of UMT-B/16",
     "l16_ptk710_ftk710_ftk400_ftmitv1_f8_res224": "published as 16x3x4; the weights take 8 frames: 8x3x4",
@@ -40,7 +40,7 @@ _DECIDED = {
 
 @dataclass(frozen=True)
 class Row:
-    """One number. `flags`: those of `umt test` that it was measured with; `videos`: of the list, None if unknown."""
+    """A number. `flags`: those of `umt test` with which it was measured; `videos`: of the list, None if unknown."""
 
     name: str
     top1: float
@@ -80,11 +80,11 @@ def _row(row: published.Published) -> Row:
 
 
 def read_zoo(path: str | Path) -> dict[str, Row]:
-    """Rows of a zoo of one's own, by name. Raises ConfigError for a file that holds none.
+    """Rows of a user's zoo, by name. Raises ConfigError for a file without any.
 
     Markdown in the form of MODEL_ZOO.md: tables with the columns Weights (a link, whose file's stem is the name) and
-    Top-1, and if wanted Name, Views (frames x crops x clips), Flags (`--flag value ...` in backquotes) and Videos.
-    JSON: a list of objects with name, top1, and if wanted videos and flags.
+    Top-1, and optionally Name, Views (frames x crops x clips), Flags (`--flag value ...` in backquotes) and Videos.
+    JSON: a list of objects with name, top1, and optionally videos and flags.
     """
     file = Path(path)
     try:
@@ -96,18 +96,18 @@ def read_zoo(path: str | Path) -> dict[str, Row]:
         raise ConfigError(f"--zoo ({file}) cannot be read as rows of a zoo: {error!r}. See docs/verify.md.") from None
     known, rows = published_rows(), {}
     for entry in entries:
-        name, told = entry["name"], known.get(entry["name"])
+        name, published_row = entry["name"], known.get(entry["name"], Row("", 0.0, ""))
         if name in rows:
-            raise ConfigError(f"--zoo ({file}) has two rows of {name}. Leave one of them.")
+            raise ConfigError(f"--zoo ({file}) has two rows of {name}. Remove one of them.")
         rows[name] = Row(
             name=name,
             top1=float(entry["top1"]),
             source=file.name,
-            flags={**(told.flags if told else {}), **{flag: str(value) for flag, value in entry["flags"].items()}},
-            videos=entry["videos"] if entry["videos"] is not None else (told.videos if told else None),
+            flags={**published_row.flags, **{flag: str(value) for flag, value in entry["flags"].items()}},
+            videos=published_row.videos if entry["videos"] is None else entry["videos"],
         )
     if not rows:
-        raise ConfigError(f"--zoo ({file}) holds no row with weights and a top-1. See docs/verify.md for its form.")
+        raise ConfigError(f"--zoo ({file}) holds no row with weights and a top-1. See docs/verify.md for the form.")
     return rows
 
 

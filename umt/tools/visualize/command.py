@@ -6,9 +6,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from umt.command_line import Parser
 from umt.errors import ConfigError
-from umt.tools.recognizer_flags import add_model_flags, add_view_flags, check_numbers, load_recognizer
+from umt.flags.command_line import COUNT, SHARE, Number, Parser
+from umt.tools.recognizer_flags import add_model_flags, add_view_flags, load_recognizer
 
 ABOUT = """What a model looks at, as one page, and for each video a PNG and a GIF: the teacher's saliency, the tokens
 that pretraining leaves visible, how closely the student follows the teacher, attention and its rollout, and for a
@@ -28,27 +28,23 @@ def parse(argv: Sequence[str]) -> Namespace:
     more = parser.add_argument_group("the teacher and the mask (default: those of the run)").add_argument
     more("--teacher", metavar="NAME", help="image teacher, e.g. clip_b16 or timm:NAME; none: without one")
     more("--teacher_weights", metavar="FILE", help="its weights")
-    more("--teacher_resolution", type=int, metavar="PIXELS", help="side of its frames, so that the grids match")
+    more("--teacher_resolution", type=COUNT, metavar="PIXELS", help="side of its frames, so that the grids match")
     more("--mask_type", choices=("attention", "tube", "random"), help="default: that of the run, else attention")
-    more("--mask_ratio", type=float, metavar="R", help="share of the tokens that is hidden (0.8)")
+    ratio = Number(float, at_least=0, below=1, remedy="Try --mask_ratio 0.8.")
+    more("--mask_ratio", type=ratio, metavar="R", help="share of the tokens that is hidden (0.8)")
     more("--seed", type=int, default=0, help="of the mask (0)")
     out = parser.add_argument_group("what is shown").add_argument
     out("--output", type=Path, default=Path("visualize"), metavar="DIR", help="folder of the page (visualize)")
-    out("--topk", type=int, default=2, metavar="K", help="classes whose maps are shown (2)")
-    out("--frames", type=int, default=8, metavar="N", help="frames side by side on page and sheet (8)")
-    out("--residual", type=float, default=0.5, metavar="R", help="share of the skip connection in rollout (0.5)")
-    out("--limit", type=int, default=20, metavar="N", help="videos that are shown of many (20)")
+    out("--topk", type=COUNT, default=2, metavar="K", help="classes whose maps are shown (2)")
+    out("--frames", type=COUNT, default=8, metavar="N", help="frames side by side on page and sheet (8)")
+    out("--residual", type=SHARE, default=0.5, metavar="R", help="share of the skip connection in rollout (0.5)")
+    out("--limit", type=COUNT, default=20, metavar="N", help="videos that are shown of many (20)")
     add_view_flags(parser, many=False)
     words = parser.words(argv)
     if not words.videos or not words.checkpoint:
         raise ConfigError(
             "umt visualize takes videos and --checkpoint, e.g. umt visualize a.mp4 --checkpoint checkpoint-latest.pth."
         )
-    check_numbers(words, "topk", "frames", "limit", "teacher_resolution", "num_frames", "input_size")
-    if not 0 <= words.residual <= 1:
-        raise ConfigError(f"--residual ({words.residual:g}) is a share, from 0 to 1.")
-    if words.mask_ratio is not None and not 0 <= words.mask_ratio < 1:
-        raise ConfigError(f"--mask_ratio ({words.mask_ratio:g}) must be at least 0 and below 1, e.g. 0.8.")
     return words
 
 

@@ -31,12 +31,12 @@ def enlarged(frames: Frames, side: int = SIDE) -> Frames:
     return np.stack([cv2.resize(f, (max(round(side * width / height), 1), side), interpolation=how) for f in frames])
 
 
-def painted(frames: Frames, one: Map) -> Frames:
+def painted(frames: Frames, row: Map) -> Frames:
     """frames (T, H, W, 3) under a map, whose tokens may span several frames."""
-    values = np.repeat(one.values, len(frames) // len(one.values), axis=0)
-    if one.kind == "mask":
+    values = np.repeat(row.values, len(frames) // len(row.values), axis=0)
+    if row.kind == "mask":
         return drawing.masked(frames, values > 0.5)
-    if one.kind == "heat":
+    if row.kind == "heat":
         return drawing.heat(frames, values)
     return drawing.tiled(frames, values)
 
@@ -63,7 +63,7 @@ def strips(look: Look, shown: int) -> list[tuple[str, str, NDArray[np.uint8]]]:
     places = chosen(len(frames), shown)
     numbers = ", ".join(str(look.numbers[place]) for place in places)
     rows = [("the clip", f"Frames {numbers} of the file.", strip(frames, places))]
-    return rows + [(one.title, one.note, strip(painted(frames, one), places)) for one in look.maps]
+    return rows + [(row.title, row.note, strip(painted(frames, row), places)) for row in look.maps]
 
 
 def webp(picture: NDArray[np.uint8]) -> str:
@@ -86,9 +86,9 @@ def sheet(look: Look, shown: int) -> bytes:
     bold, plain = _font(13, bold=True), _font(11)
     for number, (title, note, picture) in enumerate(rows):
         top = number * (_LINE + tall + 2 * GAP)
-        told = _fitted(note, round(wide - bold.getlength(title) - 24), plain)
+        caption = drawing.fitted(note, round(wide - bold.getlength(title) - 24), plain)
         pen.text((0, top), title, fill=(*_INK, 255), font=bold)
-        pen.text((wide - plain.getlength(told), top + 2), told, fill=(*_INK, 255), font=plain)
+        pen.text((wide - plain.getlength(caption), top + 2), caption, fill=(*_INK, 255), font=plain)
         page.paste(Image.fromarray(picture), (0, top + _LINE))
     if chart is not None:
         page.paste(chart, (0, height - chart.height))
@@ -108,22 +108,22 @@ def _font(points: int, *, bold: bool = False) -> Any:
 
 def cosines(look: Look, width: int = 620) -> bytes:
     """The cosine with the teacher of every aligned block, as PNG of `width` pixels."""
-    made, axes = drawing.figure(1, 1, (width / 110, 2.4))
+    figure, axes = drawing.figure(1, 1, (width / 110, 2.4))
     axis = drawing.dress(axes[0, 0], "cosine at the visible tokens, by block of student and teacher", points=8)
     across = np.arange(len(look.cosines))
     for shift, column, colour, name in (
         (-0.2, 1, ALONE, "the others hidden, as trained"),
         (0.2, 2, AMONG, "none hidden"),
     ):
-        values = [float(one[column]) for one in look.cosines]
+        values = [float(entry[column]) for entry in look.cosines]
         axis.bar(across + shift, values, 0.36, color=colour, label=name)
         for x, value in zip(across + shift, values, strict=True):
             axis.text(x, max(value, 0) + 0.02, f"{value:.2f}", ha="center", color=INK, fontsize=8)
-    axis.set_xticks(across, [f"blocks {one[0]}" if len(look.cosines) < 4 else one[0] for one in look.cosines])
-    axis.set_ylim(min(0.0, *(min(one[1:]) for one in look.cosines)), 1.15)
+    axis.set_xticks(across, [f"blocks {entry[0]}" if len(look.cosines) < 4 else entry[0] for entry in look.cosines])
+    axis.set_ylim(min(0.0, *(min(entry[1:]) for entry in look.cosines)), 1.15)
     axis.grid(False, axis="x")
-    made.legend(frameon=False, labelcolor=INK, fontsize=8, loc="outside lower right", ncols=2)
-    return drawing.save(made)
+    figure.legend(frameon=False, labelcolor=INK, fontsize=8, loc="outside lower right", ncols=2)
+    return drawing.save(figure)
 
 
 def gif(look: Look, *, side: int = SIDE, milliseconds: int = 350) -> bytes:
@@ -131,7 +131,7 @@ def gif(look: Look, *, side: int = SIDE, milliseconds: int = 350) -> bytes:
     from PIL import Image, ImageDraw
 
     frames = enlarged(look.frames, side)
-    panels = [("the clip", frames)] + [(one.title, painted(frames, one)) for one in look.maps]
+    panels = [("the clip", frames)] + [(row.title, painted(frames, row)) for row in look.maps]
     across = min(len(panels), 3 if len(panels) in (5, 6) else 4)
     down = -(-len(panels) // across)
     tall, wide, line = side, frames.shape[2], 16
@@ -142,7 +142,7 @@ def gif(look: Look, *, side: int = SIDE, milliseconds: int = 350) -> bytes:
         pen = ImageDraw.Draw(page)
         for number, (title, shown) in enumerate(panels):
             left, top = GAP + number % across * (wide + GAP), GAP + number // across * (tall + line + GAP)
-            pen.text((left, top), _fitted(title, wide, font), fill=_WORDS, font=font)
+            pen.text((left, top), drawing.fitted(title, wide, font), fill=_WORDS, font=font)
             page.paste(Image.fromarray(shown[t]), (left, top + line))
         pictures.append(page)
     target = io.BytesIO()
@@ -150,12 +150,3 @@ def gif(look: Look, *, side: int = SIDE, milliseconds: int = 350) -> bytes:
         target, format="GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=True
     )
     return target.getvalue()
-
-
-def _fitted(text: str, width: int, font: Any) -> str:
-    """Text cut to a width in pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

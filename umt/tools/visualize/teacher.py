@@ -11,8 +11,8 @@ from umt.errors import ConfigError
 from umt.inference.recognizer import Recognizer
 from umt.models import Student, VisionTransformer
 from umt.models.specs import find_spec
-from umt.models.teacher import Teacher, as_module, create_teacher
-from umt.models.timm_names import is_timm
+from umt.models.teachers.base import Teacher, as_module, create_teacher
+from umt.models.teachers.timm_names import is_timm
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Guide:
     missing: list[str] = field(default_factory=list)
 
 
-def guide(words: Namespace, model: Recognizer, settings: dict[str, Any]) -> Guide:
+def guide_of(words: Namespace, model: Recognizer, settings: dict[str, Any]) -> Guide:
     """`settings`: flags of the run that the checkpoint comes from. Raises ConfigError or CheckpointError."""
     of_run = settings if settings.get("task") == "pretrain" or "clip_teacher" in settings else {}
     name = words.teacher or str(of_run.get("clip_teacher", "") or "")
