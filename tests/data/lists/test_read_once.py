@@ -63,10 +63,11 @@ def test_the_users_own_lists_are_opened_once_each(tmp_path: Path, label: str) ->
     (tmp_path / "train.csv").write_text(f"a.mp4,{label}\nb.mp4,jump\n" * 6)
     (tmp_path / "val.csv").write_text("a b.mp4 , run\n")  # not plain: read line by line
     work = """
-from umt.data.lists.own_folder import list_files, look
+from umt.data.lists.own_folder import look
+from umt.data.lists.split_files import lists_in
 from umt.data.lists.reading import classes_of, read_named, words_form
 seen = look(FOLDER)
-for file in list_files(FOLDER):
+for file in lists_in(FOLDER):
     for number in range(2):
         form = words_form(seen.separator, multi_label=seen.multi_label)
         classes = classes_of(f"{FOLDER}/train.csv", form, multi_label=seen.multi_label)

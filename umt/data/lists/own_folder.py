@@ -18,7 +18,7 @@ from umt.data.lists.class_folders import has_frames, read_folders
 from umt.data.lists.lines import BETWEEN, SEPARATORS, Form, Row, separator_of
 from umt.data.lists.parquet import is_parquet
 from umt.data.lists.reading import classes_of, read_named, rows_of, table_of, words_form
-from umt.data.lists.split_files import SPLITS, split_file
+from umt.data.lists.split_files import SPLITS, lists_in, split_file
 from umt.data.lists.subsets import part_of
 from umt.data.lists.text import lines, read_text
 from umt.data.lists.video_list import VideoList
@@ -57,18 +57,9 @@ class FolderContents:
     multi_label: bool = False
 
 
-def list_files(folder: str) -> list[str]:
-    """The lists train, val and test of a folder of this machine, as csv or parquet."""
-    files = []
-    for split in SPLITS:
-        both = [join(folder, f"{split}{ending}") for ending in (".csv", ".parquet")]
-        files += [path for path in both if os.path.isfile(path)][:1]
-    return files
-
-
 def look(folder: str, columns: Columns | None = None) -> FolderContents:
     """Looks at `folder`, which exists. Raises AnnotationError."""
-    files = list_files(folder)
+    files = lists_in(folder)
     return _lists(folder, files, columns or Columns()) if files else _class_folders(folder)
 
 

@@ -1,4 +1,4 @@
-"""Which file serves as which split, where people have not made all three. No numpy: a dry run asks, too."""
+"""Which file serves as which split, also where not all three exist. No numpy: a dry run needs it, too."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ ONE_IN = 10  # training videos of a class that are held out where there is neith
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
-class SplitFile:
-    """The list of a split. `part`: whether of a training list it is what is "kept" or "held out"; "" the whole list."""
-
-    path: str
-    part: str = ""
-    note: str = ""
-
-
 def list_file(folder: str, split: str) -> str:
     """The list of a split: `split.csv`, or in a folder of this machine `split.parquet` where there is no csv."""
     csv, parquet = join(folder, f"{split}.csv"), join(folder, f"{split}.parquet")
     return parquet if not is_url(folder) and os.path.isfile(parquet) and not os.path.isfile(csv) else csv
 
 
-def split_file(folder: str, split: str, there: Sequence[str]) -> SplitFile:
-    """The list that serves as `split`; `there`: files of the splits that are there, the training list among them.
+def lists_in(folder: str) -> list[str]:
+    """The lists train, val and test that a folder of this machine has."""
+    return [file for file in (list_file(folder, split) for split in SPLITS) if os.path.isfile(file)]
 
-    Of val and test one may be missing: the other serves for both. Without either, some training videos are held out.
+
+@dataclass(frozen=True)
+class SplitFile:
+    """The list of a split. `part`: "kept" or "held out", if it is only that part of a training list; "": all of it."""
+
+    path: str
+    part: str = ""
+    note: str = ""
+
+
+def split_file(folder: str, split: str, there: Sequence[str]) -> SplitFile:
+    """The list that serves as `split`; `there`: the lists that exist, the training list among them.
+
+    If val or test is missing, the other serves for both. Without either, some training videos are held out.
     """
     files = {os.path.splitext(os.path.basename(file))[0]: file for file in there}
     held = {"val", "test"}.isdisjoint(files)

@@ -14,7 +14,7 @@ from umt.data.transforms.color_jitter import color_jitter
 from umt.data.transforms.multiscale import multi_scale_crop
 from umt.data.transforms.operations import Box
 from umt.data.transforms.randaugment import RandAugment
-from umt.data.transforms.resize import Frames, centre_crop, flip, multi_crop, resize, resize_short_side
+from umt.data.transforms.resize import Frames, centre_crop, check_sides, flip, multi_crop, resize, resize_short_side
 from umt.data.transforms.resized_crop import SCALE, random_box
 from umt.errors import ConfigError
 
@@ -71,7 +71,7 @@ class EvalTransform:
     input_size: int
 
     def __post_init__(self) -> None:
-        _check_sides(self.short_side_size, self.input_size)
+        check_sides(self.short_side_size, self.input_size)
 
     def __call__(self, frames: Frames, rng: np.random.Generator | None = None) -> Frames:
         """(T, H, W, 3) -> (T, input_size, input_size, 3); nothing is random."""
@@ -93,7 +93,7 @@ class TestTransform:
     input_size: int | None = None
 
     def __post_init__(self) -> None:
-        _check_sides(self.short_side_size, self.input_size or self.short_side_size)
+        check_sides(self.short_side_size, self.input_size or self.short_side_size)
         if self.num_crops < 1:
             raise ConfigError(f"--test_num_crop ({self.num_crops}) must be at least 1, e.g. --test_num_crop 3.")
 
@@ -104,11 +104,3 @@ class TestTransform:
         """
         frames = resize_short_side(frames, self.short_side_size)
         return list(multi_crop(frames, self.input_size or self.short_side_size, self.num_crops))
-
-
-def _check_sides(short_side_size: int, input_size: int) -> None:
-    if input_size > short_side_size:
-        raise ConfigError(
-            f"--input_size ({input_size}) must not exceed --short_side_size ({short_side_size}). "
-            f"Raise the short side, e.g. --short_side_size {input_size}."
-        )

@@ -54,14 +54,19 @@ def flip(frames: Frames) -> Frames:
     return out
 
 
+def check_sides(short_side_size: int, input_size: int) -> None:
+    """Raises ConfigError where a crop is larger than the short side that it is cut from."""
+    if input_size > short_side_size:
+        raise ConfigError(
+            f"--input_size ({input_size}) must not exceed --short_side_size ({short_side_size}). "
+            f"Raise the short side, e.g. --short_side_size {input_size}."
+        )
+
+
 def centre_crop(frames: Frames, size: int) -> Frames:
     """The central size x size pixels; a border of an odd number of pixels is halved with rounding to even."""
     height, width = frames.shape[1:3]
-    if size > min(height, width):
-        raise ConfigError(
-            f"--input_size ({size}) must not exceed --short_side_size ({min(height, width)}). "
-            f"Raise the short side, e.g. --short_side_size {size}."
-        )
+    check_sides(min(height, width), size)
     top, left = round((height - size) / 2), round((width - size) / 2)
     return frames[:, top : top + size, left : left + size]
 

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from umt.data import catalog
-from umt.data.lists.split_files import SPLITS, SplitFile, list_file, split_file
+from umt.data.lists.split_files import SplitFile, list_file, lists_in, split_file
 from umt.data.storage.urls import is_url
 from umt.errors import ConfigError
 from umt.tasks.video.sources import Source, sources
@@ -25,7 +25,7 @@ def split_of(recipe: ClassifyRecipe, folder: str, split: str) -> SplitFile:
     """The list that serves as `split`. One's own lists may lack val and test, where the folder can be looked at."""
     if recipe.data.data_set != "video_list" or is_url(folder):
         return SplitFile(list_file(folder, split))
-    there = [file for file in (list_file(folder, name) for name in SPLITS) if os.path.isfile(file)]
+    there = lists_in(folder)
     if not there or not os.path.basename(there[0]).startswith("train."):
         return SplitFile(list_file(folder, "train"))
     return split_file(folder, split, there)
