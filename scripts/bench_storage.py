@@ -3,8 +3,8 @@
 
     python scripts/bench_storage.py train.csv --prefix videos --split ,
 
-The store is moto's S3 server on this machine (`pip install 'umt[storage]' 'moto[server]' boto3`), so its figures are
-the overhead of the client, not of a network. Rounds alternate between the kinds; the least counts.
+The store is moto's S3 server on this machine (`pip install 'umt-video[storage]' 'moto[server]' boto3`), so its figures
+are the overhead of the client, not of a network. Rounds alternate between the kinds; the least counts.
 """
 
 from __future__ import annotations

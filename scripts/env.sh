@@ -34,7 +34,7 @@ if [[ ! -x $PYTHON ]] || ! grep -qxF "$_stamp" "$_venv/umt-installed" 2> /dev/nu
             exit 2
         fi
     fi
-    echo "Installing umt[$_extras] into $_venv. The first time this fetches torch, which is some gigabytes."
+    echo "Installing umt-video[$_extras] into $_venv. The first time this fetches torch, which is some gigabytes."
     if [[ -n ${TORCH_INDEX_URL:-} ]]; then
         "$PYTHON" -m pip install --quiet torch torchvision --index-url "$TORCH_INDEX_URL"
     fi

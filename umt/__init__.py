@@ -7,8 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from umt.inference.recognizer import load as load
+    from umt.inference.recognizer import load
 
+__all__ = ["__version__", "load"]
 __version__ = "0.1.0"
 
 

@@ -3,6 +3,13 @@
 The command line prints the sentence alone and exits with code 2; library users catch them as `ValueError`.
 """
 
+DISTRIBUTION = "umt-video"  # this library's name on PyPI, where another project is called umt
+
+
+def install(extras: str = "") -> str:
+    """The command that installs this library with `extras`, separated by commas; as error sentences quote it."""
+    return f"pip install '{DISTRIBUTION}[{extras}]'" if extras else f"pip install {DISTRIBUTION}"
+
 
 class UserError(ValueError):
     """Something that the person who started the run can mend."""

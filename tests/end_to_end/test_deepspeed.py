@@ -15,9 +15,10 @@ import torch
 from tests.end_to_end.conftest import Command, Data, environment, with_flags
 from tests.end_to_end.test_two_processes import COMMON, NO_MIXING, RECOMPUTED, log_lines, torchrun
 from umt.engine import checkpoints
+from umt.errors import install
 
 needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed: pip install 'umt[deepspeed]'"
+    importlib.util.find_spec("deepspeed") is None, reason=f"DeepSpeed is not installed: {install('deepspeed')}"
 )
 STAGE = {"pretrain": 2, "finetune": 3}
 

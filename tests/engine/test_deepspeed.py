@@ -21,8 +21,9 @@ import torch
 from tests.engine import deepspeed_run
 from umt.engine import runtime
 from umt.engine.runtime import Runtime
+from umt.errors import install
 
-pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install 'umt[deepspeed]'")
+pytest.importorskip("deepspeed", reason=f"DeepSpeed is not installed: {install('deepspeed')}")
 
 SCRIPT = Path(deepspeed_run.__file__)
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -117,9 +117,7 @@ def test_a_description_survives_json() -> None:
     assert Description.from_json({**told.to_json(), "other": 1}) == told
 
 
-@pytest.mark.parametrize(
-    "content", [{}, {"umt_model": 99, "model": "a"}, {"umt_model": 1}, {"umt_model": 1, "model": "a", "arguments": [1]}]
-)
+@pytest.mark.parametrize("content", [{}, {"umt_model": 1}, {"umt_model": 1, "model": "a", "arguments": [1]}])
 def test_a_configuration_of_others_is_refused(content: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json is (not the|no whole) description"):
         Description.from_json(content)

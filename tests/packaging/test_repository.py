@@ -5,35 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import umt
+from tests.packaging.repository import ROOT, package, project, tracked
 
-ROOT = Path(__file__).resolve().parents[2]
 NEW_IN_311 = re.compile(
     r"\b(?:import tomllib|from tomllib|enum\.StrEnum|import StrEnum|ExceptionGroup|datetime\.UTC|import UTC"
     r"|typing import [^\n]*\b(?:Self|Never|LiteralString|assert_never|assert_type|override|Required|NotRequired)\b"
     r"|except\*|hashlib\.file_digest|contextlib\.chdir|itertools\.batched|add_note\()"
 )
-
-
-@cache
-def _git_files(*patterns: str) -> tuple[Path, ...]:
-    if not (ROOT / ".git").exists():
-        return ()
-    names = subprocess.run(
-        ["git", "ls-files", "-z", "--", *patterns], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return tuple(ROOT / name for name in names.stdout.split("\0") if name and (ROOT / name).is_file())
-
-
-def tracked(*patterns: str) -> tuple[Path, ...]:
-    """Files under version control that match the git patterns; outside a checkout the test skips."""
-    return _git_files(*patterns) or pytest.skip("not a git checkout, or no such file")
 
 
 def documents() -> tuple[Path, ...]:
@@ -104,7 +87,7 @@ def test_no_file_names_a_machine_or_a_package_registry() -> None:
     )
     found = []
     for file in tracked():
-        if file.suffix in {".npz", ".gz", ".png", ".jpg", ".gif", ".mp4", ".webp"} or file == Path(__file__):
+        if file.suffix in {".npz", ".gz", ".png", ".jpg", ".gif", ".mp4", ".webp", ".xz"} or file == Path(__file__):
             continue
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             if foreign.search(line):
@@ -121,24 +104,16 @@ def test_the_citation_and_the_package_have_one_version() -> None:
     assert re.search(r"^version: (.+)$", citation, flags=re.M).group(1) == umt.__version__  # type: ignore[union-attr]
 
 
-def test_the_installed_package_has_the_version_of_the_source() -> None:
-    assert metadata.version("umt") == umt.__version__
-
-
 def test_the_changelog_speaks_of_this_version() -> None:
     assert umt.__version__ in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_every_requirement_has_a_tested_version() -> None:
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    pinned = {_normal(name) for name in re.findall(r"^([\w.-]+)==", constraints, flags=re.M)}
-    required = {_normal(re.match(r"[\w.-]+", text).group()) for text in metadata.requires("umt") or []}  # type: ignore[union-attr]
-    not_tested_here = {"umt", "deepspeed", "ninja"}  # itself, and what wants a compiler
-    assert required - not_tested_here <= pinned
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    pinned = {package(name) for name in re.findall(r"^([\w.-]+)==", constraints, flags=re.M)}
+    extras = project()["optional-dependencies"].values()
+    required = {package(text) for texts in (project()["dependencies"], *extras) for text in texts}
+    assert required - {project()["name"]} <= pinned
 
 
 def test_the_source_is_python_310() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from umt.config.schema import Config
-from umt.errors import ConfigError
+from umt.errors import ConfigError, install
 
 # Moments and decay by element alone: what these compute does not depend on where a flat part begins and ends.
 BY_ELEMENT = ("adamw", "adam", "nadam", "radam", "sgd", "nesterov", "momentum")
@@ -173,7 +173,7 @@ def check_installed() -> None:
     if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
             "--enable_deepspeed needs DeepSpeed, which is not installed. "
-            "Install it with pip install 'umt[deepspeed]', or leave the flag out."
+            f"Install it with {install('deepspeed')}, or leave the flag out."
         )
 
 

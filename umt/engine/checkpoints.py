@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from umt.errors import CheckpointError, OutputError
+from umt.formats import CHECKPOINT
 
 log = logging.getLogger(__name__)
-FORMAT = 1  # raised when a reader of the old layout would misread the new one
 LATEST = "checkpoint-latest.pth"
 BEST = "checkpoint-best.pth"
 _NUMBERED = re.compile(r"checkpoint-(\d+)\.pth")
@@ -222,7 +222,7 @@ def load(path: Path, *, map_location: torch.device | str = "cpu", lazily: bool =
     """A training checkpoint of this library. `lazily`: tensors are read from the disk when they are used.
 
     Raises:
-        CheckpointError: missing, truncated, written by a newer version, or not a training checkpoint.
+        CheckpointError: missing, truncated, written by a later version, or not a training checkpoint.
     """
     if not path.is_file():
         raise CheckpointError(f"--resume ({path}) does not exist.{_neighbours(path.parent)}")
@@ -237,15 +237,12 @@ def load(path: Path, *, map_location: torch.device | str = "cpu", lazily: bool =
             f"{path} holds Python objects beside tensors and numbers, so it is no training checkpoint of this library. "
             "Start from its weights with --finetune instead of --resume."
         ) from error
-    if not isinstance(content, dict) or "format" not in content:
+    if not isinstance(content, dict) or CHECKPOINT.key not in content:
         raise CheckpointError(
             f"{path} holds no training state of this library (only weights, or another program's checkpoint). "
             "Start from its weights with --finetune instead of --resume."
         )
-    if content["format"] > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {content['format']}, this version of umt reads up to {FORMAT}. Update umt to read it."
-        )
+    CHECKPOINT.check(content, path)
     return content
 
 

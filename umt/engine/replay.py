@@ -15,7 +15,10 @@ from umt.data.loading.batch import Batch
 from umt.engine import checkpoints
 from umt.engine.runtime import Runtime
 from umt.errors import CheckpointError
+from umt.formats import Format
 from umt.tasks.base import Task
+
+FORMAT = Format("a saved step", CheckpointError, key="replay")
 
 
 def save(
@@ -36,7 +39,7 @@ def save(
         OutputError: the disk is full or the folder cannot be written.
     """
     content = {
-        "replay": 1,
+        **FORMAT.stamp(),
         "model": model.state_dict(),
         "task": task.state_dict(),
         "batches": {micro: _as_dict(batch) for micro, batch in batches.items()},
@@ -92,13 +95,14 @@ def load(path: Path) -> dict[str, Any]:
     """The content of a saved step.
 
     Raises:
-        CheckpointError: missing, damaged, or another kind of file.
+        CheckpointError: missing, damaged, written by a later version, or another kind of file.
     """
     if not path.is_file() or not checkpoints.is_whole(path):
         raise CheckpointError(f"{path} is missing or damaged: nothing to replay. Name a nonfinite-*.pth file.")
     content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or "replay" not in content:
+    if not isinstance(content, dict) or FORMAT.key not in content:
         raise CheckpointError(f"{path} is no saved step. Name a nonfinite-*.pth file of a run's output folder.")
+    FORMAT.check(content, path)
     return content
 
 

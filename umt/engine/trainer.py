@@ -32,6 +32,7 @@ from umt.engine.step import Schedule, TrainingStep
 from umt.engine.strategies.base import Strategy
 from umt.engine.watch import DATA, SAVING, STEP, VALIDATION, Watch
 from umt.errors import CheckpointError, ConfigError, PreemptedError
+from umt.formats import CHECKPOINT
 from umt.tasks.base import Task
 
 __all__ = ["BatchSource", "NonFiniteError", "Progress", "Trainer", "TrainerOptions"]
@@ -330,7 +331,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Collective. Everything that the next step depends on; plain containers, numbers, strings and tensors only."""
         return {
-            "format": checkpoints.FORMAT,
+            **CHECKPOINT.stamp(),
             **self.training_step.state_dict(),
             "task": self.task.state_dict(),
             "progress": dataclasses.asdict(self.progress),

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from umt.errors import ConfigError
@@ -83,12 +84,12 @@ class Extractor:
         time, tokens = self.grid[0], self.grid[0] * self.grid[1] * self.grid[2]
         output = output.float()
         if isinstance(self.model, ClipTeacher) and output.ndim == 3 and output.shape[0] == clips * time:
-            frames = output.unflatten(0, (clips, time))
+            frames = rearrange(output, "(b t) n d -> b t n d", b=clips)
             if frames.shape[2] == tokens // time + 1:  # the class token stands first
                 if self.pool == "first":
                     return frames[:, :, 0]
                 frames = frames[:, :, 1:]
-            output = frames.flatten(1, 2)
+            output = rearrange(frames, "b t n d -> b (t n) d")
         if (output.ndim == 2 and output.shape[0] == clips) or (self.pool == "none" and output.shape[0] == clips):
             return output
         if output.ndim != 3 or tuple(output.shape[:2]) != (clips, tokens):
@@ -98,7 +99,7 @@ class Extractor:
             )
         if self.pool == "mean":
             return output.mean(1)
-        return output.unflatten(1, (time, -1)).mean(2) if self.pool == "spatial" else output[:, 0]
+        return reduce(output, "b (t n) d -> b t d", "mean", t=time) if self.pool == "spatial" else output[:, 0]
 
 
 def usual_layer(recognizer: Recognizer) -> str:

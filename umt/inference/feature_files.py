@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from umt.devices import DTYPES as DTYPES
-from umt.errors import ConfigError, UserError
+from umt.errors import ConfigError, UserError, install
 from umt.writing import output_errors, whole
 
 FORMATS = ("npz", "parquet", "safetensors")
@@ -68,7 +68,7 @@ def check(form: str, dtype: str) -> None:
             __import__(package)
         except ImportError:
             extra = {"parquet": "parquet", "safetensors": "hub"}[form]
-            raise ConfigError(f"--format {form} needs the package {package}. Try pip install 'umt[{extra}]'.") from None
+            raise ConfigError(f"--format {form} needs the package {package}. Try {install(extra)}.") from None
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
@@ -83,6 +83,12 @@ def read(path: Path, layers: Sequence[str] | None = None) -> list[Row]:
     """The rows of a file; `layers`: only these. Raises FeaturesError for a file that is damaged."""
     with _damage_named(path):
         return list(_READERS[path.suffix](path, layers))
+
+
+def rows(folder: Path, form: str, layers: Sequence[str] | None = None) -> Iterator[Row]:
+    """The rows of all files of `folder`, ascending, a file at a time. Raises FeaturesError."""
+    for path in files(folder, form):
+        yield from read(path, layers)
 
 
 def rows_in(path: Path) -> list[int]:

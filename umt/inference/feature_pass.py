@@ -7,29 +7,25 @@ processes nor on when one of them was killed.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from umt.data.loading.batch import Batch
 from umt.data.loading.loaders import Work, Workers
 from umt.inference import feature_files
 from umt.inference.feature_files import FeaturesError, Row
+from umt.inference.feature_folder import Group, Unread
 from umt.inference.parts import ClipParts
 from umt.inference.recognizer import Recognizer
-from umt.writing import output_errors, whole
 
 log = logging.getLogger(__name__)
 
-FAILURES = "failures.jsonl"  # next to the features: rows that could not be read
-_GROUP = 16  # rows of a group where a file is one row, at least; more where a batch holds more
 _AHEAD = 64  # rows that are read ahead together, at least: between two rounds nothing is
 
 Layers = dict[tuple[int, str], Tensor]
@@ -42,69 +38,6 @@ class Extractor(Protocol):
     recognizer: Recognizer
 
     def __call__(self, views: Tensor) -> dict[str, Tensor]: ...
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows whose views share batches, and their files: one, or of npz one for each row."""
-
-    rows: range
-    files: tuple[Path, ...]
-
-    def rows_of(self, number: int) -> Sequence[int]:
-        """The rows that belong into file `number`."""
-        return self.rows if len(self.files) < len(self.rows) else self.rows[number : number + 1]
-
-    def missing(self) -> list[int]:
-        """Rows that no file has."""
-        missing: list[int] = []
-        for number, path in enumerate(self.files):
-            rows = self.rows_of(number)
-            if not path.exists():
-                missing += rows
-            elif len(rows) == 1:  # a file that is not empty is whole: it was renamed when it was
-                missing += [] if path.stat().st_size else rows
-            else:
-                missing += sorted(set(rows) - set(feature_files.rows_in(path)))
-        return missing
-
-
-@dataclass(frozen=True)
-class Unread:
-    """A row that could not be read."""
-
-    row: int
-    path: str
-    cause: str
-
-
-def groups(folder: Path, form: str, rows: int, shard_size: int, batch_size: int) -> list[Group]:
-    """All groups of a list of `rows` rows."""
-    single = form == "npz"
-    size = min(max(_GROUP, batch_size), shard_size) if single else shard_size
-    cut = []
-    for first in range(0, rows, size):
-        members = range(first, min(first + size, rows))
-        numbers = members if single else [first // shard_size]
-        cut.append(Group(members, tuple(feature_files.file_of(folder, form, n, shard_size) for n in numbers)))
-    return cut
-
-
-def failed_rows(folder: Path) -> frozenset[int]:
-    """Rows that could not be read when the features of `folder` were last made."""
-    ledger = folder / FAILURES
-    lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.exists() else []
-    return frozenset(int(json.loads(line)["row"]) for line in lines)
-
-
-def write_failures(folder: Path, failures: Sequence[Unread]) -> None:
-    """Writes which rows could not be read; no file if all could. Raises OutputError."""
-    with output_errors(f"--output ({folder})", "Free the disk; the same command goes on."):
-        if not failures:
-            (folder / FAILURES).unlink(missing_ok=True)
-            return
-        with whole(folder / FAILURES) as place:
-            place.write_text("".join(json.dumps(asdict(failure)) + "\n" for failure in failures), encoding="utf-8")
 
 
 def warn(failure: Unread) -> None:
@@ -228,7 +161,7 @@ def _features(
                 lengths[row] = int(batch.seed[0])
                 parts[row] = clips.parts(lengths[row])
                 more.extend((later, (row,), ()) for later in range(1, parts[row]))
-            yield row, batch.video.permute(0, 2, 3, 4, 1)
+            yield row, rearrange(batch.video, "v c t h w -> v t h w c")
 
     while more:
         works, more = more, []

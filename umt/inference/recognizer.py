@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from umt import devices
@@ -32,6 +33,7 @@ from umt.models.description import Description, Sampling
 from umt.models.pretrained import load_pretrained
 from umt.models.specs import image_shape
 
+__all__ = ["Recognizer", "load"]
 log = logging.getLogger(__name__)
 
 
@@ -142,8 +144,8 @@ class Recognizer:
                 "transform() makes them."
             )
         for start in range(0, len(views), self.batch_size):
-            batch = views[start : start + self.batch_size].to(self.device).permute(0, 4, 1, 2, 3).contiguous()
-            yield normalize(batch, self.description.mean, self.description.std)
+            batch = rearrange(views[start : start + self.batch_size].to(self.device), "v t h w c -> v c t h w")
+            yield normalize(batch.contiguous(), self.description.mean, self.description.std)
 
     def autocast(self) -> torch.autocast:
         """Context of a forward pass in the model's precision."""

@@ -24,6 +24,7 @@ from umt.data.video.reader import open_folder, open_video
 from umt.errors import ConfigError
 from umt.inference.views import InMemory, Source, Views
 
+__all__ = ["Window"]
 _CHUNK = 16  # frames at a time of readers that do not hand them out one by one
 
 

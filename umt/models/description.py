@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from umt.errors import CheckpointError
+from umt.formats import Format
 from umt.models.specs import SPECS, image_shape
 
-FORMAT = 1  # the key `umt_model`; raised when a reader of the old layout would misread the new one
+FORMAT = Format("an exported model", CheckpointError, key="umt_model")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -77,16 +78,17 @@ class Description:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under the names of the fields, and `umt_model`, the number of this layout."""
-        return {"umt_model": FORMAT, **json.loads(json.dumps(dataclasses.asdict(self)))}
+        return {**FORMAT.stamp(), **json.loads(json.dumps(dataclasses.asdict(self)))}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str = "config.json") -> Description:
         """From what `to_json` gives; keys of others (those of the hub) are passed over. Raises `CheckpointError`."""
-        if content.get("umt_model") != FORMAT:
+        if FORMAT.key not in content:
             raise CheckpointError(
-                f"{where} is not the description of a model of this library (umt_model: {FORMAT}), or of a newer one. "
-                "Export the model again, or update umt."
+                f"{where} is not the description of a model of this library, which has {FORMAT.key}. "
+                "Export the model again."
             )
+        FORMAT.check(content, where)
         known = {f.name for f in dataclasses.fields(cls)}
         values = {name: value for name, value in content.items() if name in known}
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from umt.errors import ConfigError
+from umt.errors import ConfigError, install
 from umt.spelling import did_you_mean
 
 _TORCH: dict[str, Callable[..., Optimizer]] = {
@@ -80,9 +80,7 @@ def _from_timm(groups: list[dict[str, Any]], name: str, lr: float, momentum: flo
     try:
         from timm.optim import create_optimizer_v2, list_optimizers
     except ImportError as error:
-        raise ConfigError(
-            f"--opt ({name}) comes from timm, which is not installed: pip install 'umt[train]'."
-        ) from error
+        raise ConfigError(f"--opt ({name}) comes from timm, which is not installed: {install('train')}.") from error
     known: list[str] = sorted({*_TORCH, *_ALIASES, *map(str, list_optimizers())})
     if name.removeprefix("lookahead_") not in known or name.startswith(("fused", "bnb")):
         hint = did_you_mean(name, known, f"Choose one of {', '.join(sorted(_TORCH))}.", count=3)

@@ -43,7 +43,7 @@ def add_clip_flags(add: Callable[..., object], *, sliding: str) -> None:
 
 def add_list_flags(add: Callable[..., object]) -> None:
     """--split and --prefix."""
-    add("--split", metavar="CHAR", help="separator of lists; default: detected")
+    add("--split", metavar="CHAR", help="separator of lists; default: the one that fits")
     add("--prefix", default="", metavar="DIR", help="folder, URL or shards joined before the paths of lists")
 
 

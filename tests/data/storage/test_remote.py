@@ -114,7 +114,7 @@ def test_a_package_that_is_missing_is_named_with_the_extra(url: str, package: st
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f"ConfigError: {url}:// needs the package {package}, which is not installed" in said.stderr
-    assert f"pip install 'umt[{extra}]'" in said.stderr
+    assert f"pip install 'umt-video[{extra}]'" in said.stderr
 
 
 def test_a_hub_that_does_not_answer_is_an_error_of_the_url() -> None:

@@ -91,7 +91,7 @@ def test_the_table_ends_with_what_is_missing_and_whether_training_can_run() -> N
 def test_a_broken_package_is_named_with_its_reason_and_the_code_is_1(tmp_path: Path) -> None:
     done = command(PYTHONPATH=without(tmp_path, "cv2"))
     assert done.returncode == 1
-    assert "missing  cv2             libbroken.so: wrong architecture  -> pip install 'umt[train]'" in done.stdout
+    assert "missing  cv2             libbroken.so: wrong architecture  -> pip install 'umt-video[train]'" in done.stdout
     assert done.stdout.splitlines()[-1] == "Training cannot run here."
     assert done.stderr == ""
 

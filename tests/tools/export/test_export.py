@@ -251,7 +251,7 @@ def test_a_folder_needs_no_hub_s_client(source: str, tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as where it is not installed
     hub._on_hub.cache_clear()
     model = VisionTransformer.from_pretrained(export(source, tmp_path / "out"))
-    with pytest.raises(ConfigError, match=r"huggingface_hub is not installed. Run: pip install 'umt\[hub\]'"):
+    with pytest.raises(ConfigError, match=r"huggingface_hub is not installed. Run: pip install 'umt-video\[hub\]'"):
         model.push_to_hub("owner/name")
 
 

@@ -15,7 +15,7 @@ from tests.videos import render
 from umt.data.loading.clips import Videos
 from umt.data.loading.loaders import Workers
 from umt.errors import ConfigError, OutputError
-from umt.inference import feature_files, feature_pass, features
+from umt.inference import feature_files, feature_folder, feature_pass
 from umt.inference.extraction import Extractor
 from umt.inference.feature_files import FeaturesError
 from umt.inference.parts import ClipParts, Sliding
@@ -39,11 +39,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def extracted(
     folder: Path, output: Path, form: str, only: slice = slice(None), *, size: int = 2, most: int = 2
-) -> list[feature_pass.Unread]:
+) -> list[feature_folder.Unread]:
     videos = read_rows(str(folder / "list.csv"))
     model = tiny()
     clips = ClipParts(Videos(videos), Sliding(8, 4), model.views.transform(1), most=most)
-    todo = [group for group in feature_pass.groups(output, form, len(videos), size, 4) if group.missing()][only]
+    todo = [group for group in feature_folder.groups(output, form, len(videos), size, 4) if group.missing()][only]
     return feature_pass.extract(
         [Extractor(model, ["1", "pre_logits"], "mean")], clips, [[group] for group in todo],
         dtype=torch.float32, workers=Workers(), progress=lambda done: None,
@@ -100,7 +100,7 @@ def test_a_mended_video_joins_its_shard(folder: Path, tmp_path: Path) -> None:
     finally:
         (folder / "2.mp4").write_bytes(broken)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
-    assert not any(group.missing() for group in feature_pass.groups(tmp_path / "a", "safetensors", ROWS, 2, 4))
+    assert not any(group.missing() for group in feature_folder.groups(tmp_path / "a", "safetensors", ROWS, 2, 4))
 
 
 def test_a_video_of_which_several_parts_cannot_be_read_fails_once(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_numbers_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> No
     with pytest.raises(FeaturesError, match=r"0\.mp4 \(row 0\): .* too large for fp16. Take --dtype fp32"):
         feature_pass.extract(
             [Extractor(model, ["pre_logits"])], ClipParts(Videos(videos), Sliding(8, 4), model.views.transform(1)),
-            [feature_pass.groups(tmp_path, "npz", 1, 1, 4)], dtype=torch.float16, workers=Workers(),
+            [feature_folder.groups(tmp_path, "npz", 1, 1, 4)], dtype=torch.float16, workers=Workers(),
             progress=lambda done: None,
         )  # fmt: skip
 
@@ -139,14 +139,14 @@ def test_another_recipe_in_the_same_folder_is_refused(folder: Path, tmp_path: Pa
         videos = read_rows(words.list)
         return recipe_of(words, Extractor(tiny(), list(layers), words.pool), videos, clips=2, crops=1, threads=1)
 
-    features.settle(output, made())
-    features.settle(output, made())
+    feature_folder.settle(output, made())
+    feature_folder.settle(output, made())
     with pytest.raises(ConfigError, match=r"another recipe: dtype is \"fp16\" there and \"fp32\" here"):
-        features.settle(output, made("--dtype", "fp32"))
+        feature_folder.settle(output, made("--dtype", "fp32"))
     with pytest.raises(ConfigError, match=r"frames\.rule is \"sparse\" there and \"sliding\" here"):
-        features.settle(output, made("--clip_stride", "8"))
+        feature_folder.settle(output, made("--clip_stride", "8"))
     with pytest.raises(ConfigError, match=r"layers is \[\"pre_logits\"\] there"):
-        features.settle(output, made(layers=("-1",)))
+        feature_folder.settle(output, made(layers=("-1",)))
     there = json.loads((output / "recipe.json").read_text())
     assert there["description"]["arguments"]["num_classes"] == 5
     assert there["rows"]["count"] == ROWS
@@ -155,12 +155,12 @@ def test_another_recipe_in_the_same_folder_is_refused(folder: Path, tmp_path: Pa
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ConfigError, match=r"is not empty and holds no recipe\.json"):
-        features.settle(tmp_path, {})
+        feature_folder.settle(tmp_path, {})
 
 
 def test_an_output_that_cannot_be_made_is_a_sentence() -> None:
     with pytest.raises(OutputError, match=r"--output \(/proc/features\) cannot be written: .*Give another place"):
-        features.settle(Path("/proc/features"), {})
+        feature_folder.settle(Path("/proc/features"), {})
 
 
 @pytest.mark.parametrize(

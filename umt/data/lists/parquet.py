@@ -1,6 +1,6 @@
 """Lists as parquet: columns for path, label and, for folders of frames, their number, under any of the usual names.
 
-Needs pyarrow (`pip install 'umt[parquet]'`), which is imported when such a list is read. Rows are counted from 1, like
+Needs pyarrow (extra `parquet`), which is imported when such a list is read. Rows are counted from 1, like
 the lines of a list without header.
 """
 
@@ -16,7 +16,7 @@ from umt.data.lists.lines import FRAME_COLUMNS, LABEL_COLUMNS, PATH_COLUMNS, For
 from umt.data.lists.video_list import Rows, Table
 from umt.data.storage import remote
 from umt.data.storage.urls import is_url
-from umt.errors import AnnotationError
+from umt.errors import AnnotationError, install
 
 ENDINGS = (".parquet", ".pq")
 _BATCH = 1 << 16
@@ -109,7 +109,7 @@ def _opened(source: str) -> Iterator[Any]:
         from pyarrow import parquet
     except ImportError:
         raise AnnotationError(
-            f"{source}: reading parquet needs pyarrow. pip install 'umt[parquet]', or give the list as csv."
+            f"{source}: reading parquet needs pyarrow. Run: {install('parquet')}, or give the list as csv."
         ) from None
     try:
         with parquet.ParquetFile(io.BytesIO(remote.read_list(source)) if is_url(source) else source) as file:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from umt.data.storage.urls import protocol
-from umt.errors import AnnotationError, ConfigError
+from umt.errors import AnnotationError, ConfigError, install
 
 ATTEMPTS = 4  # of any request, in all
 PAUSE = 0.5  # seconds before the second attempt; doubled before each further one
@@ -83,8 +83,8 @@ def _new_client(name: str) -> Any:
     except ImportError as error:
         missing = error.name or wanted
         raise ConfigError(
-            f"{name}:// needs the package {missing}, which is not installed. Try pip install "
-            f"'umt[{'gs' if wanted == 'gcsfs' else 'storage'}]'."
+            f"{name}:// needs the package {missing}, which is not installed. "
+            f"Try {install('gs' if wanted == 'gcsfs' else 'storage')}."
         ) from None
     except ValueError:
         raise ConfigError(

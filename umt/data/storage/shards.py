@@ -18,9 +18,11 @@ from umt.data.lists.video_list import VideoList
 from umt.data.storage import remote
 from umt.data.storage.urls import is_url, join
 from umt.errors import AnnotationError
+from umt.formats import Format
 
 INDEX = "shards.idx"
-_FORMAT, _VERSION, _COLUMNS = "umt shards", 1, 5
+_KIND, _COLUMNS = "umt shards", 5
+FORMAT = Format("an index of shards", AnnotationError, key="version")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Shards:
 def write_index(shards: Iterable[Shard], places: Iterable[Place]) -> bytes:
     """The content of an index file."""
     rows = [f"{p.shard}\t{p.start}\t{p.size}\t{p.digest}\t{p.path}" for p in places]
-    head = {"format": _FORMAT, "version": _VERSION, "videos": len(rows), "shards": [vars(shard) for shard in shards]}
+    head = {"format": _KIND, **FORMAT.stamp(), "videos": len(rows), "shards": [vars(shard) for shard in shards]}
     return "\n".join([json.dumps(head), *rows, ""]).encode("utf-8", "surrogateescape")
 
 
@@ -118,8 +120,9 @@ def _read(content: bytes, source: str) -> _Index:
     try:
         head, newline, rows = content.decode("utf-8", "surrogateescape").partition("\n")
         facts = json.loads(head)
-        if (facts["format"], facts["version"]) != (_FORMAT, _VERSION):
-            raise ValueError(f"version {facts['version']} of it, where this program reads {_VERSION}")
+        if facts["format"] != _KIND:
+            raise ValueError(f"its format is {facts['format']!r}, not {_KIND!r}")
+        FORMAT.check(facts, source)
         shards = tuple(Shard(**shard) for shard in facts["shards"])
         if not newline or (rows and not rows.endswith("\n")):
             raise ValueError("it ends in the middle of a line")
@@ -133,6 +136,8 @@ def _read(content: bytes, source: str) -> _Index:
             raise ValueError(f"{len(index.paths)} of {facts['videos']} videos are in it")
         if len(shard) and not 0 <= shard.min() <= shard.max() < len(shards):
             raise ValueError("a video is in a shard that it does not name")
+    except AnnotationError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise AnnotationError(
             f"{source} is no whole index of shards ({error}). Copy it again, or write it by umt data shard."

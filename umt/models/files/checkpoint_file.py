@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from umt.errors import CheckpointError
+from umt.errors import CheckpointError, install
 from umt.models.files.fetch import what_it_is_instead
 from umt.models.files.pickles import named_in
 from umt.models.files.torchscript_file import is_torchscript, read_torchscript
@@ -223,7 +223,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError:
-        raise CheckpointError(f"{path} needs the package safetensors. Run: pip install 'umt[hub]'") from None
+        raise CheckpointError(f"{path} needs the package safetensors. Run: {install('hub')}") from None
     try:
         return load_file(path)
     except (SafetensorError, *_DAMAGE) as error:

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from umt.errors import CheckpointError
+from umt.errors import CheckpointError, install
 from umt.models.files import published
 from umt.models.files.hub_access import asking_the_hub
 
@@ -285,7 +285,7 @@ def _from_hub(name: str) -> Path:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError:
-        raise CheckpointError(f"{name} needs huggingface_hub. Run: pip install 'umt[hub]'") from None
+        raise CheckpointError(f"{name} needs huggingface_hub. Run: {install('hub')}") from None
     try:
         with asking_the_hub():
             if file:

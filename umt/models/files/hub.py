@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, dtype, nn
 
-from umt.errors import CheckpointError, ConfigError
+from umt.errors import CheckpointError, ConfigError, install
 from umt.models.description import Description
 from umt.models.files.model_card import TAGS, model_card
 from umt.models.specs import SPECS, ModelSpec, find_spec
@@ -28,7 +28,7 @@ _Model = TypeVar("_Model", bound="HubModel")
 
 
 class HubModel(nn.Module):
-    """`from_pretrained`, `save_pretrained` and `push_to_hub`. Needs huggingface_hub and safetensors: umt[hub]."""
+    """`from_pretrained`, `save_pretrained` and `push_to_hub`. Needs huggingface_hub and safetensors (extra `hub`)."""
 
     kind: ClassVar[str]
     description: Description | None = None
@@ -135,7 +135,7 @@ def write_weights(model: HubModel, folder: Path, cast: dtype | None = None) -> P
     try:
         from safetensors.torch import save
     except ImportError:
-        raise ConfigError("safetensors is not installed. Run: pip install 'umt[hub]'") from None
+        raise ConfigError(f"safetensors is not installed. Run: {install('hub')}") from None
 
     state = {name: value.contiguous() for name, value in cast_state(model.state_dict(), cast).items()}
     # By way of the memory: writing by itself, safetensors has an error of its own for a full disk.
@@ -180,7 +180,7 @@ def _on_hub() -> Any:
     try:
         from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
     except ImportError:
-        raise ConfigError("huggingface_hub is not installed. Run: pip install 'umt[hub]'") from None
+        raise ConfigError(f"huggingface_hub is not installed. Run: {install('hub')}") from None
 
     class OnHub(PyTorchModelHubMixin, library_name="umt", tags=list(TAGS)):
         def __init__(self, network: Any, facts: Any = None, repository: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from umt.errors import install
 from umt.models.description import Description
 from umt.models.specs import find_spec, image_shape
 
@@ -78,11 +79,11 @@ def _what(description: Description, classes: int, parameters: int) -> str:
 def _use(where: str, name: str, description: Description, classes: int) -> str:
     kind = "Student" if find_spec(description.model).kind == "student" else "VisionTransformer"
     lines = ["```python", f"from umt.models import {kind}", ""]
-    lines += [f'model = {kind}.from_pretrained("{name}")  # pip install "umt[hub]"', "```"]
+    lines += [f'model = {kind}.from_pretrained("{name}")  # {install("hub")}', "```"]
     if not classes:
         return "\n".join(lines)
     views = f"clips={description.test_clips}, crops={description.test_crops}"
-    recognise = ["```python", "import umt", "", f'model = umt.load("{where}")  # pip install "umt[train]"']
+    recognise = ["```python", "import umt", "", f'model = umt.load("{where}")  # {install("train")}']
     recognise += [f'probabilities = model.predict(model.transform("video.mp4", {views}))']
     recognise += ["print(model.labels[probabilities.argmax()])", "```"]
     return "\n".join([*recognise, "", "As a backbone, which needs torch alone beside the hub's packages:", "", *lines])

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from umt.errors import CheckpointError
+from umt.formats import CHECKPOINT
 from umt.models import adapters
 from umt.models.description import Description
 from umt.models.files import published
@@ -88,6 +89,8 @@ def open_weights(
     """Fetches and reads `source`. `lazily`: tensors are not read before they are used. Raises `CheckpointError`."""
     path = fetch(source, sha256=sha256)
     content = read_content(path, lazily=lazily)
+    if isinstance(content, dict) and isinstance(content.get("conditions"), Mapping):  # only this library's has them
+        CHECKPOINT.check(content, source)
     state = adapters.strip_wrappers(state_of(content, str(path), model_key))
     if all(name.startswith("model.") for name in state):  # VideoMAE V2 on the hub
         state, _ = adapters.take_prefix(state, "model.")

@@ -18,7 +18,7 @@ from pathlib import Path
 from umt import __version__
 from umt.cores import usable_cores
 from umt.data.video import reader
-from umt.errors import UserError
+from umt.errors import UserError, install
 
 GIB = 2**30
 _TRAINING = ("torch", "numpy", "timm", "torchvision", "av", "cv2", "tensorboardX", "tqdm")
@@ -33,11 +33,6 @@ _OPTIONAL = {
     "fsspec": ("lists and videos by URL", "storage"),
     "s3fs": ("lists and videos at s3://", "storage"),
 }
-
-
-def _extra(name: str, options: str = "") -> str:
-    """The command that installs an extra of this package."""
-    return f"pip install {options}'umt[{name}]'"
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ def packages() -> Iterator[Finding]:
     python = platform.python_version()
     yield Finding("training", "umt", "ok", f"{__version__}, Python {python}, {platform.platform()}")
     for name in _TRAINING:
-        remedy = f"pip install {name}" if name in ("torch", "numpy") else _extra("train")
+        remedy = f"pip install {name}" if name in ("torch", "numpy") else install("train")
         try:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - a broken wheel raises anything
@@ -108,7 +103,7 @@ def writable(folders: Sequence[str]) -> Iterator[Finding]:
 def readers() -> Iterator[Finding]:
     """Each video reader decodes a clip that PyAV renders."""
     if util.find_spec("av") is None:
-        yield Finding("training", "video", "missing", "no PyAV, which every file needs", _extra("train"))
+        yield Finding("training", "video", "missing", "no PyAV, which every file needs", install("train"))
         return
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
@@ -139,7 +134,7 @@ def options() -> Iterator[Finding]:
     """What some commands need and training does not; looked for, not imported."""
     for name, (what, extra) in _OPTIONAL.items():
         if util.find_spec(name) is None:
-            yield Finding("options", name, "warning", f"not installed: {what}", _extra(extra))
+            yield Finding("options", name, "warning", f"not installed: {what}", install(extra))
         else:
             yield Finding("options", name, "ok", f"{_version(name)}: {what}")
 
@@ -207,13 +202,13 @@ def devices() -> Iterator[Finding]:
 def deepspeed() -> Iterator[Finding]:
     """The package, and the compiler and ninja with which it builds its ops."""
     if util.find_spec("deepspeed") is None:
-        yield Finding("deepspeed", "deepspeed", "missing", "not installed", _extra("deepspeed"))
+        yield Finding("deepspeed", "deepspeed", "missing", "not installed", install("deepspeed"))
     else:
         # In another process: its import changes logging and may start a compiler.
         code = "import deepspeed; print('version', deepspeed.__version__)"
         version = re.search(r"^version (\S+)$", _run(sys.executable, "-c", code, seconds=120), flags=re.M)
         state, detail = ("ok", version.group(1)) if version else ("missing", "it is installed, but importing it fails")
-        yield Finding("deepspeed", "deepspeed", state, detail, "" if version else _extra("deepspeed", "-U "))
+        yield Finding("deepspeed", "deepspeed", state, detail, "" if version else "pip install -U deepspeed")
     compiler = (os.environ.get("CXX") or "c++").split()[0]
     first = _run(compiler, "--version").splitlines()
     remedy = "apt-get install g++, or set CXX to the one that you have"

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from umt import __version__
-from umt.errors import CheckpointError, ConfigError
+from umt.errors import CheckpointError, ConfigError, install
 from umt.inference.class_names import class_names
 from umt.models import Student, VisionTransformer
 from umt.models.description import Description
@@ -140,7 +140,7 @@ def _onnx(model: HubModel, description: Description, folder: Path, request: Requ
     exported = save_onnx(program, file, opset=request.opset, output=fact["output"], size=size, facts=facts)
     fact["opset"] = request.opset
     if exported is None:
-        return file, {"says": "not compared: pip install onnxruntime", **fact}
+        return file, {"says": f"not compared: {install('onnx')}", **fact}
     check = compare(computed, exported, file.name, description, request.with_preprocessing)
     return file, {"says": str(check), **fact, **dataclasses.asdict(check)}
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from umt.errors import CheckpointError, ConfigError
+from umt.errors import CheckpointError, ConfigError, install
 from umt.models.description import Description
 from umt.models.specs import image_shape
 
@@ -94,7 +94,7 @@ def save_onnx(
     try:
         import onnxscript  # noqa: F401
     except ImportError:
-        raise ConfigError("--format onnx needs onnx and onnxscript. Run: pip install 'umt[onnx]'") from None
+        raise ConfigError(f"--format onnx needs onnx and onnxscript. Run: {install('onnx')}") from None
     with _quiet():
         exported = torch.onnx.export(
             program, dynamo=True, opset_version=opset, input_names=["video"], output_names=[output], verbose=False

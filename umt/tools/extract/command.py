@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from umt.data.lists.video_list import VideoList
     from umt.engine.runtime import Runtime
     from umt.inference.extraction import Extractor
-    from umt.inference.feature_pass import Group, Unread
+    from umt.inference.feature_folder import Group, Unread
     from umt.inference.parts import ClipParts
 
 ABOUT = """Features of every video of a list, together with the exact recipe.
@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _extract(words: Namespace, run: Runtime) -> int:
-    from umt.inference import feature_pass
+    from umt.inference import feature_folder
     from umt.inference.extraction import Extractor, usual_layer
     from umt.inference.sources import read_rows
     from umt.tools.extract.processes import agreed, gathered, together
@@ -117,7 +117,7 @@ def _extract(words: Namespace, run: Runtime) -> int:
 
     videos, extractor = together(run, read)
     folder = Path(words.output)
-    groups = feature_pass.groups(folder, words.format, len(videos), words.shard_size, words.batch_size)
+    groups = feature_folder.groups(folder, words.format, len(videos), words.shard_size, words.batch_size)
     rows, recipe = together(run, lambda: _prepared(words, run, videos, extractor))
     todo, failed_before = agreed(run, lambda: _begin(folder, recipe, groups))
     failures = together(
@@ -154,14 +154,14 @@ def _prepared(
 
 def _begin(folder: Path, recipe: dict[str, Any], groups: list[Group]) -> tuple[list[Group], frozenset[int]]:
     """The groups that are still to be made, once the recipe is settled, and the rows that were unreadable before."""
-    from umt.inference import feature_pass, features
+    from umt.inference import feature_folder
 
-    features.settle(folder, recipe)
+    feature_folder.settle(folder, recipe)
     missing = [group.missing() for group in groups]
     rows, left = sum(len(group.rows) for group in groups), sum(map(len, missing))
     if left < rows:
         print(f"{rows - left} of {rows} videos are done already.", flush=True)
-    return [group for group, gone in zip(groups, missing, strict=True) if gone], feature_pass.failed_rows(folder)
+    return [group for group, gone in zip(groups, missing, strict=True) if gone], feature_folder.failed_rows(folder)
 
 
 def _compute(
@@ -191,16 +191,16 @@ def _compute(
 
 
 def _end(words: Namespace, run: Runtime, folder: Path, videos: VideoList, failed: list[Unread]) -> int:
-    from umt.inference import feature_pass
+    from umt.inference import feature_folder
 
     if run.is_main:
-        feature_pass.write_failures(folder, failed)
+        feature_folder.write_failures(folder, failed)
         print(f"{folder}: {len(videos) - len(failed)} of {len(videos)} videos, {words.format}, recipe.json", flush=True)
     if not failed or words.skip_unreadable:
         return 0
     if not run.is_main:
         return 2
-    ledger = folder / feature_pass.FAILURES
+    ledger = folder / feature_folder.FAILURES
     raise UserError(
         f"{unread(len(failed), len(videos), failed[0].cause)} {ledger} names {'it' if len(failed) == 1 else 'them'}. "
         "Mend that and run the same command again, or give --skip_unreadable."

@@ -37,7 +37,7 @@ def recipe_of(
     import av
 
     return {
-        "umt_features": FORMAT,
+        **FORMAT.stamp(),
         "layers": list(extractor.layers),
         "pool": extractor.pool,
         "dtype": words.dtype,

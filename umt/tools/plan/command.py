@@ -16,26 +16,25 @@ from umt.flags.command_line import COUNT, Number, Parser
 from umt.spelling import did_you_mean
 from umt.tools.plan.hardware import find_gpu
 
-USAGE = """umt plan SCRIPT|pretrain|finetune [--gpu NAME] [--gpus N] [--measure] [--utilisation U] [--flag value ...]
-
-What a run needs, before it is started: parameters, FLOPs, peak memory of a GPU by parts, hours.
-
-  SCRIPT             an experiment, e.g. exp/pretraining/l16_ptk710_f8_res224.sh; flags after it win, as in a run
-  --gpu NAME         a GPU of the table (A100-80, H100, ...); default: this machine's
-  --gpus N           how many; default: as many as the recipe was made for, else 1
-  --measure          time a real step on this machine's GPU, or CPU, instead of modelling its hours
-  --utilisation U    share of the peak rate that a modelled step reaches (default 0.35; 0.6 in fp32)"""
 MARK = "UMT_FLAGS "
 
 
 def _parser() -> Parser:
-    parser = Parser("umt plan", "")
-    parser.add_argument("script", metavar="SCRIPT")
-    parser.add_argument("--gpu")
-    parser.add_argument("--gpus", type=COUNT)
-    parser.add_argument("--measure", action="store_true")
+    parser = Parser(
+        "umt plan",
+        "What a run needs, before it is started: parameters, FLOPs, peak memory of a GPU by parts, hours.",
+        "umt plan SCRIPT|pretrain|finetune [--gpu NAME] [--gpus N] [--measure] [--utilisation U] [--flag value ...]",
+    )
+    add = parser.add_argument
+    example = "an experiment, e.g. exp/pretraining/l16_ptk710_f8_res224.sh; flags after it win, as in a run"
+    add("script", metavar="SCRIPT", help=example)
+    add("--gpu", metavar="NAME", help="a GPU of the table (A100-80, H100, ...); default: this machine's")
+    add("--gpus", type=COUNT, metavar="N", help="how many; default: as many as the recipe was made for, else 1")
+    add("--measure", action="store_true",
+        help="time a real step on this machine's GPU, or CPU, instead of modelling its hours")  # fmt: skip
     share = Number(float, above=0, at_most=1, rule="is a share of the peak rate: above 0, at most 1")
-    parser.add_argument("--utilisation", type=share)
+    add("--utilisation", type=share, metavar="U",
+        help="share of the peak rate that a modelled step reaches (default 0.35; 0.6 in fp32)")  # fmt: skip
     return parser
 
 
@@ -53,7 +52,7 @@ def plan_command(argv: Sequence[str]) -> str:
             f"{' or '.join(CONFIGS)} with flags."
         )
     if {"-h", "--help"} & set(argv):
-        return USAGE
+        return _parser().format_help()
     words, flags = _parser().known_words(argv)
     gpu = find_gpu(words.gpu) if words.gpu else None
     if words.measure and gpu is not None:

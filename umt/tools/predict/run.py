@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from tqdm import tqdm
 
 from umt.data.lists.video_list import VideoList
@@ -68,7 +69,7 @@ def _wholes(
             for failure in batch.failures:
                 yield int(failure["row"]), Failure(str(failure["path"]), str(failure["cause"]))
             if len(batch):
-                outputs = predictor.outputs(batch.video.permute(0, 2, 3, 4, 1))
+                outputs = predictor.outputs(rearrange(batch.video, "v c t h w -> v t h w c"))
                 yield int(batch.row[0]), [Part(predictor.answer(outputs))]
     finally:
         loader.close()

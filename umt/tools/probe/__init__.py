@@ -61,14 +61,14 @@ def _parser() -> Parser:
     add = parser.add_argument_group("the probes").add_argument
     add("--probes", nargs="+", choices=PROBES, default=list(PROBES))
     add("--layer", type=int, default=-1, help="block whose tokens are taken, from 0; -1: the last (default)")
-    add("--knn_k", type=COUNT, nargs="+", metavar="K", help="neighbours (1 5 10 20 50 100 200)")
-    add("--knn_temperature", type=_POSITIVE, nargs="+", metavar="T", help="temperatures (0.02 0.07 0.2)")
+    add("--knn_k", type=COUNT, nargs="+", metavar="K", help="neighbours (default: 1 5 10 20 50 100 200)")
+    add("--knn_temperature", type=_POSITIVE, nargs="+", metavar="T", help="temperatures (default: 0.02 0.07 0.2)")
     for probe, lrs, decays, epochs in (("linear", "0.001 0.003 ... 1", "0 0.001 0.01", 100),
                                        ("attentive", "0.0003 0.001 ... 0.03", "0.01 0.1", 20)):  # fmt: skip
-        add(f"--{probe}_lr", type=_POSITIVE, nargs="+", metavar="LR", help=f"learning rates ({lrs})")
+        add(f"--{probe}_lr", type=_POSITIVE, nargs="+", metavar="LR", help=f"learning rates (default: {lrs})")
         add(f"--{probe}_weight_decay", type=Number(float, at_least=0), nargs="+", metavar="W",
-            help=f"weight decays ({decays})")  # fmt: skip
-        add(f"--{probe}_epochs", type=COUNT, metavar="N", help=f"epochs ({epochs}, more for few videos)")
+            help=f"weight decays (default: {decays})")  # fmt: skip
+        add(f"--{probe}_epochs", type=COUNT, metavar="N", help=f"epochs (default: {epochs}; more for few videos)")
     add("--seed", type=COUNT_OR_0, default=0, metavar="N", help="of random weights and of the order of training (0)")
     add("--token_grid", type=COUNT, nargs=3, metavar=("T", "H", "W"), help="grid to which kept tokens are pooled")
     add("--max_gb", type=_POSITIVE, default=64.0, metavar="GB", help="room for tokens; pooled in space to fit (64)")

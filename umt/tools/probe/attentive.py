@@ -2,14 +2,15 @@
 
 The probe of V-JEPA (https://arxiv.org/abs/2404.08471, section 4.1): cross-attention, residual to the query, MLP with
 residual, linear. With a single query the keys need not be computed: q (W x) = (W^T q) x, and the values not before they
-are averaged: sum a (W x) = W sum(a x). So a probe costs a token h products of its width instead of 2 D, and many
-probes fit in one pass. Shapes: H settings, B clips, L tokens, D width, h attention heads, d = D / h, K classes.
+are averaged: sum a (W x) = W sum(a x). So a probe costs a token n products of its width instead of 2 D, and many
+probes fit in one pass. Shapes: H settings, B clips, L tokens, D width (c), n attention heads, d = D / n, K classes.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from umt.layers.block import NORM_EPS
@@ -51,14 +52,13 @@ class AttentiveHeads(nn.Module):
 
     def attend(self, tokens: Tensor) -> Tensor:
         """tokens (B, L, D), normalised -> what each query gathers (B, H, D), before `out`."""
-        width, h = tokens.shape[-1], self.attention_heads
+        width, n = tokens.shape[-1], self.attention_heads
         query = torch.einsum("hed,hd->he", self.q, self.query) + self.q_bias
-        per_head = query.unflatten(-1, (h, -1))  # (H, h, d)
-        into = torch.einsum("hnd,hndc->hnc", per_head, self.k.unflatten(1, (h, -1)))  # queries as seen by the tokens
-        scores = tokens @ into.flatten(0, 1).T * (width // h) ** -0.5  # (B, L, H h)
-        seen = scores.transpose(1, 2).softmax(-1) @ tokens  # (B, H h, D)
-        seen = seen.unflatten(1, (-1, h))
-        return torch.einsum("bhnc,hndc->bhnd", seen, self.v.unflatten(1, (h, -1))).flatten(2) + self.v_bias
+        query, keys, values = (rearrange(x, "h (n d) ... -> h n d ...", n=n) for x in (query, self.k, self.v))
+        into = rearrange(torch.einsum("hnd,hndc->hnc", query, keys), "h n c -> c (h n)")  # queries as tokens see them
+        scores = rearrange(tokens @ into * (width // n) ** -0.5, "b l q -> b q l")  # (B, H n, L)
+        seen = rearrange(scores.softmax(-1) @ tokens, "b (h n) c -> b h n c", n=n)
+        return rearrange(torch.einsum("bhnc,hndc->bhnd", seen, values), "b h n d -> b h (n d)") + self.v_bias
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, L, D) -> logits (B, H, K). A norm without affine comes first: the matrices would absorb one."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
@@ -201,7 +202,7 @@ class Experiment:
             provenance={"probe": probe, "weights": self.kept.recipe["weights"], "features": self.kept.digest},
             class_names=self.lists.names,
         )
-        each = logits.reshape(len(videos), views.clips, views.crops, -1)
+        each = rearrange(logits, "(r clips crops) k -> r clips crops k", clips=views.clips, crops=views.crops)
         present = set(self.present["test"].tolist())
         for row in range(len(videos)):
             if row in present:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -30,8 +31,8 @@ from umt.data.sampling import views_sampler
 from umt.data.storage.source import storage_of
 from umt.engine.evaluate import weights_digest
 from umt.errors import ConfigError
-from umt.inference import feature_files, feature_pass, features
-from umt.inference.feature_pass import Group, Unread
+from umt.inference import feature_files, feature_folder, feature_pass, features
+from umt.inference.feature_folder import Group, Unread
 from umt.inference.parts import ClipParts
 from umt.inference.recognizer import Recognizer
 from umt.layers.block import NORM_EPS
@@ -119,9 +120,9 @@ class Kept:
         if tokens:
             self._shapes["tokens"] = (tokens, width)
         for split in self.rows:
-            features.settle(
+            feature_folder.settle(
                 self.folder / split,
-                {"umt_features": features.FORMAT, "layers": list(self._shapes), "dtype": "fp16", "format": _FORM,
+                {**features.FORMAT.stamp(), "layers": list(self._shapes), "dtype": "fp16", "format": _FORM,
                  "shard_size": self._shard_size(split), "probe": self.recipe},
             )  # fmt: skip
 
@@ -137,7 +138,7 @@ class Kept:
 
     def groups(self, split: str) -> list[Group]:
         """All rows of a list by the files that they go to."""
-        return feature_pass.groups(self.folder / split, _FORM, self.rows[split], self._shard_size(split), 1)
+        return feature_folder.groups(self.folder / split, _FORM, self.rows[split], self._shard_size(split), 1)
 
     def write(self, split: str, rows: Iterable[feature_files.Row]) -> None:
         """Keeps `rows`, which ascend. Raises OutputError."""
@@ -202,8 +203,9 @@ class Frozen:
         if self.want.tokens is None:
             return {"pooled": pooled.half().cpu()}
         if self.want.tokens != self.encoder.grid:
-            cells = raw.transpose(1, 2).unflatten(2, self.encoder.grid)
-            raw = F.adaptive_avg_pool3d(cells, self.want.tokens).flatten(2).transpose(1, 2)
+            time, height, _ = self.encoder.grid
+            cells = rearrange(raw, "b (t h w) d -> b d t h w", t=time, h=height)
+            raw = rearrange(F.adaptive_avg_pool3d(cells, self.want.tokens), "b d t h w -> b (t h w) d")
         return {"pooled": pooled.half().cpu(), "tokens": unit(raw).half().cpu()}
 
 
@@ -240,10 +242,10 @@ def extract(
             failures = feature_pass.extract(
                 [frozen for frozen, _ in sources], clips, todo, dtype=torch.float16, workers=workers,
                 progress=bar.update, on_failure=on_failure,
-                failed_before=frozenset.intersection(*map(feature_pass.failed_rows, folders)),
+                failed_before=frozenset.intersection(*map(feature_folder.failed_rows, folders)),
             )  # fmt: skip
     finally:
         workers.close()
     for folder in folders:
-        feature_pass.write_failures(folder, failures)
+        feature_folder.write_failures(folder, failures)
     return failures

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -107,9 +108,8 @@ def fit(
         order = generator(seed, "probe", epoch).permutation(len(features))
         for places, rows in features.batches(order, training.batch):
             logits = heads(rows)
-            target = answers[torch.from_numpy(places).to(features.device)]
-            target = target[:, None].expand(-1, logits.shape[1])
-            loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / len(places)
+            targets = repeat(answers[torch.from_numpy(places).to(features.device)], "b -> (b h)", h=logits.shape[1])
+            loss = F.cross_entropy(rearrange(logits, "b h k -> (b h) k"), targets, reduction="sum") / len(places)
             loss.backward()
             rise = (step + 1) / warmup
             fall = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
@@ -127,11 +127,10 @@ def validate(heads: nn.Module, features: Table, labels: NDArray[np.int64]) -> tu
     right: NDArray[np.float64] | float = 0.0
     lost: NDArray[np.float64] | float = 0.0
     for places, logits in _logits(heads, features):
-        answers = labels[places]
-        rank = label_rank(logits.numpy(), np.repeat(answers[:, None], logits.shape[1], 1))
-        right = right + (rank == 0).sum(0)
-        target = torch.from_numpy(answers)[:, None].expand(-1, logits.shape[1])
-        lost = lost + F.cross_entropy(logits.transpose(1, 2), target, reduction="none").double().sum(0).numpy()
+        targets = repeat(labels[places], "b -> b h", h=logits.shape[1])
+        right = right + (label_rank(logits.numpy(), targets) == 0).sum(0)
+        each = F.cross_entropy(rearrange(logits, "b h k -> b k h"), torch.from_numpy(targets), reduction="none")
+        lost = lost + each.double().sum(0).numpy()
     count = len(features)
     return [float(100 * r / count) for r in np.atleast_1d(right)], [float(x / count) for x in np.atleast_1d(lost)]
 

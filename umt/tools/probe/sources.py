@@ -15,9 +15,9 @@ from umt import devices
 from umt.data.lists.video_list import VideoList
 from umt.data.loading.loaders import Workers
 from umt.errors import AnnotationError, ConfigError, VideoError
-from umt.inference import features
+from umt.inference import feature_files, features
 from umt.inference.feature_files import Row
-from umt.inference.feature_pass import Unread
+from umt.inference.feature_folder import Unread
 from umt.inference.recognizer import Recognizer
 from umt.models import create_model
 from umt.models.description import Description
@@ -243,7 +243,7 @@ def from_features(words: argparse.Namespace) -> Source:
 
 def _listed(name: str, folder: Path, recipe: dict[str, Any], notes: list[str]) -> tuple[VideoList, dict[int, int]]:
     """The list that the features are of, and row of that list -> place among those that have features."""
-    rows = [(row.row, row.path, row.label) for row in features.rows(folder, [])]
+    rows = [(row.row, row.path, row.label) for row in feature_files.rows(folder, recipe["format"], [])]
     missing = recipe["rows"]["count"] - len(rows)
     if missing and name != "train":
         raise AnnotationError(
@@ -263,13 +263,13 @@ def _listed(name: str, folder: Path, recipe: dict[str, Any], notes: list[str]) -
 
 def _copied(folder: Path, folders: dict[str, Path], about: dict[str, Any], places: dict[str, dict[int, int]]) -> Kept:
     """The features in half precision, tokens and pooled ones of unit variance."""
-    layer = features.recipe(folders["train"])["layers"][-1]
+    layer = about["extract"]["train"]["layers"][-1]
     _, _, example = next(features.read(folders["train"]))
     tokens = example.shape[1] if example.ndim == 3 else 0
     kept = Kept(folder, about, {name: len(rows) for name, rows in places.items()}, example.shape[-1], tokens)
 
     def rows(name: str) -> Iterator[Row]:
-        for row in features.rows(folders[name], [layer]):
+        for row in feature_files.rows(folders[name], about["extract"][name]["format"], [layer]):
             values = row.layers[layer].float()
             layers = {"pooled": unit(values.mean(1)), "tokens": unit(values)} if tokens else {"pooled": values}
             layers = {kind: part.half() for kind, part in layers.items()}

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -103,7 +104,7 @@ def train(
     weight[BACKGROUND] = 0.3  # most patches show background
 
     def tokens(rows: Tensor) -> Tensor:
-        video = frames[rows].permute(0, 3, 1, 2)[:, :, None].to(device)
+        video = rearrange(frames[rows], "b h w c -> b c 1 h w").to(device)
         return teacher.encode_tokens(normalize(video))[:, 0]  # (B, 1 + N, E)
 
     order = torch.cat([torch.randperm(len(frames) - held) for _ in range(steps * batch // (len(frames) - held) + 1)])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umt import __version__
-from umt.errors import CheckpointError, ConfigError, OutputError
+from umt.errors import CheckpointError, ConfigError, OutputError, install
 from umt.flags.command_line import Parser
 from umt.models.specs import SPECS
 from umt.writing import whole
@@ -150,7 +150,7 @@ def write(
                     from safetensors.torch import save
                 except ImportError:
                     raise OutputError(
-                        f"--output ({output}) needs safetensors. Run: pip install 'umt[hub]', or name a .pth."
+                        f"--output ({output}) needs safetensors. Run: {install('hub')}, or name a .pth."
                     ) from None
                 place.write_bytes(save(state, metadata=facts))  # its save_file lets nobody else read the file
             else:

@@ -16,11 +16,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from umt.errors import OutputError
+from umt.formats import Format
 from umt.tools.data.check.looking import Facts
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the facts: raise it when looking finds more
+FORMAT = Format("a cache of checks", OutputError, key="user_version")  # of the table
+_LOOKING = 1  # raised when looking at a file finds more
 _FLUSH = 500  # answers between writes; what is lost with a crash is looked at again
 
 
@@ -41,7 +44,7 @@ def cache_folder() -> Path:
 
 def versions(decoder: str) -> str:
     """The versions of whatever looks at a file: another one may see another thing."""
-    found = [f"looking {FORMAT}", f"decoder {decoder}"]
+    found = [f"looking {_LOOKING}", f"decoder {decoder}"]
     for name in ("av", "decord", "torchcodec"):
         try:
             found.append(f"{name} {metadata.version(name)}")
@@ -61,16 +64,22 @@ class Cache:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._base = sqlite3.connect(folder / "check.sqlite", timeout=20)
+                (number,) = self._base.execute(f"PRAGMA {FORMAT.key}").fetchone()
+                FORMAT.check({FORMAT.key: number}, folder / "check.sqlite")
                 self._base.execute(
                     "CREATE TABLE IF NOT EXISTS seen (path TEXT, size INTEGER, changed INTEGER, version TEXT, "
                     "what TEXT, PRIMARY KEY (path, version)) WITHOUT ROWID"
                 )
-            except (OSError, sqlite3.Error) as error:
+                if not number:  # new, or written before the file had a number
+                    self._base.execute(f"PRAGMA {FORMAT.key} = {FORMAT.number}")
+            except (OSError, sqlite3.Error, OutputError) as error:
                 self._give_up(folder, error)
 
     def _give_up(self, folder: Path | str, error: Exception) -> None:
         log.warning(
-            "The cache %s cannot be used (%s): every file is looked at. Another place: --cache DIR.", folder, error
+            "The cache %s cannot be used (%s): every file is looked at. Another place: --cache DIR.",
+            folder,
+            str(error).rstrip("."),
         )
         self._base = None
 

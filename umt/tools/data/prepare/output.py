@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from umt.data.labels import LABELS_FILE, text_of
-from umt.errors import OutputError
+from umt.errors import ConfigError, OutputError
+from umt.formats import Format
 from umt.tools.data.prepare.match import Matched, Row
 
 MANIFEST, MISSING = "manifest.json", "missing.txt"
-FORMAT = 1  # of the manifest; raised when a reader of the old one would misread it
+FORMAT = Format("a manifest of lists", ConfigError)
 
 
 def list_text(rows: Sequence[Row], separator: str) -> bytes:
@@ -48,7 +49,7 @@ def files_of(
         files[MISSING] = text.encode("utf-8", "surrogateescape")
     counts = {split: _counts(one, files.get(f"{split}.csv", b""), len(names)) for split, one in splits.items()}
     labelled = {"classes": len(names), "labels_sha256": digest(files[LABELS_FILE])}
-    content = {"format": FORMAT, **manifest, **labelled, "splits": counts}
+    content = {**FORMAT.stamp(), **manifest, **labelled, "splits": counts}
     files[MANIFEST] = json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
     return files
 

@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from einops import rearrange, repeat
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -203,9 +204,9 @@ def _erased(shown: Shown, sample: Sample) -> Frames:
     """The clip with its rectangles of random erasing, which the device fills."""
     if sample.erase is None or not isinstance(shown.config, FinetuneConfig):
         return sample.video
-    video = normalize(torch.from_numpy(sample.video.transpose(3, 0, 1, 2).copy())[None])
+    video = normalize(torch.from_numpy(rearrange(sample.video, "t h w c -> 1 c t h w").copy()))
     boxes, seeds = torch.from_numpy(np.asarray(sample.erase))[None], torch.tensor([sample.seed])
-    filled = erase(video, boxes, seeds, shown.config.augment.remode)[0].numpy().transpose(1, 2, 3, 0)
+    filled = rearrange(erase(video, boxes, seeds, shown.config.augment.remode), "1 c t h w -> t h w c").numpy()
     return ((filled * np.array(STD) + np.array(MEAN)) * 255).round().clip(0, 255).astype(np.uint8)
 
 
@@ -230,13 +231,12 @@ def _mask(shown: Shown, config: PretrainConfig, clips: list[Clip]) -> str:
             saliency = torch.ones_like(noise)
             if teacher is not None:
                 with torch.no_grad():
-                    video = normalize(torch.from_numpy(strip.frames.transpose(3, 0, 1, 2).copy())[None])
+                    video = normalize(torch.from_numpy(rearrange(strip.frames, "t h w c -> 1 c t h w").copy()))
                     _, saliency = teacher(video)
             chosen = visible_tokens(settings.mask_type, settings.mask_ratio, noise, saliency)
             seen = torch.zeros(time_ * height * width, dtype=torch.bool).scatter_(0, chosen[0], True)
-            strip.visible = np.repeat(
-                seen.reshape(time_, height, width).numpy(), strip.frames.shape[0] // time_, axis=0
-            )  # fmt: skip
+            span = len(strip.frames) // time_  # frames of a token
+            strip.visible = repeat(seen, "(t h w) -> (t span) h w", h=height, w=width, span=span).numpy()
     if settings.mask_type != "attention":
         return f"The masks are those of --mask_type {settings.mask_type}, as the run draws them."
     if teacher is not None:

@@ -9,24 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from umt.errors import ConfigError
+from umt.formats import Format
 from umt.tools.data.transcode.crew import Job
 from umt.tools.data.transcode.encode import Settings, Written
 
 NAME = "transcoded.jsonl"
 FAILED = "failed.jsonl"
+FORMAT = Format("a record of transcoded videos", ConfigError)
 
 
 class Manifest:
     """`transcoded.jsonl`: the settings, then a line for each copy with the size and date of its original."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
-        """Raises ConfigError where `folder` holds copies of other settings."""
+        """Raises ConfigError where `folder` holds copies of other settings, or the record of a later version."""
         self._path = folder / NAME
         self.new = not self._path.exists()  # whether this command has not written into `folder` before
         self._done: dict[str, dict[str, Any]] = {}
         if self._path.exists():
             whole = [line for line in self._path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
             head = json.loads(whole[0]) if whole else {"settings": asdict(settings)}
+            FORMAT.check(head, self._path)
             other = {k: v for k, v in head["settings"].items() if v != asdict(settings).get(k)}
             if other:
                 flags = " ".join(f"--{name} {value}" for name, value in other.items())
@@ -73,7 +76,7 @@ class Manifest:
                 f"--out ({self._path.parent}): another process is transcoding into it. Wait for it."
             ) from None
         if not self._path.stat().st_size:
-            self._line({"settings": asdict(self._settings)})
+            self._line({**FORMAT.stamp(), "settings": asdict(self._settings)})
 
     def _line(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry, ensure_ascii=True) + "\n")
