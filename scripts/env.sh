@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Sourced by quickstart.sh and test.sh: makes the virtual environment if need be, and sets PYTHON to its interpreter.
+# Sourced by quickstart.sh and test.sh. Makes the virtual environment if needed, and sets PYTHON to its interpreter.
 #
-# Set before sourcing: UMT_EXTRAS, the extras that must be there (default: train). Environment, all optional:
-#   UMT_VENV         the environment (default: .venv of the repository)
-#   UMT_PYTHON       the Python that makes it (default: the first of python3, python3.13 ... python3.10 that is 3.10 or newer)
-#   TORCH_INDEX_URL  package index from which torch and torchvision come, for a CPU, ROCm or older CUDA build
+# Set UMT_EXTRAS before sourcing: the extras that must be installed (default: train). Environment variables, all optional:
+#   UMT_VENV         path of the environment (default: .venv of the repository)
+#   UMT_PYTHON       Python that makes it (default: the first of python3, python3.13 ... python3.10 that is 3.10 or newer)
+#   TORCH_INDEX_URL  package index for torch and torchvision, to get a CPU, ROCm or older CUDA build
 _root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 _venv="${UMT_VENV:-$_root/.venv}"
 _extras="${UMT_EXTRAS:-train}"
@@ -22,7 +22,7 @@ _find_python() {
     return 1
 }
 
-# What the environment was made for; another answer here means that it must be looked at again.
+# Describes what the environment was made for. A stamp that is not on record means that pip must run again.
 _stamp="$(cksum < "$_root/pyproject.toml") $_root $_extras"
 if [[ ! -x $PYTHON ]] || ! grep -qxF "$_stamp" "$_venv/umt-installed" 2> /dev/null; then
     if [[ ! -x $PYTHON ]]; then

@@ -1,41 +1,41 @@
 #!/usr/bin/env bash
-# Sourced by every experiment: gives it `launch` and the folders that its paths start from.
+# Every experiment script sources this file. It defines `launch`, and the folders that the scripts' paths start from.
 #
 # exp/finetuning/k400/NAME.sh runs as --job_name NAME and writes to outputs/finetuning/k400/NAME. Flags after the script's
-# name come last and win: `bash exp/.../NAME.sh --epochs 1`; `--dry_run` prints the resolved run and the exact command.
+# name override the script's: `bash exp/.../NAME.sh --epochs 1`. `--dry_run` prints the resolved run and the exact command.
 #
-# What starts the processes is decided in this order:
+# The first case that applies decides what starts the processes:
 #   SUBMIT=1                             writes an sbatch file and submits it; with --dry_run it prints the file instead
-#   under mpirun, torchrun or srun -n 8  nothing: every process that they started is one of the run
-#   inside a SLURM allocation            srun, over the whole allocation (salloc, or a batch script of your own)
+#   under mpirun, torchrun or srun -n 8  nothing more: the launcher has already started each process of the run
+#   inside a SLURM allocation            srun, over the whole allocation (salloc, or your own batch script)
 #   PARTITION=name                       srun, which asks SLURM for the nodes and waits for them
 #   several GPUs here, or GPUS above 1   torchrun
-#   else                                 plain python
+#   otherwise                            plain python
 #
-# Environment, all optional; relative paths count from where the script is called:
-#   DATA_PATH      what --data_path gets: the folder of train.csv, val.csv and test.csv (pretraining: the list itself)
-#   PREFIX         what --prefix gets: the folder that holds the videos which the lists name
-#   MODEL_PATH     what --finetune gets: the weights to start from
-#   TEACHER_PATH   what --clip_teacher_weights gets
-#   OUTPUT_DIR     what --output_dir gets: the folder of this run alone
-#   DATA_ROOT      where lists and teacher weights lie when the above do not say it (default: data/ of the repository)
-#   OUTPUT_ROOT    where runs lie, and where a recipe looks for the weights of the one before it (default: outputs/)
+# Environment variables, all optional. Relative paths start from the folder where the script is called:
+#   DATA_PATH      for --data_path: the folder of train.csv, val.csv and test.csv (pretraining: the list itself)
+#   PREFIX         for --prefix: the folder of the videos that the lists name
+#   MODEL_PATH     for --finetune: the weights to start from
+#   TEACHER_PATH   for --clip_teacher_weights
+#   OUTPUT_DIR     for --output_dir: the folder of this run alone
+#   DATA_ROOT      folder of lists and teacher weights if the variables above are not set (default: data/ of the repository)
+#   OUTPUT_ROOT    folder of all runs, where a recipe also looks for the weights of the previous one (default: outputs/)
 #   PYTHON         interpreter (default: .venv of the repository, else python3); its folder comes first on PATH
-#   GPUS           processes in all, one a GPU (default: this machine's GPUs, else 1; on SLURM: the allocation's, else
-#                  NODES x GPUS_PER_NODE, else those that the recipe was made for)
+#   GPUS           total number of processes, one per GPU (default: this machine's GPUs, else 1; on SLURM: the
+#                  allocation's, else NODES x GPUS_PER_NODE, else the number that the recipe was made for)
 #   MASTER_PORT    port where the processes meet (default: a free one)
-# and where SLURM starts them:
-#   NODES          nodes (default: as few as GPUS needs)
-#   GPUS_PER_NODE  GPUs of a node (default: 8); 0, or the flag --device cpu, asks SLURM for none
-#   CPUS_PER_TASK  CPU cores a process (default: 12 with a GPU, SLURM's own default without; --num_workers load data on them)
-#   TIME_LIMIT     limit as SLURM writes it (default: 24:00:00 for SUBMIT=1, else the partition's)
+# If SLURM starts the processes:
+#   NODES          number of nodes (default: as few as GPUS needs)
+#   GPUS_PER_NODE  GPUs per node (default: 8); 0, or the flag --device cpu, asks SLURM for none
+#   CPUS_PER_TASK  CPU cores per process, on which --num_workers load data (default: 12 with a GPU, else SLURM's default)
+#   TIME_LIMIT     time limit in SLURM's format (default: 24:00:00 for SUBMIT=1, else the partition's)
 #   SIGNAL         warning before the limit, at which the run saves and is requeued (default: USR1@120, seconds)
-#   ACCOUNT QOS    whom the job is charged to, and its quality of service
-#   JOB_NAME       the job's name (default: the script's)
+#   ACCOUNT QOS    account that the job is charged to, and its quality of service
+#   JOB_NAME       name of the job (default: the script's)
 #   LOG_DIR        folder of the sbatch file and of the job's log, %j.out or %A_%a.out (default: slurm/ of the output folder)
 #   REQUEUE        0: SLURM must not start the job again after a preemption or a lost node (default: it may)
-#   ARRAY          indices of a job array, such as 0-3: `%a` in a flag is then the task's index, and the output folder gets
-#                  one a task: ARRAY=0-3 SUBMIT=1 bash exp/.../NAME.sh --seed %a
+#   ARRAY          indices of a job array, such as 0-3. `%a` in a flag then becomes the task's index, and each task gets
+#                  its own output folder: ARRAY=0-3 SUBMIT=1 bash exp/.../NAME.sh --seed %a
 #   SRUN_ARGS SBATCH_ARGS  further options, which come last and win: SBATCH_ARGS='--mem=0 --gres=gpu:a100:4'
 set -euo pipefail
 
@@ -43,7 +43,7 @@ UMT_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 DATA_ROOT="${DATA_ROOT:-$UMT_ROOT/data}"
 OUTPUT_ROOT="${OUTPUT_ROOT:-$UMT_ROOT/outputs}"
 
-_refuse() { # one sentence, and the code of what the user can mend
+_refuse() { # prints one sentence, and exits with the code for a mistake that the user can fix
     echo "umt: $*" >&2
     exit 2
 }
@@ -58,21 +58,21 @@ _python() {
     fi
 }
 
-# GPUs of this machine: those that CUDA_VISIBLE_DEVICES leaves, else the device files. Asking the driver's tools would take
-# longer than the rest of a dry run.
+# Number of GPUs of this machine: from CUDA_VISIBLE_DEVICES if set, else from the device files. The driver's tools would
+# take longer than the rest of a dry run.
 _local_gpus() {
-    local -a found=()
+    local -a devices=()
     if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
-        [[ $CUDA_VISIBLE_DEVICES == -1 ]] || IFS=, read -ra found <<<"$CUDA_VISIBLE_DEVICES"
+        [[ $CUDA_VISIBLE_DEVICES == -1 ]] || IFS=, read -ra devices <<<"$CUDA_VISIBLE_DEVICES"
     else
         shopt -s nullglob
-        found=(/dev/nvidia[0-9]*)
+        devices=(/dev/nvidia[0-9]*)
         shopt -u nullglob
     fi
-    echo "${#found[@]}"
+    echo "${#devices[@]}"
 }
 
-_flag() { # _flag NAME FLAGS...: the last value that the flags give it, or nothing
+_flag() { # _flag NAME FLAGS...: prints the last value of the flag, or nothing
     local name="--$1" value="" last="" word
     shift
     for word in "$@"; do
@@ -85,7 +85,7 @@ _flag() { # _flag NAME FLAGS...: the last value that the flags give it, or nothi
 
 _port_used() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# A port of this machine that nothing listens on, below those that the kernel gives to outgoing connections.
+# Prints a port that nothing listens on, below the range that the kernel uses for outgoing connections.
 free_port() {
     local port
     for _ in {1..100}; do
@@ -114,7 +114,7 @@ _check_numbers() {
         _refuse "GPUS_PER_NODE ($GPUS_PER_NODE) must be a whole number. A kind of GPU is said with SBATCH_ARGS or SRUN_ARGS: --gres=gpu:a100:8."
 }
 
-# How the processes are to be started; see the head of this file.
+# Prints how to start the processes; see the head of this file.
 _launcher() {
     if [[ ${SUBMIT:-0} != 0 ]]; then
         echo sbatch
@@ -129,7 +129,7 @@ _launcher() {
     fi
 }
 
-# Sets tasks and nodes of a job that is yet to be granted, from NODES, GPUS_PER_NODE, GPUS and the recipe ($1).
+# Sets tasks and nodes of a job that SLURM has not granted yet, from NODES, GPUS_PER_NODE, GPUS and the recipe ($1).
 _shape_of_a_job() {
     local per="${GPUS_PER_NODE:-8}" below
     if [[ -n ${GPUS:-} ]]; then
@@ -149,8 +149,8 @@ _shape_of_a_job() {
         _refuse "GPUS ($tasks) on NODES ($nodes) is $((tasks / nodes)) a node, more than GPUS_PER_NODE ($per). Give NODES=$(((tasks + per - 1) / per)), or leave NODES out."
 }
 
-# Sets tasks and nodes of a step over the whole allocation that this shell is in. One process a GPU, whatever number of
-# tasks a node the allocation was asked for; without GPUs, its tasks.
+# Sets tasks and nodes of a step over the whole allocation of this shell: one process per GPU, whatever number of tasks per
+# node the allocation asked for; without GPUs, the tasks of the allocation.
 _shape_of_the_allocation() {
     local granted="${SLURM_GPUS_PER_NODE:-${SLURM_GPUS_ON_NODE:-}}" below
     granted="${granted##*:}"
@@ -171,7 +171,7 @@ _shape_of_the_allocation() {
         _refuse "GPUS ($tasks) is $((tasks / nodes)) a node, but this allocation has $granted a node. Give GPUS=$((granted * nodes)), or ask SLURM for more."
 }
 
-# The partition is there, and SLURM's programs are.
+# Checks that the partition and SLURM's programs exist.
 _check_slurm() {
     local program="$1" why="$2" name known
     command -v "$program" >/dev/null ||
@@ -185,14 +185,14 @@ _check_slurm() {
     done
 }
 
-_refused_by_slurm() { # _refused_by_slurm OUTPUT: SLURM's reason, and what it was asked for
+_refused_by_slurm() { # _refused_by_slurm OUTPUT: exits with SLURM's reason and with what was requested
     local reason
     reason="$(grep -iE 'error|fail' <<<"$1" | grep -v 'No error' | tail -n 1)" || reason="$1"
     _refuse "SLURM refuses the job: ${reason##*: }. It was asked for $tasks processes on $nodes node(s)$( ((gpus_a_node == 0)) || echo " with $gpus_a_node GPU(s) each")$([[ -z $cpus ]] || echo ", $cpus CPU core(s) a process")${TIME_LIMIT:+, for $TIME_LIMIT}: change NODES, GPUS, GPUS_PER_NODE, CPUS_PER_TASK, TIME_LIMIT, ACCOUNT or QOS."
 }
 
-# The sbatch file. SLURM's signal goes to the processes of the step, not to this shell, which srun replaces. A requeued job
-# runs the same lines again and appends to its log.
+# Prints the sbatch file. SLURM's signal goes to the processes of the step, not to this shell, which srun replaces. A
+# requeued job runs the same lines again and appends to its log.
 _sbatch_file() { # _sbatch_file SCRIPT LOG_DIR NAME COMMAND...
     local script="$1" logs="$2" name="$3" log="%j" words
     shift 3
@@ -209,7 +209,7 @@ _sbatch_file() { # _sbatch_file SCRIPT LOG_DIR NAME COMMAND...
     [[ -z ${QOS:-} ]] || printf '#SBATCH --qos=%s\n' "$QOS"
     [[ -z ${ARRAY:-} ]] || printf '#SBATCH --array=%s\n' "$ARRAY"
     [[ -z ${SBATCH_ARGS:-} ]] || printf '#SBATCH %s\n' "$SBATCH_ARGS"
-    # shellcheck disable=SC2016  # for the job's shell, on the node where the processes meet
+    # shellcheck disable=SC2016  # expanded by the job's shell, on the node where the processes meet
     printf 'source %q\ncd %q\nexport PATH=%q:"$PATH" PYTHONPATH=%q\n' \
         "$UMT_ROOT/scripts/launch.sh" "$PWD" "${PATH%%:*}" "$PYTHONPATH"
     # shellcheck disable=SC2016
@@ -220,10 +220,10 @@ _sbatch_file() { # _sbatch_file SCRIPT LOG_DIR NAME COMMAND...
     printf 'exec%s\n' "$words"
 }
 
-# launch pretrain|finetune FLAGS...: runs it, here and now, in place of this shell, so that signals reach it.
+# launch pretrain|finetune FLAGS...: starts the run in place of this shell, so that signals reach it.
 launch() {
-    local task="$1" script path name python word last="" dry="" how tasks=1 nodes=1 gpus_a_node=0 gpu_run=1 cpus="" found
-    local output logs file said
+    local task="$1" script path name python word last="" dry="" how tasks=1 nodes=1 gpus_a_node=0 gpu_run=1 cpus="" local_gpus
+    local output logs file reply
     local -a flags=() start=() wide=() words=()
     shift
     script="$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)/$(basename "${BASH_SOURCE[1]}")"
@@ -233,8 +233,8 @@ launch() {
     [[ $path != /* ]] || path="$name"
     python="$(_python)"
     _check_numbers
-    # The folder of the code comes first, so that the experiments of a checkout run the code of that checkout; the
-    # interpreter's own too, because DeepSpeed compiles an op at first use and looks for ninja on PATH.
+    # The folder of the code comes first, so that the experiments of a checkout run the code of that checkout. The
+    # interpreter's folder comes first on PATH, because DeepSpeed compiles an op at its first use and looks for ninja there.
     export PYTHONPATH="$UMT_ROOT${PYTHONPATH:+:$PYTHONPATH}"
     [[ $python != */* ]] || PATH="$(cd "$(dirname "$python")" && pwd):$PATH"
 
@@ -268,15 +268,15 @@ launch() {
             cpus="${CPUS_PER_TASK:-${SLURM_CPUS_PER_TASK:-}}"
             ;;
         here)
-            found="$(_local_gpus)"
-            tasks="${GPUS:-$((found > 1 ? found : 1))}"
+            local_gpus="$(_local_gpus)"
+            tasks="${GPUS:-$((local_gpus > 1 ? local_gpus : 1))}"
             ;;
     esac
     case $how in
         sbatch | srun | step)
-            # A process that died would leave the others waiting for it until the time limit.
+            # Otherwise the other processes would wait for one that died until the time limit.
             wide=(srun --kill-on-bad-exit=1 --nodes="$nodes" --ntasks="$tasks" --ntasks-per-node="$((tasks / nodes))")
-            # Since 22.05 srun no longer takes these over from the job.
+            # Since SLURM 22.05, srun no longer inherits this from the job.
             [[ -z $cpus ]] || wide+=(--cpus-per-task="$cpus")
             if [[ $how == srun ]]; then
                 wide+=(--job-name="${JOB_NAME:-$name}" --partition="$PARTITION")
@@ -285,7 +285,7 @@ launch() {
                 [[ -z ${ACCOUNT:-} ]] || wide+=(--account="$ACCOUNT")
                 [[ -z ${QOS:-} ]] || wide+=(--qos="$QOS")
             elif [[ $how == step && -n ${SLURM_STEP_ID:-} ]]; then
-                wide+=(--overlap) # the shell is a step itself (srun --pty bash) and holds what the run needs
+                wide+=(--overlap) # the shell is itself a step (srun --pty bash) and holds the resources that the run needs
             fi
             read -ra words <<<"${SRUN_ARGS:-}"
             wide+=("${words[@]}")
@@ -300,9 +300,9 @@ launch() {
             ;;
     esac
 
-    # One task of a job array stands for all: its index is what the flags are checked and shown with.
+    # One task of a job array stands for all: the flags are checked and shown with its index.
     [[ $how != sbatch || -z ${ARRAY:-} ]] || flags=("${flags[@]//%a/${ARRAY%%[^0-9]*}}")
-    # What a launcher around this shell has set says nothing about the processes that are to be started.
+    # The variables of a launcher around this shell do not describe the processes that are started here.
     [[ $how == started ]] || unset RANK WORLD_SIZE OMPI_COMM_WORLD_SIZE SLURM_STEP_NUM_TASKS
     [[ $how == started ]] || export GPUS="$tasks"
     if [[ -n $dry ]]; then
@@ -321,11 +321,11 @@ launch() {
         here)
             ((tasks == 1)) || _check_port
             # Without any GPU, several processes are a run on the CPU, unless --device cuda asked for GPUs.
-            ((tasks == 1 || !gpu_run || tasks <= found)) || [[ $found == 0 && $(_flag device "${flags[@]}") != cuda* ]] ||
-                _refuse "GPUS ($tasks) is more than the $found GPU(s) of this machine. Lower it, or give --device cpu."
+            ((tasks == 1 || !gpu_run || tasks <= local_gpus)) || [[ $local_gpus == 0 && $(_flag device "${flags[@]}") != cuda* ]] ||
+                _refuse "GPUS ($tasks) is more than the $local_gpus GPU(s) of this machine. Lower it, or give --device cpu."
             ;;
     esac
-    # One process looks before many leap: a mistake is then one sentence, not a traceback of the launcher.
+    # Check the flags in one process first: a mistake is then one sentence instead of a traceback of the launcher.
     if [[ $how != started && $how/$tasks != here/1 ]]; then
         "$python" -m umt.config "$task" "${flags[@]}"
     fi
@@ -334,18 +334,19 @@ launch() {
             mkdir -p "$logs"
             file="$logs/${JOB_NAME:-$name}.sbatch"
             _sbatch_file "$script" "$(cd "$logs" && pwd)" "${JOB_NAME:-$name}" "${start[@]}" >"$file"
-            # Without this, many a SLURM takes a job that it can never start. Nodes that are away just now are worth a wait.
-            said="$(sbatch --test-only "$file" 2>&1)" || [[ $said =~ busy|down|drained|reserved ]] || _refused_by_slurm "$said"
-            said="$(sbatch "$file" 2>&1)" || _refused_by_slurm "$said"
-            echo "$said"
+            # Without this check, many SLURM installations accept a job that can never start. Nodes that are busy or down
+            # may come back.
+            reply="$(sbatch --test-only "$file" 2>&1)" || [[ $reply =~ busy|down|drained|reserved ]] || _refused_by_slurm "$reply"
+            reply="$(sbatch "$file" 2>&1)" || _refused_by_slurm "$reply"
+            echo "$reply"
             echo "File: $file"
             exit 0
             ;;
         srun)
-            said="$("${wide[@]}" --test-only true 2>&1)" || [[ $said =~ busy|down|drained|reserved ]] || _refused_by_slurm "$said"
+            reply="$("${wide[@]}" --test-only true 2>&1)" || [[ $reply =~ busy|down|drained|reserved ]] || _refused_by_slurm "$reply"
             ;;
-        # A step that does nothing: every node answers, and the allocation has what the run wants.
-        step) said="$("${wide[@]}" --overlap true 2>&1)" || _refused_by_slurm "$said" ;;
+        # An empty step: it checks that every node answers and that the allocation has what the run needs.
+        step) reply="$("${wide[@]}" --overlap true 2>&1)" || _refused_by_slurm "$reply" ;;
     esac
     [[ $how != srun && $how != step ]] || export MASTER_PORT="${MASTER_PORT:-$(free_port)}"
     exec "${start[@]}"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The whole method on one small data set, in minutes and without a download: renders videos, trains an image teacher,
-# pretrains a student by masked distillation, finetunes it and, with the same budget, one from random weights, tests both
-# from 4 clips x 3 crops, probes the frozen student, and writes quickstart/report.html.
+# Runs the whole method on a small data set, in minutes and without downloading data: renders videos, trains an image
+# teacher, pretrains a student by masked distillation, finetunes it and, with the same budget, a model with random weights,
+# tests both with 4 clips x 3 crops, probes the frozen student, and writes quickstart/report.html.
 #
 #   bash scripts/quickstart.sh [--seed N] [--output DIR] [--fresh]
 #
-# It goes on where an interrupted one stopped; --fresh starts over. For the environment that it makes see scripts/env.sh:
-# TORCH_INDEX_URL chooses another build of torch.
+# An interrupted run resumes; --fresh starts over. The environment is made by scripts/env.sh: TORCH_INDEX_URL chooses
+# another build of torch.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -48,7 +48,7 @@ say "3/7  Pretraining a student: it sees a fifth of the tokens and predicts the 
     --batch_size 16 --epochs 4 --warmup_epochs 0 --warmup_steps 20 --lr 2.4e-2 --min_lr 0 \
     --opt_betas 0.9 0.95 --clip_grad 1 --seed "$seed" --num_workers 1 --output_dir "$output/pretrain"
 
-finetune() { # finetune NAME FLAGS...: the same budget, whatever it starts from
+finetune() { # finetune NAME FLAGS...: the same budget for both starting points
     local name=$1
     shift
     "$PYTHON" -m umt finetune \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # UMT-L/16 pretrained on K710 with CLIP-L/14 at 196 px as its teacher, 8 frames. Published weights: MODEL_ZOO.
-# 200 epochs: the original's script said 201 only because its last epoch could run out of schedule.
+# 200 epochs. The original's script said 201 only because its schedule could run out in the last epoch.
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/launch.sh"
 launch pretrain \
     --model pretrain_umt_large_patch16_224 --input_size 224 --num_frames 8 --tubelet_size 1 --drop_path 0.2 \

@@ -26,8 +26,8 @@ def run(folder: Path, code: str, *launcher: str) -> str:
     return done.stdout
 
 
-def test_a_backbone_with_a_head_of_one_s_own_trains(capsys: pytest.CaptureFixture[str]) -> None:
-    code = SECTIONS["A backbone"] + SECTIONS["A head of one's own"]
+def test_a_backbone_with_a_custom_head_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    code = SECTIONS["A backbone"] + SECTIONS["Your own head"]
     exec(compile(code, "docs/use_elsewhere.md", "exec"), {"__name__": "example"})
     shown = capsys.readouterr().out
     assert "torch.Size([2, 96]) torch.Size([2, 512, 96])" in shown
@@ -36,7 +36,7 @@ def test_a_backbone_with_a_head_of_one_s_own_trains(capsys: pytest.CaptureFixtur
 
 @pytest.mark.slow
 def test_the_page_from_its_start_to_compiling_runs(tmp_path: Path) -> None:
-    titles = ["A backbone", "A head of one's own", "timm", "torch.compile"]
+    titles = ["A backbone", "Your own head", "timm", "torch.compile"]
     shown = run(tmp_path, "\n".join(SECTIONS[title] for title in titles))
     assert "[torch.Size([1, 512, 96]), torch.Size([1, 512, 96])] [96, 96]" in shown
 

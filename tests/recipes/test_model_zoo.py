@@ -106,7 +106,7 @@ def test_every_script_has_a_row() -> None:
 
 def test_the_table_says_whose_results_these_are() -> None:
     assert "published results of the original weights" in " ".join(TEXT.split())
-    assert "the numbers are not runs of its own" in TEXT
+    assert "the numbers are not runs of this library" in TEXT
 
 
 def test_detection_stands_as_coming() -> None:

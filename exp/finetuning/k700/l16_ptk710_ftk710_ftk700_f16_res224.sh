@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # UMT-L/16 on K700, 16 frames, from the K710-finetuned weights. Published: 83.6 top-1 (MODEL_ZOO).
-# Tested on 4 clips x 3 crops as published; the original's script said 4 x 1.
+# Tested on 4 clips x 3 crops as published; the original's script tested 4 x 1.
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/launch.sh"
 launch finetune \
     --model vit_large_patch16_224 --input_size 224 --short_side_size 224 --num_frames 16 --tubelet_size 1 \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # UMT-B/16 on Moments in Time V1, 8 frames. Published: 44.6 top-1 (MODEL_ZOO).
-# Starts from the K400-finetuned weights; the original's script named its own output there. The head is new: 400 classes become 339.
+# Starts from the K400-finetuned weights with a new head: 339 classes instead of 400. (The original's script started from its own output.)
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/launch.sh"
 launch finetune \
     --model vit_base_patch16_224 --input_size 224 --short_side_size 224 --num_frames 8 --tubelet_size 1 \

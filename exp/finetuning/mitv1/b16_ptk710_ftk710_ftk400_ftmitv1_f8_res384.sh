@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # UMT-B/16 at 384 px on Moments in Time V1, 8 frames. Published: 45.5 top-1 (MODEL_ZOO).
-# Starts from the K400-finetuned weights with a new head. The original's script held a stray --eval, so it never trained.
+# Starts from the K400-finetuned weights with a new head. The original's script had a stray --eval, so it never trained.
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/launch.sh"
 launch finetune \
     --model vit_base_patch16_384 --input_size 384 --short_side_size 384 --num_frames 8 --tubelet_size 1 \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # UMT-L/16 at 384 px on Moments in Time V1, 8 frames. Published: 48.7 top-1 (MODEL_ZOO).
-# Starts from the K400-finetuned weights with a new head. Tested on 4 clips as published; the original's script said 6.
+# Starts from the K400-finetuned weights with a new head. Tested on 4 clips as published; the original's script tested 6.
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/launch.sh"
 launch finetune \
     --model vit_large_patch16_384 --input_size 384 --short_side_size 384 --num_frames 8 --tubelet_size 1 \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # UMT-B/16 on Something-Something V2, 8 frames. Published: 70.8 top-1 (MODEL_ZOO).
-# Starts from the K710-pretrained weights, whatever the name says.
-# Tested on 2 clips x 3 crops, as the original's scripts did; its table says 4 clips, which its code cannot run.
+# Starts from the K710-pretrained weights, although the name says ftk710.
+# Tested on 2 clips x 3 crops, like the original's scripts; its table says 4 clips, which its code cannot test.
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/launch.sh"
 launch finetune \
     --model vit_base_patch16_224 --input_size 224 --short_side_size 224 --num_frames 8 --tubelet_size 1 \
