@@ -27,7 +27,7 @@ _SIZINGS = {
 
 @dataclass(frozen=True)
 class Sizing(ABC):
-    """One run. Shared flags (batch, strategy, device) are read from `recipe`; what only a task knows is asked here."""
+    """One run. Flags that all tasks share are read from `recipe`; what only a task knows is asked here."""
 
     recipe: Config
 
@@ -44,24 +44,36 @@ class Sizing(ABC):
         """Blocks of the trained model, each of which can recompute its activations."""
 
     @abstractmethod
-    def recomputed(self) -> int:
-        """Blocks that recompute in this run."""
-
-    @abstractmethod
-    def recomputing(self: S, blocks: int) -> S:
-        """The same run with the first `blocks` blocks recomputing their activations in the backward pass; 0: none."""
-
-    @abstractmethod
-    def title(self) -> str:
-        """The model's name."""
-
-    @abstractmethod
     def sample(self) -> str:
         """Size of a sample, e.g. 8 x 224 x 224."""
 
-    @abstractmethod
+    def title(self) -> str:
+        """The model's name."""
+        return self.recipe.model.model
+
+    def recomputed(self) -> int:
+        """Blocks that recompute in this run."""
+        return self.recipe.model.checkpoint_num if self.recipe.model.use_checkpoint else 0
+
+    def recomputing(self: S, blocks: int) -> S:
+        """The same run with the first `blocks` blocks recomputing their activations in the backward pass; 0: none."""
+        return self._with("model", use_checkpoint=blocks > 0, checkpoint_num=blocks)
+
+    def with_batch(self: S, **optim: int) -> S:
+        """The same run with other values of --batch_size, --update_freq or --global_batch_size."""
+        return self._with("optim", **optim)
+
+    def _with(self: S, group: str, **values: Any) -> S:
+        changed = dataclasses.replace(getattr(self.recipe, group), **values)
+        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, **{group: changed}))
+
     def copies(self) -> int:
         """Samples that each row of the list gives in a batch."""
+        return self.recipe.data.num_sample
+
+    def samples(self) -> int:
+        """Samples of a micro-batch."""
+        return self.recipe.optim.batch_size * self.copies()
 
     def least_batch(self) -> int:
         """The smallest possible --batch_size, of which every other is a multiple."""
@@ -80,18 +92,6 @@ class Sizing(ABC):
         from umt.optim.param_groups import param_groups
 
         return param_groups(task.model, weight_decay=self.recipe.optim.weight_decay)
-
-    def samples(self) -> int:
-        """Samples of a micro-batch."""
-        return self.recipe.optim.batch_size * self.copies()
-
-    def with_batch(self: S, **optim: int) -> S:
-        """The same run with other values of --batch_size, --update_freq or --global_batch_size."""
-        return self._with_flags("optim", **optim)
-
-    def _with_flags(self: S, group: str, **values: Any) -> S:
-        changed = dataclasses.replace(getattr(self.recipe, group), **values)
-        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, **{group: changed}))
 
 
 def sizing_of(recipe: Config) -> Sizing:

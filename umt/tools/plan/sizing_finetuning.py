@@ -22,11 +22,9 @@ class FinetuningSizing(VideoSizing):
     recipe: FinetuneConfig
 
     def task(self) -> Task:
-        """See `Sizing`."""
         return make_task(self.recipe, weights=False)
 
     def batch(self, device: torch.device | str = "cpu") -> Batch:
-        """Clips of class 0, or of no class where a video may have several."""
         batch = super().batch(device)
         if self.recipe.data.multi_label:
             batch.label = torch.zeros(len(batch), self.recipe.data.nb_classes, device=device)
@@ -39,14 +37,11 @@ class FinetuningSizing(VideoSizing):
         return 2 if pairs and self.copies() % 2 else 1
 
     def averaged(self) -> bool:
-        """See `Sizing`."""
         return self.recipe.model.model_ema
 
     def only_tests(self) -> bool:
-        """See `Sizing`."""
         return self.recipe.evaluation.eval
 
     def parameter_groups(self, task: Task) -> list[dict[str, Any]]:
-        """Those of each depth apart."""
         optim = self.recipe.optim
         return param_groups(task.model, weight_decay=optim.weight_decay, layer_decay=optim.layer_decay)

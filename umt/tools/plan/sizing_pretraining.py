@@ -17,12 +17,11 @@ from umt.tools.plan.sizing_video import VideoSizing
 
 @dataclass(frozen=True)
 class PretrainingSizing(VideoSizing):
-    """Student and frozen teacher."""
+    """Student and frozen teacher, both with random weights, so that no file need be there."""
 
     recipe: PretrainConfig
 
     def task(self) -> Task:
-        """The teacher's weights are random too, so that its file need not be there."""
         teacher = dataclasses.replace(self.recipe.teacher, clip_teacher_weights="")
         return make_task(dataclasses.replace(self.recipe, teacher=teacher), weights=False)
 

@@ -8,41 +8,26 @@ import torch
 
 from umt.config.checks import model_spec
 from umt.data.loading.batch import Batch
-from umt.tools.plan.sizing_base import S, Sizing
+from umt.tools.plan.sizing_base import Sizing
 
 
 @dataclass(frozen=True)
 class VideoSizing(Sizing):
-    """Clips of --num_frames x --input_size x --input_size, --num_sample of each video."""
+    """Clips of --num_frames x --input_size x --input_size."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.recipe.data.num_frames, self.recipe.model.input_size, self.recipe.model.input_size
 
     def batch(self, device: torch.device | str = "cpu") -> Batch:
         """Clips of noise, of class 0."""
-        count, frames, side = self.samples(), self.recipe.data.num_frames, self.recipe.model.input_size
+        count = self.samples()
         key = torch.zeros(count, dtype=torch.int64)
-        video = torch.randint(0, 256, (count, 3, frames, side, side), dtype=torch.uint8, device=device)
+        video = torch.randint(0, 256, (count, 3, *self.shape), dtype=torch.uint8, device=device)
         return Batch(video=video, label=key.to(device), row=key, copy=key, clip=key, crop=key, seed=key)
 
     def blocks(self) -> int:
-        """See `Sizing`."""
         return model_spec(self.recipe).depth
 
-    def recomputed(self) -> int:
-        """See `Sizing`."""
-        return self.recipe.model.checkpoint_num if self.recipe.model.use_checkpoint else 0
-
-    def recomputing(self: S, blocks: int) -> S:
-        """See `Sizing`."""
-        return self._with_flags("model", use_checkpoint=blocks > 0, checkpoint_num=blocks)
-
-    def title(self) -> str:
-        """See `Sizing`."""
-        return self.recipe.model.model
-
     def sample(self) -> str:
-        """Frames x height x width."""
-        side = self.recipe.model.input_size
-        return f"{self.recipe.data.num_frames} x {side} x {side}"
-
-    def copies(self) -> int:
-        """See `Sizing`."""
-        return self.recipe.data.num_sample
+        return " x ".join(map(str, self.shape))
