@@ -28,7 +28,7 @@ from umt.data.masking import visible_tokens
 from umt.data.sampling import validation_sampler
 from umt.data.transforms.normalize import normalize
 from umt.data.transforms.pipelines import EvalTransform
-from umt.errors import OutputError, UserError
+from umt.errors import UserError
 from umt.models import create_model, load_weights
 from umt.pages import fill
 from umt.randomness import generator
@@ -36,6 +36,7 @@ from umt.tools.quickstart import figures
 from umt.tools.quickstart.figures import Frames
 from umt.tools.quickstart.finished import TESTED, Finished, present, read
 from umt.tools.quickstart.table import margin, table, table_rows
+from umt.writing import output_errors
 
 MASKED_CLIPS, PREDICTED_CLIPS = 4, 8
 _SEED = 0  # of the clips that are shown and of their masks
@@ -174,13 +175,9 @@ def _uri(picture: NDArray[np.uint8]) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    try:
+    with output_errors(str(path), "Free the disk or choose another folder."):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}). Free the disk or choose another folder."
-        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
