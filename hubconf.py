@@ -21,10 +21,10 @@ def pretrained(source: str, architecture: str | None = None, **wanted: _Any) -> 
     """The model of a checkpoint, in evaluation mode, on the CPU; its `description` has labels and normalisation.
 
     `source`: a file, an exported folder, a URL, hf://OWNER/REPO, or a name of the model zoo. `architecture`: a model's
-    name, where the source does not say it. `wanted`: keywords of `umt.models.pretrained.load_pretrained`: num_frames,
-    input_size, num_classes, sha256, ...
+    name, where the source does not say it. `wanted`: keywords of `umt.models.load_pretrained`: num_frames, input_size,
+    num_classes, sha256, ...
     """
-    from umt.models.pretrained import load_pretrained
+    from umt.models import load_pretrained
 
     loaded = load_pretrained(source, model=architecture, **wanted)
     loaded.model.description = loaded.description  # type: ignore[assignment]

@@ -40,8 +40,8 @@ from bench_decode import render
 
 from umt.data import sampling
 from umt.data.lists.video_list import VideoList
+from umt.data.loading.clip_batch import collate
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
-from umt.data.loading.loaders import collate
 from umt.data.loading.memory import keep_freed_memory
 from umt.data.transforms.erasing import draw_erase_box
 from umt.data.transforms.pipelines import FinetuneTransform, PretrainTransform, TestTransform

@@ -33,7 +33,7 @@ from umt.data.masking import visible_tokens
 from umt.layers.attention import Attention
 from umt.layers.block import Block
 from umt.models import ClipTeacher, Student, create_model
-from umt.models.clip_teacher import ClipBlock
+from umt.models.teachers.clip import ClipBlock
 from umt.optim.build import create_optimizer
 
 MASK_RATIO = 0.8

@@ -187,7 +187,7 @@ def main() -> int:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GPUS"):
         os.environ.pop(name, None)
     os.environ["OMP_NUM_THREADS"] = "1"
-    for name in ("umt.assemble", "timm", "torch._inductor.config", "tensorboardX"):
+    for name in ("umt.run.execute", "timm", "torch._inductor.config", "tensorboardX"):
         importlib.import_module(name)
     table: list[Trials] = []
     began = time.monotonic()

@@ -327,7 +327,7 @@ launch() {
     esac
     # Check the flags in one process first: a mistake is then one sentence instead of a traceback of the launcher.
     if [[ $how != started && $how/$tasks != here/1 ]]; then
-        "$python" -m umt.config "$task" "${flags[@]}"
+        "$python" -m umt.run "$task" "${flags[@]}"
     fi
     case $how in
         sbatch)

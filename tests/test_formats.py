@@ -20,8 +20,8 @@ from umt.engine import checkpoints, replay
 from umt.errors import UserError
 from umt.formats import CHECKPOINT, Format
 from umt.inference import feature_folder, features
-from umt.models import description
-from umt.models.description import Description
+from umt.models.files import description
+from umt.models.files.description import Description
 from umt.tools.data.check import cache
 from umt.tools.data.transcode import manifest
 from umt.tools.data.transcode.encode import Settings

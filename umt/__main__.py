@@ -1,4 +1,4 @@
-"""Console entry: `umt pretrain | finetune | test | replay ...`, also `python -m umt`.
+"""Console entry: `umt pretrain | finetune | test | predict ...`, also `python -m umt`.
 
 Exit codes: 0 it went well; 2 something that the user can mend, said in one sentence; 75 stopped by a signal or
 --max_hours, all saved; 69 another process of the run is lost; 130 interrupted. After 75, 69 and 130 the same command
@@ -14,15 +14,18 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from umt import __version__
-from umt.config.cli import parse, render_dry_run
 from umt.engine.preemption import Preemption
 from umt.errors import EXIT_PREEMPTED, ConfigError, PeerLostError, PreemptedError, UserError
+from umt.tasks.base import ALIASES, TASKS, entry_points
 
-# Command -> module, which has `main(argv) -> exit code` and is imported when it is asked for, and what it is for.
-_TOOLS = {
+# Command -> module, which has `main(argv) -> exit code` and is imported when it is asked for, and what it is for. The
+# commands that train are in `umt.tasks.base.TASKS`.
+TOOLS = {
+    "replay": ("umt.tools.replay", "recompute the step that a run stopped at because it was not finite"),
+    "plan": ("umt.tools.plan.command", "parameters, memory and hours of an experiment, before it is started"),
+    "doctor": ("umt.tools.doctor", "what this machine has, and what is missing for what"),
     "data": ("umt.tools.data.command", "data sets: prepare, transcode, check, shard, show"),
     "weights": ("umt.tools.weights.command", "weights of others: the visual tower of a CLIP as a teacher"),
     "predict": ("umt.tools.predict.command", "what is in videos: classes of the whole, or of a sliding window"),
@@ -33,86 +36,69 @@ _TOOLS = {
     "verify": ("umt.tools.verify.command", "test a checkpoint and hold it against its published number"),
     "export": ("umt.tools.export.command", "weights for others: safetensors, ONNX, torch.export, original"),
 }
-_COMMANDS = ("pretrain", "finetune", "test", "replay", "plan", "doctor", *_TOOLS)
 
 
-def _tools() -> str:
-    return "\n".join(f"  umt {name:<28} {what}" for name, (_, what) in _TOOLS.items())
-
-
-USAGE = f"""umt {__version__}: video transformers by masked distillation from an image teacher
-
-  umt pretrain  --flag value ...   align a student with a frozen image teacher
-  umt finetune  --flag value ...   train, validate and test a classifier
-  umt test      --flag value ...   test a classifier from many views (finetune --eval)
-  umt replay    FILE               recompute the step that a run stopped at because it was not finite
-  umt plan      SCRIPT             parameters, memory and hours of an experiment, before it is started
-  umt doctor                       what this machine has, and what is missing for what
-{_tools()}
-
-umt COMMAND --help lists the flags; --dry_run prints the resolved run. Experiments: exp/, results: MODEL_ZOO.md."""
+def usage() -> str:
+    """What `umt --help` prints."""
+    runs = {name: about for name, (_, about) in TASKS.items()} | {name: a[2] for name, a in ALIASES.items()}
+    others = {name: f"of {point.dist.name}" for name, point in entry_points().items()}
+    lines = [f"  umt {name:<9} --flag value ...   {about}" for name, about in (runs | others).items()]
+    lines += [f"  umt {name:<28} {about}" for name, (_, about) in TOOLS.items()]
+    return "\n".join(
+        [
+            f"umt {__version__}: video transformers by masked distillation from an image teacher",
+            "",
+            *lines,
+            "",
+            "umt COMMAND --help lists the flags; --dry_run prints the resolved run. "
+            "Experiments: exp/, results: MODEL_ZOO.md.",
+        ]
+    )
 
 
 def run(argv: Sequence[str]) -> None:
     """Does what `argv` asks for. Raises UserError for what the caller can mend."""
     command, rest = (argv[0], list(argv[1:])) if argv else ("--help", [])
     if command in ("-h", "--help", "help"):
-        print(USAGE)
+        print(usage())
     elif command == "--version":
         print(__version__)
-    elif command == "replay":
-        _replay(rest)
-    elif command == "plan":
-        from umt.tools.plan.command import plan_command
-
-        print(plan_command(rest))
-    elif command in _TOOLS:
-        if code := importlib.import_module(_TOOLS[command][0]).main(rest):
+    elif command in TOOLS:
+        if code := importlib.import_module(TOOLS[command][0]).main(rest):
             raise SystemExit(code)
-    elif command == "doctor":
-        from umt.tools.doctor import examine
-
-        text, healthy = examine(rest)
-        print(text)
-        if not healthy:
-            raise SystemExit(1)
-    elif command in _COMMANDS:
-        task = "pretrain" if command == "pretrain" else "finetune"
-        config = parse(task, [*rest, "--eval"] if command == "test" else rest)
-        if config.runtime.dry_run and os.environ.get("UMT_PRINT_FLAGS"):  # `umt plan SCRIPT` asks
-            print(f"UMT_FLAGS {json.dumps([task, *rest])}")
-        elif config.runtime.dry_run:
-            print(render_dry_run(config))
-        else:
-            # The handlers come before torch, whose import takes seconds.
-            with Preemption(max_hours=config.runtime.max_hours) as preemption:
-                from umt.assemble import execute
-
-                try:
-                    execute(config, preemption)
-                except (RuntimeError, MemoryError) as error:
-                    from umt.tools.plan.out_of_memory import explain, is_out_of_memory
-
-                    if not is_out_of_memory(error):
-                        raise
-                    cause, error.__traceback__ = str(error), None  # lets go of the model
-                    raise explain(config, cause) from None
+    elif command in TASKS or command in ALIASES or command in entry_points():
+        _run_task(command, rest)
     else:
+        commands = [*TASKS, *ALIASES, *entry_points(), *TOOLS]
         raise ConfigError(
-            f"'{command}' is not a command. Choose one of {', '.join(_COMMANDS)}, e.g. umt finetune --help."
+            f"'{command}' is not a command. Choose one of {', '.join(commands)}, e.g. umt finetune --help."
         )
 
 
-def _replay(rest: list[str]) -> None:
-    if rest in (["-h"], ["--help"]):
-        print(USAGE)
-        return
-    if len(rest) != 1 or rest[0].startswith("-"):
-        raise ConfigError("umt replay takes one file, e.g. umt replay outputs/run/nonfinite-120-rank0.pth.")
-    from umt.assemble import replay_step
+def _run_task(command: str, argv: list[str]) -> None:
+    from umt.run.command_line import parse
 
-    for line in replay_step(Path(rest[0])):
-        print(line)
+    recipe = parse(command, argv)
+    if recipe.runtime.dry_run and os.environ.get("UMT_PRINT_FLAGS"):  # `umt plan SCRIPT` asks
+        print(f"UMT_FLAGS {json.dumps([recipe.command, *argv])}")
+    elif recipe.runtime.dry_run:
+        from umt.run.plan import render_dry_run
+
+        print(render_dry_run(recipe))
+    else:
+        # The handlers come before torch, whose import takes seconds.
+        with Preemption(max_hours=recipe.runtime.max_hours) as preemption:
+            from umt.run.execute import execute
+
+            try:
+                execute(recipe, preemption)
+            except (RuntimeError, MemoryError) as error:
+                from umt.tools.plan.out_of_memory import explain, is_out_of_memory
+
+                if not is_out_of_memory(error):
+                    raise
+                cause, error.__traceback__ = str(error), None  # lets go of the model
+                raise explain(recipe, cause) from None
 
 
 def main() -> int:

@@ -11,8 +11,8 @@ from umt.data.video.reader import open_video
 
 def read(path: Path, decoder: str, seed: int) -> tuple[list[int], np.ndarray]:
     with open_video(path, decoder) as video:
-        wanted = np.random.default_rng(seed).integers(0, len(video), 6).tolist()
-        return wanted, video.frames(wanted)
+        indices = np.random.default_rng(seed).integers(0, len(video), 6).tolist()
+        return indices, video.frames(indices)
 
 
 def read_in_child(work: tuple[str, str, int]) -> tuple[list[int], np.ndarray]:

@@ -20,8 +20,6 @@ import umt as package
 from tests.end_to_end.conftest import Command, Data, with_flags
 from tests.videos import picture, render
 from umt.__main__ import main
-from umt.config.cli import parse
-from umt.config.plan import plan
 from umt.data.lists.reading import read_list
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import TrainLoader
@@ -31,7 +29,9 @@ from umt.errors import VideoError
 from umt.evaluation.scores import ViewScores
 from umt.models import create_model
 from umt.randomness import generator
-from umt.tasks.distill import Distill
+from umt.run.command_line import parse
+from umt.run.plan import plan
+from umt.tasks.distill.task import Distill
 
 ROOT = Path(__file__).parents[2]
 DEFECTS = ROOT / "docs" / "defects.md"

@@ -13,15 +13,13 @@ from tests.end_to_end.test_two_processes import torchrun
 from tests.same_batches import assert_same
 from tests.same_run import differences
 from tests.web import serving
-from umt.assemble import data as assembled
-from umt.assemble.data import evaluation_list, train_loader, training_list
-from umt.config.cli import parse
-from umt.config.plan import plan
-from umt.config.schema import FinetuneConfig
 from umt.data.loading.loaders import TestLoader, TrainLoader
 from umt.engine import checkpoints
 from umt.engine.runtime import Runtime
 from umt.errors import AnnotationError, ConfigError
+from umt.run.command_line import parse
+from umt.tasks.classify.data import evaluation_list, test_loader, train_loader, training_list
+from umt.tasks.classify.recipe import ClassifyRecipe
 from umt.tools.data.shard import shard
 
 
@@ -39,15 +37,14 @@ def training(flags: list[str], tmp_path: Path, *words: object) -> TrainLoader:
     task, *rest = flags
     config = parse(task, [*rest, "--output_dir", str(tmp_path / "out"), *map(str, words)])
     run = Runtime()
-    videos = training_list(config)
-    return train_loader(config, videos, run, plan(config, world_size=1, videos=len(videos)))
+    return train_loader(config, training_list(config), run)
 
 
 def views_of(flags: list[str], tmp_path: Path, *words: object) -> TestLoader:
     config = parse("finetune", [*flags[1:], "--output_dir", str(tmp_path / "out"), *map(str, words)])
-    assert isinstance(config, FinetuneConfig)
+    assert isinstance(config, ClassifyRecipe)
     run = Runtime()
-    return assembled.test_loader(config, evaluation_list(config, "test", run), run, frozenset())
+    return test_loader(config, evaluation_list(config, "test", run), run, frozenset())
 
 
 @pytest.mark.parametrize("task", ["pretrain", "finetune"])

@@ -15,8 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from umt.config.cli import parse
-from umt.config.deepspeed import deepspeed_json
 from umt.engine import runtime
 from umt.engine.ema import Ema
 from umt.engine.runtime import Runtime
@@ -24,6 +22,8 @@ from umt.engine.strategies.base import Strategy
 from umt.engine.strategies.deepspeed import DeepSpeed
 from umt.engine.strategies.replicated import Replicated
 from umt.optim.build import create_optimizer
+from umt.run.command_line import parse
+from umt.run.deepspeed import deepspeed_json
 
 STEPS, KEPT, ACCUMULATION, CLIP = 5, 3, 2, 0.05
 LR, BETAS, EPS = 0.02, (0.8, 0.9), 1e-6
@@ -56,8 +56,10 @@ def hold(kind: str, place: Runtime) -> Strategy:
     if kind == "ddp":
         return Replicated(model, optimizer, runtime=place, clip_grad=CLIP)
     words = f"--enable_deepspeed --zero_stage {kind[-1]} --batch_size 2 --clip_grad {CLIP}".split()
+    recipe = parse("finetune", words, files=False)
     entries = deepspeed_json(
-        parse("finetune", words, files=False),
+        recipe.optim,
+        recipe.parallel,
         precision=place.precision,
         world_size=place.world.size,
         accumulation=ACCUMULATION,

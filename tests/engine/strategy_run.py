@@ -17,7 +17,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from umt import randomness
-from umt.config.deepspeed import deepspeed_json
-from umt.config.schema import build
-from umt.data.loading.batch import Batch
-from umt.data.loading.clips import Failure, Sample
+from umt.data.loading.batch import Failure
+from umt.data.loading.clip_batch import ClipBatch, collate
+from umt.data.loading.clips import Sample
 from umt.data.loading.loaders import TrainLoader
 from umt.engine import runtime
 from umt.engine.logs import RunLog
@@ -41,12 +40,13 @@ from umt.engine.strategies.replicated import Replicated
 from umt.engine.strategies.sharded import Sharded
 from umt.engine.trainer import Trainer, TrainerOptions
 from umt.models import create_model
-from umt.models.freezing import freeze_blocks
+from umt.models.vit.freezing import freeze_blocks
 from umt.optim.build import create_optimizer
 from umt.optim.param_groups import param_groups
-from umt.tasks.base import Task
-from umt.tasks.classify import Classify
-from umt.tasks.distill import Distill
+from umt.run.deepspeed import deepspeed_json
+from umt.tasks.base import Task, recipe_class
+from umt.tasks.classify.task import Classify
+from umt.tasks.distill.task import Distill
 
 FRAMES, PIXELS, CLASSES = 2, 48, 3  # 3 classes: no two processes have the same share of the head
 FROZEN = 2  # of 4 blocks
@@ -59,6 +59,12 @@ class SyntheticClips:
 
     def __len__(self) -> int:
         return 64
+
+    def fetch_ahead(self, rows: Sequence[int]) -> None:
+        """Nothing is far away."""
+
+    def collate(self, samples: list[Sample], failures: list[Failure]) -> ClipBatch:
+        return collate(samples, failures)
 
     def read(self, epoch: int, row: int) -> tuple[list[Sample], list[Failure]]:
         rng = randomness.generator(0, epoch, row)
@@ -83,7 +89,7 @@ class Data:
         self.rows: dict[int, list[int]] = {}
         self.folder, self.rank, self.accumulation = folder, world.rank, accumulation
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
         for micro, batch in enumerate(self.loader.batches(epoch, start), start):
             if micro == KEPT * self.accumulation != start and self.rank == 0:
                 shutil.copy(self.folder / "checkpoint-latest.pth", self.folder / "after3.pth")
@@ -113,8 +119,10 @@ def hold(
     from umt.engine.strategies.deepspeed import DeepSpeed
 
     flags = {"batch_size": MICRO_BATCH, "clip_grad": clip, "enable_deepspeed": True, "zero_stage": int(strategy[-1])}
+    recipe = recipe_class("finetune").from_values(flags)
     content = deepspeed_json(
-        build("finetune", flags),
+        recipe.optim,
+        recipe.parallel,
         precision=place.precision,
         world_size=place.world.size,
         accumulation=accumulation,

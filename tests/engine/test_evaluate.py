@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.engine.tiny_evaluation import CLASSES, CLIPS, CROPS, VIDEOS, empty_scores, score_all, task, validate, views
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.data.transforms.normalize import normalize
 from umt.engine.evaluate import evaluate, weights_digest
 from umt.errors import ScoresError, UserError
@@ -80,7 +80,7 @@ def test_no_forward_pass_is_larger_than_asked(tmp_path: Path, batch_size: int) -
 def test_views_of_one_video_may_come_in_several_batches(tmp_path: Path) -> None:
     tested = task()
 
-    def halves(finished: frozenset[int]) -> Iterator[Batch]:
+    def halves(finished: frozenset[int]) -> Iterator[ClipBatch]:
         whole = [views(row) for row in range(VIDEOS)]
         yield from (video[:2] for video in whole)
         yield from (video[2:] for video in whole)
@@ -102,7 +102,7 @@ def test_a_missing_video_gives_no_accuracy_and_keeps_the_others(tmp_path: Path) 
 
 
 def with_failure(row: int) -> Any:
-    def make(finished: frozenset[int]) -> Iterator[Batch]:
+    def make(finished: frozenset[int]) -> Iterator[ClipBatch]:
         for other in range(VIDEOS):
             if other in finished:
                 continue
@@ -199,7 +199,7 @@ def test_the_digest_tells_weights_apart() -> None:
 # Validation
 
 
-def singles(rows: Any) -> list[Batch]:
+def singles(rows: Any) -> list[ClipBatch]:
     return [views(row, 1, 1) for row in rows]
 
 
@@ -295,7 +295,7 @@ def test_a_gap_stops_both_processes_with_the_same_sentence(two_processes: list[d
 # Several labels a video
 
 
-def several(row: int, clips: int = 1, crops: int = 1) -> Batch:
+def several(row: int, clips: int = 1, crops: int = 1) -> ClipBatch:
     batch = views(row, clips, crops)
     batch.label = ((torch.arange(CLASSES) + row) % 3 == 0).float().repeat(len(batch), 1)
     return batch

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from umt.engine import runtime
-from umt.engine.runtime import World
 from umt.errors import ConfigError
+from umt.processes import World
 
 CPU = torch.device("cpu")
 

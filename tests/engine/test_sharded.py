@@ -15,13 +15,13 @@ from torch import nn
 
 from tests.engine.sharded_run import make_task
 from tests.engine.test_strategies import ENVIRONMENT
-from umt.assemble.strategies import build_strategy
-from umt.config.schema import build
 from umt.engine.runtime import Runtime
 from umt.engine.strategies.loss_scale import LossScale
 from umt.engine.strategies.replicated import Replicated
 from umt.engine.strategies.sharded import Sharded
 from umt.errors import ConfigError
+from umt.run.strategies import build_strategy
+from umt.tasks.base import recipe_class
 
 SCRIPT = Path(__file__).with_name("sharded_run.py")
 
@@ -120,7 +120,7 @@ def test_the_replay_file_of_a_bad_step_has_whole_weights(seen: list[dict[str, An
 
 
 def test_one_process_with_fsdp_runs_as_without_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    config = build("finetune", {"fsdp": True})
+    config = recipe_class("finetune").from_values({"fsdp": True})
     model = nn.Linear(2, 2)
     with caplog.at_level(logging.WARNING):
         strategy = build_strategy(config, model, torch.optim.AdamW(model.parameters()), Runtime())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.engine import tiny_run
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.engine import checkpoints, replay
 from umt.engine.ema import Ema
 from umt.engine.runtime import Runtime
@@ -119,7 +119,7 @@ def test_every_epoch_has_its_own_order() -> None:
     asked: list[tuple[int, int]] = []
 
     class Data(tiny_run.TinyData):
-        def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        def batches(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
             asked.append((epoch, start))
             return super().batches(epoch, start)
 
@@ -135,7 +135,7 @@ def test_resuming_in_mid_epoch_asks_for_the_next_micro_batch(tmp_path: Path) -> 
     asked: list[tuple[int, int]] = []
 
     class Data(tiny_run.TinyData):
-        def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        def batches(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
             asked.append((epoch, start))
             return super().batches(epoch, start)
 
@@ -176,7 +176,7 @@ def test_an_unwritable_output_folder_is_refused_before_the_first_step(tmp_path: 
 class PoisonedTask(tiny_run.TinyTask):
     """Its loss is no number as soon as a clip of row 17 is in the batch."""
 
-    def training_step(self, batch: Batch, seed: int) -> StepOutput:
+    def training_step(self, batch: ClipBatch, seed: int) -> StepOutput:
         output = super().training_step(batch, seed)
         poison = torch.where(batch.row == 17, math.nan, 0.0).sum()
         return StepOutput(output.loss + poison * self.model[1].weight.sum())
@@ -198,7 +198,7 @@ def test_the_replay_of_a_stopped_step_shows_the_sample_at_fault(tmp_path: Path) 
         tiny_run.build(options(output_dir=tmp_path, accumulation=2), task=PoisonedTask()).fit()
     path = tmp_path / "nonfinite-2-rank0.pth"
     seen = replay.replay(path, lambda config: PoisonedTask(config["width"]), runtime=Runtime())
-    assert [sample.row for sample in seen.samples if not math.isfinite(sample.loss)] == [17]
+    assert [sample.name for sample in seen.samples if not math.isfinite(sample.loss)] == ["row 17 copy 0 videos/17.mp4"]
     assert math.isnan(seen.losses[0])
     assert seen.bad_gradients == ["1.weight"]
     assert any("row 17 copy 0 videos/17.mp4" in line for line in seen.lines())
@@ -228,7 +228,7 @@ def test_a_replay_of_something_else_is_refused(tmp_path: Path) -> None:
 class OverflowingTask(tiny_run.TinyTask):
     """Gradients of 1e4 times the loss scale: more than fp16 holds until the scale has come down."""
 
-    def training_step(self, batch: Batch, seed: int) -> StepOutput:
+    def training_step(self, batch: ClipBatch, seed: int) -> StepOutput:
         half = self.model(batch.video.float() / 255)
         return StepOutput((half * 10).float().pow(2).mean() * 1e3)
 
@@ -251,7 +251,7 @@ def test_overflows_without_end_stop_the_run(tmp_path: Path) -> None:
 class FailingData(tiny_run.TinyData):
     """Every micro-batch reports one video that could not be read."""
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
         for batch in super().batches(epoch, start):
             batch.failures.append({"row": int(batch.row[0]), "path": batch.paths[0], "cause": "moov atom not found"})
             yield batch
@@ -276,7 +276,7 @@ def test_a_video_that_fails_in_every_epoch_counts_once() -> None:
 
 def test_data_that_ends_too_early_is_an_error_not_a_short_epoch() -> None:
     class Short(tiny_run.TinyData):
-        def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        def batches(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
             yield tiny_run.clips(0, [0, 1])
 
     with pytest.raises(RuntimeError, match="the training data ended before step 2 of 3 of epoch 0"):

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.engine.evaluate import Evaluation, evaluate, weights_digest
 from umt.errors import UserError
 from umt.evaluation.scores import ViewScores
 from umt.evaluation.validation import Validation, ValidationScores
 from umt.evaluation.view_results import ViewResults
 from umt.models import VisionTransformer
-from umt.tasks.classify import Classify
+from umt.tasks.classify.task import Classify
 
 VIDEOS, CLIPS, CROPS, CLASSES = 5, 2, 3, 6
 
@@ -32,12 +32,12 @@ def task(seed: int = 0) -> Classify:
     return Classify(VisionTransformer(num_classes=CLASSES, init_scale=1.0, **sizes))
 
 
-def views(row: int, clips: int = CLIPS, crops: int = CROPS) -> Batch:
+def views(row: int, clips: int = CLIPS, crops: int = CROPS) -> ClipBatch:
     """All views of one video: pixels and label are functions of its row."""
     n = clips * crops
     pixels = torch.Generator().manual_seed(row)
     index = torch.arange(n)
-    return Batch(
+    return ClipBatch(
         video=torch.randint(0, 256, (n, 3, 2, 16, 16), generator=pixels, dtype=torch.uint8),
         label=torch.full((n,), row % CLASSES),
         row=torch.full((n,), row),
@@ -61,7 +61,7 @@ def empty_scores(model: torch.nn.Module, videos: int = VIDEOS, **provenance: Any
     )
 
 
-def loader(rows: Iterable[int]) -> Callable[[frozenset[int]], Iterator[Batch]]:
+def loader(rows: Iterable[int]) -> Callable[[frozenset[int]], Iterator[ClipBatch]]:
     rows = list(rows)
     return lambda finished: (views(row) for row in rows if row not in finished)
 
@@ -73,7 +73,9 @@ def score_all(folder: Path, videos: int = VIDEOS, rows: Iterable[int] | None = N
     return evaluate(tested, loader(rows), ViewResults(scores), folder=folder, **{"batch_size": 4, **options})
 
 
-def validate(tested: Classify, batches: Iterable[Batch], videos: int = VIDEOS, multi_label: bool = False) -> Validation:
+def validate(
+    tested: Classify, batches: Iterable[ClipBatch], videos: int = VIDEOS, multi_label: bool = False
+) -> Validation:
     results = ValidationScores(videos, multi_label=multi_label)
     summary = evaluate(tested, lambda finished: batches, results, unreadable_is_wrong=True).summary
     assert isinstance(summary, Validation)

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from umt import randomness
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.engine import checkpoints, runtime
 from umt.engine.ema import Ema
 from umt.engine.logs import RunLog, setup_console
@@ -50,7 +50,7 @@ class TinyTask(Task):
         self.poison = poison  # the loss of a batch that has this row is no number
         self.states, self.die_in_state = 0, die_in_state
 
-    def training_step(self, batch: Batch, seed: int) -> StepOutput:
+    def training_step(self, batch: ClipBatch, seed: int) -> StepOutput:
         self.seen += len(batch)
         logits = self.model(batch.video.float() / 255).float()
         jitter = torch.rand((), generator=torch.Generator().manual_seed(seed)).item()
@@ -59,8 +59,11 @@ class TinyTask(Task):
             loss = loss * float("nan")
         return StepOutput(loss, {"correct": (logits.argmax(1) == batch.label).float().mean()})
 
-    def evaluation_step(self, batch: Batch) -> Tensor:
+    def evaluation_step(self, batch: ClipBatch) -> Tensor:
         return self.model(batch.video.float() / 255).float()
+
+    def batch_from(self, state: Mapping[str, Any]) -> ClipBatch:
+        return ClipBatch(**state)
 
     def state_dict(self) -> dict[str, int]:
         self.states += 1
@@ -72,7 +75,7 @@ class TinyTask(Task):
         self.seen = state["seen"]
 
 
-def clips(epoch: int, rows: list[int]) -> Batch:
+def clips(epoch: int, rows: list[int]) -> ClipBatch:
     """Clips whose pixels and label are functions of (epoch, row)."""
     videos, labels = [], []
     for row in rows:
@@ -83,7 +86,7 @@ def clips(epoch: int, rows: list[int]) -> Batch:
     row, zero = torch.tensor(rows), torch.zeros(len(rows), dtype=torch.int64)
     seed = torch.tensor([randomness.key(0, epoch, r, 0) for r in rows])
     paths = [f"videos/{r}.mp4" for r in rows]
-    return Batch(torch.stack(videos), torch.tensor(labels), row, zero, zero, zero, seed, paths=paths)
+    return ClipBatch(torch.stack(videos), torch.tensor(labels), row, zero, zero, zero, seed, paths=paths)
 
 
 class TinyData:
@@ -104,7 +107,7 @@ class TinyData:
         self.batch_size, self.rank, self.size, self.die_at = batch_size, rank, size, die_at
         self.signal = signal.Signals[signal_name]
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
         micro = start
         while True:
             if self.die_at == (epoch, micro) and self.hang:

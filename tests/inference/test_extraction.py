@@ -20,7 +20,7 @@ from umt.inference.extraction import Extractor, usual_layer
 from umt.inference.parts import ClipParts, Sliding, most_clips
 from umt.inference.recognizer import Recognizer, load
 from umt.models import create_model
-from umt.models.description import Description
+from umt.models.files.description import Description
 
 VIEWS = torch.randint(0, 256, (6, 8, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 

@@ -11,7 +11,7 @@ import torch
 from tests.inference.tiny import DESCRIPTION, NAMES, checkpoint, tiny
 from tests.videos import played, render
 from umt.data.lists.video_list import VideoList
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.data.loading.clips import Videos, ViewClips
 from umt.data.loading.loaders import TestLoader
 from umt.data.sampling import views_sampler
@@ -20,7 +20,7 @@ from umt.errors import CheckpointError, ConfigError, VideoError
 from umt.evaluation.multiview import merge
 from umt.inference.class_names import class_names, how
 from umt.inference.recognizer import Recognizer, load
-from umt.tasks.classify import Classify
+from umt.tasks.classify.task import Classify
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return render(tmp_path_factory.mktemp("videos") / "a.mp4", frames=40, width=96, height=72)
 
 
-def views_in_a_test(model: Recognizer, video: Path, clips: int, crops: int) -> Batch:
+def views_in_a_test(model: Recognizer, video: Path, clips: int, crops: int) -> ClipBatch:
     """What `umt test` makes of the video, by its own loader."""
     made = model.description
     rows = ViewClips(
@@ -96,12 +96,12 @@ def test_normalisation_is_the_descriptions(video: Path) -> None:
     assert torch.allclose(fed.permute(0, 2, 3, 4, 1).double(), expected, atol=1e-6)
 
 
-def test_nobody_is_guessed_a_name_for(caplog: pytest.LogCaptureFixture) -> None:
+def test_names_of_classes_are_never_guessed(caplog: pytest.LogCaptureFixture) -> None:
     model = tiny()
     assert not model.named
     assert model.labels[torch.tensor(3)] == "class 3"
-    assert "does not say what its 5 classes are called. Name them: labels=" in caplog.text
-    assert "takes k400_umt or k400, whichever they are, or a file" in how(400)
+    assert "does not name its 5 classes. Name them: labels=" in caplog.text
+    assert "takes k400_umt or k400 (the order of the training list), or a file" in how(400)
 
 
 def test_four_lines_from_a_checkpoint_to_a_name(tmp_path: Path, video: Path) -> None:
@@ -144,6 +144,9 @@ def test_an_order_of_another_size_is_refused() -> None:
 def test_the_other_order_of_kinetics_is_refused_where_the_weights_say_theirs() -> None:
     from umt.data.labels import names_of
 
-    with pytest.raises(ConfigError, match=r"alphabetical order, but w\.pth says that it speaks"):
+    with pytest.raises(
+        ConfigError,
+        match=r"alphabetical order, but w\.pth says that its classes are",
+    ):
         class_names("w.pth", 400, names_of("k400_umt"), "k400")
     assert class_names("w.pth", 400, None, "k400") == names_of("k400")

@@ -9,7 +9,7 @@ import torch
 
 from umt.inference.recognizer import Recognizer
 from umt.models import create_model
-from umt.models.description import Description
+from umt.models.files.description import Description
 
 NAMES = ("yoga", "archery", "abseiling", "a class, with a comma", "naïve")
 DESCRIPTION = Description(

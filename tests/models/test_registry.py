@@ -95,7 +95,7 @@ assert all(timm.model_entrypoint(name) is entry for name, entry in before.items(
 assert set(timm.list_models()) - set(before) == set(added)
 assert all(name.startswith("umt_") for name in added)
 model = timm.create_model("umt_vit_tiny_patch8_64", num_classes=3, drop_path_rate=0.1)
-assert type(model).__module__ == "umt.models.vit" and model.num_classes == 3
+assert type(model).__module__ == "umt.models.vit.classifier" and model.num_classes == 3
 assert type(timm.create_model("vit_tiny_patch16_224")).__module__.startswith("timm.")
 try:
     timm.create_model("umt_vit_tiny_patch8_64", pretrained=True)

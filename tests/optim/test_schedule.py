@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from umt.errors import ConfigError
 from umt.optim.schedule import (
-    PRETRAIN_WARMUP_LR,
     CosineSchedule,
     clips_per_step,
     lr_schedule,
@@ -23,6 +22,7 @@ from umt.optim.schedule import (
     warmup_length,
     weight_decay_schedule,
 )
+from umt.tasks.distill.flags import PretrainOptimConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "umt"
 RECORD = json.loads((GOLDEN / "schedules.json").read_text())
@@ -54,7 +54,7 @@ def test_the_last_step_is_one_cosine_step_short_of_the_minimum() -> None:
 
 def test_a_pretraining_warmup_starts_at_zero_as_in_the_published_runs() -> None:
     setting = next(s for s in RECORD["settings"] if s["name"] == "pretrain_b16_scaled")
-    assert PRETRAIN_WARMUP_LR == VALUES[setting["name"]][0] == 0.0
+    assert PretrainOptimConfig().warmup_lr == VALUES[setting["name"]][0] == 0.0
 
 
 def test_a_pretraining_warmup_lr_that_is_given_is_used() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.models.original import facts, small_clip
-from tests.tasks.test_distill import SMALL_NOISE, golden_task, tiny_batch, tiny_task
+from tests.tasks.distill.test_task import SMALL_NOISE, golden_task, tiny_batch, tiny_task
 
 pytestmark = pytest.mark.gpu
 

@@ -1,9 +1,9 @@
 """Which tokens the student sees in pretraining: attention-guided, tube or random masks, as indices.
 
 Paper: https://arxiv.org/abs/2303.16058, section 3.2. Letters: B clips, T frames of tokens, N tokens per frame, V
-visible tokens per clip. A mask is a function of `noise` alone (and of the teacher's saliency): whoever draws the noise
-decides what it depends on, so the same sample has the same mask on any number of workers, ranks and devices. The
-number of visible tokens depends on the flags alone, so nothing here waits for the device.
+visible tokens per clip. A mask is a function of `noise` alone (and of the teacher's saliency): what the noise is drawn
+from decides whether a sample has the same mask with any number of workers, ranks and devices. The number of visible
+tokens depends on the flags alone, so nothing here waits for the device.
 """
 
 import torch

@@ -3,12 +3,12 @@
 Paper: https://arxiv.org/abs/2303.16058 (sparse sampling after TSN, https://arxiv.org/abs/1608.00859). Letters: L
 frames in the video (`length`), n frames in a clip (`num_frames`), r the stride of dense sampling, S clips of a test
 video. Every function returns 0-based int64 indices within the video, never decreasing: (n,) for one clip, (S, n) for
-the clips of a test. What is random draws from the generator that it is given and from nothing else.
+the clips of a test. Random laws draw from the generator that they are given and from nothing else.
 
 The laws are those of the published training, so that published weights are tested on the frames that their numbers
-were made with, odd as some of them are: rounding half to even, a tail that training never sees.
-`tests/data/test_sampling.py` holds every index. Where the original's rule fails (negative indices, a division by zero,
-a short video that becomes n copies of its first frame) the docstring says what stands in its place.
+were measured on, even where they are odd: rounding half to even, a tail that training never sees.
+`tests/data/test_sampling.py` checks every index. Where the original's rule fails (negative indices, a division by zero,
+a short video that becomes n copies of its first frame) the docstring says what is done instead.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def dense_train(length: int, num_frames: int, stride: int, rng: np.random.Genera
 def dense_val(length: int, num_frames: int, stride: int) -> Indices:
     """The validation clip, (n,), spaced as in training.
 
-    The original's window ends where the centre window begins. It stands where it lies within the video (L >= 3 * n *
-    r); for shorter videos, where it has negative indices in the original, the centre window is taken.
+    The original's window ends where the centre window begins. It is used where it is within the video (L >= 3 * n * r);
+    for shorter videos, where the original has negative indices, the centre window is used.
     """
     _check(length, num_frames, stride)
     room = length - num_frames * stride

@@ -14,7 +14,7 @@ import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -23,6 +23,7 @@ from torch import nn
 
 from umt.errors import CheckpointError, OutputError
 from umt.formats import CHECKPOINT
+from umt.writing import replacing, sync_folder, temporary_of
 
 log = logging.getLogger(__name__)
 LATEST = "checkpoint-latest.pth"
@@ -74,40 +75,6 @@ class _Recorded:
         self.file.flush()
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path`, whole, when the block ends well, and vanishes when it does not.
-
-    Raises:
-        OutputError: the disk is full or the folder cannot be written; what `path` held before is still there.
-    """
-    temporary = _temporary(path)
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        kept = "The previous one is intact." if path.exists() else "Nothing was written."
-        raise OutputError(
-            f"{path} could not be written: {error.strerror or error}. {kept} "
-            "Free some space or choose another --output_dir, then start the same command again: it resumes."
-        ) from error
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _temporary(path: Path) -> Path:
-    """One fixed name, so that what a killed process left is overwritten rather than piled up."""
-    return path.with_name("." + path.name.lstrip(".") + ".writing")
-
-
 def size_of(content: Any) -> int:
     """Bytes of the tensors in a nested content; what a checkpoint of it takes on the disk, but for a few kB."""
     storages: dict[int, int] = {}  # by address: tensors that share one are written once
@@ -133,16 +100,6 @@ def check_space(content: Mapping[str, Any], folder: Path) -> None:
             f"{kept} Free some space, or give --keep_last N to keep fewer numbered ones, then start the same command "
             "again: it resumes."
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut; some network file systems refuse, and then it is theirs to keep."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def save(content: Mapping[str, Any], path: Path) -> None:
@@ -177,7 +134,7 @@ def publish(source: Path, target: Path) -> None:
             shutil.copyfileobj(original, file, 16 << 20)
         return
     os.replace(temporary, target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def save_as(content: Mapping[str, Any], folder: Path, names: list[str]) -> None:
@@ -187,7 +144,7 @@ def save_as(content: Mapping[str, Any], folder: Path, names: list[str]) -> None:
     rewrites the others alike, never one that believes in a best checkpoint that is not there.
     """
     fresh = folder / ".checkpoint-new.pth"
-    for left in (_temporary(fresh), fresh):  # of a killed process, and as large as what is to be written
+    for left in (temporary_of(fresh), fresh):  # of a killed process, and as large as what is to be written
         with contextlib.suppress(OSError):
             left.unlink()
     check_space(content, folder)
@@ -195,7 +152,7 @@ def save_as(content: Mapping[str, Any], folder: Path, names: list[str]) -> None:
     for name in names[:-1]:
         publish(fresh, folder / name)
     os.replace(fresh, folder / names[-1])
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def keep_newest(folder: Path, count: int, *, epoch: int) -> None:

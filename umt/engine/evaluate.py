@@ -198,8 +198,7 @@ def _score(
 ) -> list[int]:
     """Adds the results of `batch`; the rows that are complete with them."""
     outputs = []
-    for start in range(0, len(batch), size or max(len(batch), 1)):
-        part = batch[start : start + (size or len(batch))]
+    for part in batch.parts(size or max(len(batch), 1)):
         with autocast():
             outputs.append((part, task.evaluation_step(part.to(device))))
     # Only now: taking an output may wait for the device, which has all of the batch to do by then.

@@ -122,7 +122,5 @@ class Faults:
 
 
 def names_of(batch: Batch) -> list[str]:
-    """Rows and paths of a batch's clips, each video once."""
-    rows = batch.row.tolist()
-    paths = batch.paths or [""] * len(rows)
-    return list(dict.fromkeys(f"row {row} {path}".rstrip() for row, path in zip(rows, paths, strict=True)))
+    """The rows of a batch in words, each once."""
+    return list(dict.fromkeys(batch.describe(i) for i in range(len(batch))))

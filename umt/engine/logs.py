@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from umt.engine.checkpoints import replacing
 from umt.errors import OutputError
+from umt.writing import replacing
 
 log = logging.getLogger(__name__)
 # The fields of log.txt that differ between two runs of the same recipe.

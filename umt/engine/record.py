@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 import umt
-from umt.engine.checkpoints import replacing
 from umt.engine.logs import append_line
+from umt.writing import replacing
 
 _PACKAGES = (
     "torch",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ def save(
         **FORMAT.stamp(),
         "model": model.state_dict(),
         "task": task.state_dict(),
-        "batches": {micro: _as_dict(batch) for micro, batch in batches.items()},
+        "batches": {micro: batch.state_dict() for micro, batch in batches.items()},
         "seeds": dict(seeds),
         "global_step": global_step,
         "precision": precision,
@@ -52,18 +51,12 @@ def save(
     checkpoints.save(content, path)
 
 
-def _as_dict(batch: Batch) -> dict[str, Any]:
-    return {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-
-
 @dataclass(frozen=True)
 class SampleLoss:
-    """Loss of one clip of the saved step."""
+    """Loss of one sample of the saved step; `name` is its row in words."""
 
     micro: int
-    row: int
-    copy: int
-    path: str
+    name: str
     loss: float
 
 
@@ -88,7 +81,7 @@ class Replay:
             yield f"non-finite gradients in {', '.join(self.bad_gradients[:5])}{more}"
         yield "loss of each clip alone:"
         for sample in self.samples:
-            yield f"  {sample.loss:<12g} row {sample.row} copy {sample.copy} {sample.path}"
+            yield f"  {sample.loss:<12g} {sample.name}"
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -107,7 +100,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def replay(path: Path, build_task: Callable[[Mapping[str, Any]], Task], *, runtime: Runtime) -> Replay:
-    """Recomputes the saved step, then every clip alone.
+    """Recomputes the saved step, then every sample alone.
 
     Args:
         path: the file that the stopped run named.
@@ -123,7 +116,7 @@ def replay(path: Path, build_task: Callable[[Mapping[str, Any]], Task], *, runti
     task.load_state_dict(content["task"])
     task.to(runtime.device)
     task.model.train()
-    batches = {micro: Batch(**fields).to(runtime.device) for micro, fields in content["batches"].items()}
+    batches = {micro: task.batch_from(state).to(runtime.device) for micro, state in content["batches"].items()}
 
     losses: dict[int, float] = {}
     for micro, batch in batches.items():
@@ -133,9 +126,9 @@ def replay(path: Path, build_task: Callable[[Mapping[str, Any]], Task], *, runti
     gradients = {name: p.grad / content["scale"] for name, p in task.model.named_parameters() if p.grad is not None}
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients.values()]))
     samples = [
-        SampleLoss(micro, int(one.row[0]), int(one.copy[0]), one.paths[0] if one.paths else "", float(loss))
+        SampleLoss(micro, batch.describe(i, copy=True), loss)
         for micro, batch in batches.items()
-        for one, loss in _each(task, batch, content["seeds"][micro], runtime)
+        for i, loss in enumerate(_each(task, batch, content["seeds"][micro], runtime))
     ]
     bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
     return Replay(content["global_step"], losses, float(norm), samples, bad)
@@ -148,13 +141,7 @@ def _loss(task: Task, batch: Batch, seed: int, runtime: Runtime) -> torch.Tensor
 
 
 @torch.no_grad()
-def _each(task: Task, batch: Batch, seed: int, runtime: Runtime) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """Every clip with its loss. A clip goes in twice, since mixup wants pairs: mixed with itself it is unchanged."""
+def _each(task: Task, batch: Batch, seed: int, runtime: Runtime) -> Iterator[float]:
+    """The loss of every sample by itself."""
     for i in range(len(batch)):
-        one = batch[i : i + 1]
-        fields: dict[str, Any] = {
-            name: torch.cat([value, value]) if isinstance(value, torch.Tensor) else value
-            for name, value in _as_dict(one).items()
-        }
-        fields["paths"] = one.paths * 2
-        yield one, _loss(task, Batch(**fields), seed, runtime)
+        yield float(_loss(task, task.alone(batch, i), seed, runtime))

@@ -8,6 +8,7 @@ group, so a plain `python` needs no launcher.
 from __future__ import annotations
 
 import datetime
+import inspect
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ from umt import devices
 from umt.cores import usable_cores
 from umt.devices import choose_precision, has_native_bf16
 from umt.errors import ConfigError, PeerLostError
+from umt.processes import World, find_world
 
 __all__ = [
     "Runtime", "World", "barrier", "broadcast_object", "choose_device", "choose_precision", "choose_threads",
@@ -33,57 +35,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class World:
-    """This process among its peers, as the launcher numbered them."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-    launcher: str = "none"  # none | torchrun | openmpi | slurm
-
-
-def find_world(environ: Mapping[str, str]) -> World:
-    """Rank and world size from what torchrun, Open MPI or srun put into the environment; one process otherwise.
-
-    torchrun comes first because it also runs inside a SLURM step. A batch script or `salloc` shell has SLURM_NTASKS
-    without being a task of its own, so only SLURM_STEP_NUM_TASKS, which `srun` alone sets, counts.
-    """
-    names = {
-        "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-        "openmpi": (
-            "OMPI_COMM_WORLD_RANK",
-            "OMPI_COMM_WORLD_SIZE",
-            "OMPI_COMM_WORLD_LOCAL_RANK",
-            "OMPI_COMM_WORLD_LOCAL_SIZE",
-        ),
-        "slurm": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
-    }
-    for launcher, (rank, size, local_rank, local_size) in names.items():
-        if rank in environ and size in environ:
-            try:
-                numbers = (
-                    int(environ[rank]),
-                    int(environ[size]),
-                    int(environ.get(local_rank, "0")),
-                    # SLURM writes 4(x2),3 for nodes of 4, 4 and 3 tasks; the first is the greatest.
-                    int(re.split(r"[(,]", environ.get(local_size, "1"))[0]),
-                )
-            except ValueError as error:
-                raise ConfigError(
-                    f"The environment of {launcher} has a rank or world size that is no number ({error}). "
-                    f"Unset {rank} and {size} for a single process."
-                ) from error
-            if not 0 <= numbers[0] < numbers[1]:
-                raise ConfigError(
-                    f"{rank} ({numbers[0]}) must lie in 0..{size} - 1 ({numbers[1] - 1}). "
-                    f"Unset both for a single process."
-                )
-            return World(*numbers, launcher=launcher)
-    return World()
 
 
 def rendezvous(world: World, environ: Mapping[str, str]) -> tuple[str, int]:
@@ -125,7 +76,7 @@ class Runtime:
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "fp32"  # bf16 | fp16 | fp32
-    world: World = World()
+    world: World = field(default_factory=World)
     threads: int = 1
     deterministic: bool = True
 
@@ -146,13 +97,15 @@ class Runtime:
         """`model` ready to train: DistributedDataParallel where there are several processes, itself otherwise."""
         if not dist.is_initialized():
             return model
-        # Buffers are fixed tables, equal everywhere; broadcasting them at every forward would also hang ranks whose
-        # validation has fewer batches.
+        # Each process keeps the buffers that its samples move (engine/buffers.py); exchanging them at every forward
+        # would also hang ranks whose validation has fewer batches. PyTorch 2.15 renamed the flag.
+        renamed = "forward_sync_buffers" in inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        apart: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
         return nn.parallel.DistributedDataParallel(
             model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            **apart,
         )
 
     def seed(self, value: int) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from umt import randomness
 from umt.data.loading.batch import Batch
 from umt.engine import runtime
+from umt.engine.buffers import KEY, Buffers
 from umt.engine.ema import Ema
 from umt.engine.runtime import Runtime
 from umt.engine.strategies.base import Strategy
@@ -62,6 +63,7 @@ class TrainingStep:
         self.weight_decay = weight_decay
         self.seed = seed
         self.ema = ema
+        self.buffers = Buffers(strategy.model, averaged=task.averaged_buffers(), summed=task.summed_buffers())
         task.model = strategy.trained
 
     def run(self, global_step: int, micro_batches: list[Batch], votes: Mapping[str, float]) -> StepResult:
@@ -76,6 +78,7 @@ class TrainingStep:
         """
         rates = self._set_rates(global_step)
         self.strategy.start_step()
+        self.buffers.start_step()
         losses, metrics = self._gradients(global_step, micro_batches)
         grad_norm = self.strategy.gradient_norm()
 
@@ -87,8 +90,12 @@ class TrainingStep:
             self.strategy.discard()
         elif updated:
             self.strategy.update()
+            self.buffers.end_step(updated=True)
+            self.task.end_step()
             if self.ema is not None:
                 self.strategy.update_ema(self.ema)
+        if not updated:
+            self.buffers.end_step(updated=False)
         values = {**means, **rates}
         scale = self.strategy.loss_scale()
         if scale is not None:
@@ -154,11 +161,23 @@ class TrainingStep:
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
-        """Collective. Weights, their moving average, optimiser and loss scale, under the keys of a checkpoint."""
+        """Collective. Weights, their moving average, optimiser and loss scale, under the keys of a checkpoint.
+
+        Of buffers that training moves, those that processes agreed on, for whoever loads the weights, and each
+        process's own, for the run that goes on.
+        """
         state = self.strategy.state_dict()
         if self.ema is not None:
             state["model_ema"] = self.strategy.ema_state(self.ema)
+        if self.buffers:
+            for key in (key for key in ("model", "model_ema") if key in state):
+                state[key] = self.buffers.agreed_state(state[key])
+            state[KEY] = self.buffers.of_each(*self._models())
         return state
+
+    def _models(self) -> list[nn.Module]:
+        """What is trained, and its moving average."""
+        return [self.strategy.model, *([] if self.ema is None else [self.ema.module])]
 
     def load_state_dict(self, content: Mapping[str, Any], source: str) -> None:
         """Collective. Takes up what a checkpoint holds.
@@ -171,6 +190,8 @@ class TrainingStep:
             if "model_ema" not in content:
                 log.warning("%s has no moving average of the weights; it starts anew from the resumed ones", source)
             self.strategy.load_ema(self.ema, content, source)
+        if self.buffers and not self.buffers.take_up(content.get(KEY, ()), *self._models()):
+            log.warning("%s is of another number of processes: all go on from the buffers that those agreed on", source)
 
 
 def _at(schedule: Schedule, step: int) -> float:

@@ -293,7 +293,8 @@ class Trainer:
         with self.strategy.whole_model() if average is None else self.strategy.whole_ema(average) as model:
             self.task.model = model.eval()
             try:
-                with torch.no_grad(), self.runtime.autocast():
+                buffers = self.training_step.buffers.agreed_in(model)
+                with torch.no_grad(), self.runtime.autocast(), buffers:
                     yield
             finally:
                 self.task.model = wrapped

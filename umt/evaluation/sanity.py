@@ -1,6 +1,6 @@
 """Was it worth anything? What a finished run on one's own videos got, held against what costs nothing, with advice.
 
-Pure: facts in, sentences out. `umt.assemble.sanity` gathers the facts. Accuracies are percent.
+Pure: facts in, sentences out. `umt.tasks.classify.report` gathers the facts. Accuracies are percent.
 """
 
 from __future__ import annotations

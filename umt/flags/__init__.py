@@ -1,1 +1,1 @@
-"""Typed flags, their command line and error sentences. No torch."""
+"""Typed flags, their command line and error sentences; the flags that all tasks share. No torch."""

@@ -1,4 +1,4 @@
-"""What the classes of a head are called. Names are told, by a checkpoint or a person, and never guessed."""
+"""What the classes of a head are called. A checkpoint or a person says it; it is never guessed."""
 
 from __future__ import annotations
 
@@ -11,45 +11,49 @@ from umt.errors import ConfigError
 
 def how(classes: int) -> str:
     """What to do about `classes` classes without names."""
-    fits = [order for order in orders.ORDERS if len(orders.names_of(order)) == classes]
-    known = f"{' or '.join(fits)}, whichever they are, or " if fits else ""
-    return f"Name them: labels= (--labels) takes {known}a file with a name a line."
+    fitting = _orders_of(classes)
+    known = f"{' or '.join(fitting)} (the order of the training list), or " if fitting else ""
+    return f"Name them: labels= (--labels) takes {known}a file with one name per line."
 
 
 def class_names(
-    source: str, classes: int, told: Sequence[str] | None, wanted: str | Path | Sequence[str] | None
+    source: str, classes: int, stored: Sequence[str] | None, labels: str | Path | Sequence[str] | None
 ) -> tuple[str, ...] | None:
-    """Names of the `classes` rows of the head of `source`; None where nobody says them.
+    """Names of the `classes` rows of the head of `source`; None where they are not known.
 
-    `told`: by the checkpoint. `wanted`: by the caller, an order of `umt.data.labels.ORDERS`, a file, or the names.
+    `stored`: with the weights. `labels`: by the caller, an order of `umt.data.labels.ORDERS`, a file, or the names.
     Raises ConfigError for another number of names, and where both are published orders of the same size but differ.
     """
-    if wanted is None:
-        return None if told is None else tuple(told)
-    if isinstance(wanted, str | Path):
-        says, names = f"labels ({wanted})", _read(str(wanted))
+    if labels is None:
+        return None if stored is None else tuple(stored)
+    if isinstance(labels, str | Path):
+        where, names = f"labels ({labels})", _read(str(labels))
     else:
-        says, names = "labels", tuple(str(name) for name in wanted)
+        where, names = "labels", tuple(str(name) for name in labels)
     if len(names) != classes:
-        fits = [order for order in orders.ORDERS if len(orders.names_of(order)) == classes]
-        hint = f"Of that size are {', '.join(fits)}." if fits else "Give the names that it was trained with."
-        raise ConfigError(f"{says} names {len(names)} classes, but {source} has {classes}. {hint}")
-    if told is not None and {orders.order_of(told), orders.order_of(names)} == {"k400", "k400_umt"}:
+        fitting = _orders_of(classes)
+        hint = f"Of that size are {', '.join(fitting)}." if fitting else "Give the names that it was trained with."
+        raise ConfigError(f"{where} names {len(names)} classes, but {source} has {classes}. {hint}")
+    if stored is not None and {orders.order_of(stored), orders.order_of(names)} == {"k400", "k400_umt"}:
         raise ConfigError(
-            f"{says} is {orders.ORDERS[str(orders.order_of(names))]}, but {source} says that it speaks "
-            f"{orders.ORDERS[str(orders.order_of(told))]}. Leave labels out."
+            f"{where} is {orders.ORDERS[str(orders.order_of(names))]}, but {source} says that its classes are "
+            f"{orders.ORDERS[str(orders.order_of(stored))]}. Leave labels out."
         )
     return names
 
 
 def numbered(classes: int) -> tuple[str, ...]:
-    """`class 0`, `class 1`, ...: what stands where there are no names."""
+    """`class 0`, `class 1`, ..., in place of names."""
     return tuple(f"class {number}" for number in range(classes))
 
 
-def _read(wanted: str) -> tuple[str, ...]:
-    if wanted in orders.ORDERS:
-        return orders.names_of(wanted)
-    if not Path(wanted).is_file():
-        raise ConfigError(f"labels ({wanted}) is neither a file nor a known order ({', '.join(orders.ORDERS)}).")
-    return tuple(orders.read_names(Path(wanted)))
+def _orders_of(classes: int) -> list[str]:
+    return [order for order in orders.ORDERS if len(orders.names_of(order)) == classes]
+
+
+def _read(labels: str) -> tuple[str, ...]:
+    if labels in orders.ORDERS:
+        return orders.names_of(labels)
+    if not Path(labels).is_file():
+        raise ConfigError(f"labels ({labels}) is neither a file nor a known order ({', '.join(orders.ORDERS)}).")
+    return tuple(orders.read_names(Path(labels)))

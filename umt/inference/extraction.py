@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from umt.errors import ConfigError
 from umt.inference.recognizer import Recognizer
-from umt.models.clip_teacher import ClipTeacher
+from umt.models.features import HasFeatures
 from umt.models.specs import Grid
-from umt.models.student import Student
-from umt.models.vit import VisionTransformer
 from umt.spelling import did_you_mean
 
 POOLS = ("mean", "spatial", "none", "first")
-HEAD = "pre_logits"  # what a classifier's head is fed
+HEAD = "pre_logits"  # what a head is fed
 
 
 class Extractor:
@@ -33,25 +31,24 @@ class Extractor:
         pool: "mean" over all tokens (B, D); "spatial": over the patches of a moment (B, T', D); "none" (B, L, D);
             "first": the first token, of a CLIP teacher the class token of every frame (B, T', D).
 
-    What has no tokens any more (B, D) stays as it is. Raises ConfigError for layers that the model has not.
+    What has no tokens any more (B, D) stays as it is. Raises ConfigError for layers that the model does not have.
     """
 
     def __init__(self, recognizer: Recognizer, layers: Sequence[str], pool: str = "mean") -> None:
         if pool not in POOLS:
             raise ConfigError(f"--pool ({pool}) must be one of {', '.join(POOLS)}.")
-        self.recognizer, self.model, self.layers, self.pool = recognizer, recognizer.model, tuple(layers), pool
+        if not isinstance(recognizer.model, HasFeatures):
+            raise ConfigError(f"umt extract does not know the blocks of {type(recognizer.model).__name__}.")
+        self.recognizer, self.layers, self.pool = recognizer, tuple(layers), pool
+        self.model: HasFeatures = recognizer.model
         if len(set(self.layers)) < len(self.layers):
             raise ConfigError(f"--layer ({' '.join(self.layers)}) names a layer twice.")
-        self.modules = {layer: _module(self.model, layer) for layer in self.layers}
+        self.modules = {layer: _module(recognizer.model, self.model, layer) for layer in self.layers}
 
     @property
     def grid(self) -> Grid:
         """(T', H', W') tokens of a clip."""
-        if isinstance(self.model, ClipTeacher):
-            return (self.recognizer.views.num_frames // self.model.tubelet_size, *self.model.patch_grid)
-        grid = self.model.grid
-        assert isinstance(grid, tuple)
-        return grid
+        return self.model.feature_grid(self.recognizer.views.num_frames)
 
     def __call__(self, views: Tensor) -> dict[str, Tensor]:
         """views (V, T, H, W, 3) uint8 -> for each layer (V, ...) float32 on the CPU."""
@@ -59,19 +56,14 @@ class Extractor:
         for batch in self.recognizer.batches(views):
             for layer, output in self.outputs(batch).items():
                 parts[layer].append(output)
-        return {layer: torch.cat(found).cpu() for layer, found in parts.items()}
+        return {layer: torch.cat(outputs).cpu() for layer, outputs in parts.items()}
 
     @torch.inference_mode()
     def outputs(self, batch: Tensor) -> dict[str, Tensor]:
         """batch (B, 3, T, H, W), normalised, on the device -> for each layer (B, ...) float32 there."""
         seen: dict[str, Tensor] = {}
         with _hooked(self.modules, seen), self.recognizer.autocast():
-            if isinstance(self.model, Student):
-                self.model.forward_features(batch)
-            elif isinstance(self.model, ClipTeacher):
-                self.model.encode_tokens(batch)  # `forward` runs its last block otherwise, past the hook
-            else:
-                self.model(batch)
+            self.model.forward_all(batch)
         missing = [layer for layer in self.layers if layer not in seen]
         if missing:
             raise ConfigError(
@@ -83,7 +75,7 @@ class Extractor:
     def _pooled(self, layer: str, output: Tensor, clips: int) -> Tensor:
         time, tokens = self.grid[0], self.grid[0] * self.grid[1] * self.grid[2]
         output = output.float()
-        if isinstance(self.model, ClipTeacher) and output.ndim == 3 and output.shape[0] == clips * time:
+        if output.ndim == 3 and output.shape[0] == clips * time:  # each frame is an image of the batch
             frames = rearrange(output, "(b t) n d -> b t n d", b=clips)
             if frames.shape[2] == tokens // time + 1:  # the class token stands first
                 if self.pool == "first":
@@ -103,18 +95,19 @@ class Extractor:
 
 
 def usual_layer(recognizer: Recognizer) -> str:
-    """What is taken unless something is asked for: what the head is fed, else the last block."""
-    return HEAD if isinstance(recognizer.model, VisionTransformer) else "-1"
+    """The layer that is taken by default: what the head is fed, else the last block."""
+    return HEAD if getattr(recognizer.model, "head_input", "") else "-1"
 
 
-def _module(model: nn.Module, layer: str) -> nn.Module:
+def _module(module: nn.Module, model: HasFeatures, layer: str) -> nn.Module:
+    """`module` and `model` are the same object by its two types."""
     if layer == HEAD:
-        if not isinstance(model, VisionTransformer):
+        if not model.head_input:
             raise ConfigError(
                 f"--layer {HEAD} is of classifiers; this model has no head. Take a block, e.g. --layer -1."
             )
-        return model.head_drop  # its output is the head's input: no dropout in evaluation mode
-    blocks = _blocks(model)
+        return module.get_submodule(model.head_input)
+    blocks = model.feature_blocks()
     if layer.lstrip("-").isdigit():
         number = int(layer)
         if not -len(blocks) <= number < len(blocks):
@@ -122,20 +115,11 @@ def _module(model: nn.Module, layer: str) -> nn.Module:
                 f"--layer {layer}: the model has blocks 0 to {len(blocks) - 1}, or -{len(blocks)} to -1 from the end."
             )
         return blocks[number]
-    named = dict(model.named_modules())
+    named = dict(module.named_modules())
     if layer not in named or not layer:
         hint = did_you_mean(layer, list(named), f"Take a block (-1), {HEAD}, or a module's name.", count=3)
         raise ConfigError(f"--layer {layer}: the model has no such module. {hint}")
     return named[layer]
-
-
-def _blocks(model: nn.Module) -> nn.ModuleList:
-    if isinstance(model, ClipTeacher):
-        return model.transformer.resblocks
-    blocks = model.encoder.blocks if isinstance(model, Student) else getattr(model, "blocks", None)
-    if not isinstance(blocks, nn.ModuleList):
-        raise ConfigError(f"umt extract does not know the blocks of {type(model).__name__}. Name a module of it.")
-    return blocks
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.data.loading.loaders import Work, Workers
 from umt.inference import feature_files
 from umt.inference.feature_files import FeaturesError, Row
@@ -148,7 +148,7 @@ def _features(
     group_of = {row: number for number, rows in plan for row in rows}
     more: list[Work] = [(0, (row,), ()) for row in group_of]
 
-    def views_of(batches: Iterable[tuple[Work, Batch]]) -> Iterator[tuple[int, Tensor | Unread]]:
+    def views_of(batches: Iterable[tuple[Work, ClipBatch]]) -> Iterator[tuple[int, Tensor | Unread]]:
         for (part, (row,), _), batch in batches:
             if batch.failures:
                 if parts.get(row, 1):  # however many of its parts cannot be read, it fails once

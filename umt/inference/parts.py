@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.data.loading.clips import Failure, Sample, Videos
+from umt.data.loading.batch import Failure
+from umt.data.loading.clip_batch import ClipBatch, collate
+from umt.data.loading.clips import Sample, Videos
 from umt.data.video import guard
 from umt.data.video.decoders import Frames
 from umt.errors import VideoError
@@ -54,6 +56,14 @@ class ClipParts:
     def parts(self, length: int) -> int:
         """How many parts a video of `length` frames has."""
         return -(-len(self.sample(length)) // self.most) if self.most else 1
+
+    def collate(self, samples: list[Sample], failures: list[Failure]) -> ClipBatch:
+        """Samples in their order as a batch."""
+        return collate(samples, failures)
+
+    def fetch_ahead(self, rows: Sequence[int]) -> None:
+        """Begins to fetch the shards of rows that come soon."""
+        self.videos.fetch_ahead(rows)
 
     def read(self, epoch: int, row: int) -> tuple[list[Sample], list[Failure]]:
         """Part `epoch` of row `row`, clip by clip. A row that cannot be read is a failure."""

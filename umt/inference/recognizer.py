@@ -26,11 +26,10 @@ from umt.data.transforms.normalize import normalize
 from umt.errors import CheckpointError, ConfigError
 from umt.evaluation.answers import answers
 from umt.inference.class_names import class_names, how, numbered
-from umt.inference.teachers import is_teacher, load_teacher
 from umt.inference.views import Source, Views
 from umt.inference.windows import Window, windows
-from umt.models.description import Description, Sampling
-from umt.models.pretrained import load_pretrained
+from umt.models.files.description import Description, Sampling
+from umt.models.files.pretrained import load_pretrained
 from umt.models.specs import image_shape
 
 __all__ = ["Recognizer", "load"]
@@ -43,7 +42,7 @@ class Recognizer:
     Attributes:
         model: in evaluation mode, on `device`.
         description: its architecture, frames, sizes and normalisation, and where it comes from.
-        named: whether somebody says what its classes are called.
+        named: whether the names of its classes are known.
         views: how it wants its frames; `batch_size` views go through it at a time.
     """
 
@@ -74,17 +73,12 @@ class Recognizer:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """K class names; "class 17" where nobody says them, of which a warning tells once. Empty without a head."""
+        """K class names; "class 17" where they are not known, with one warning. Empty without a head."""
         if self._labels is None:
             self._labels = numbered(self.num_classes)
             if self._labels:
                 source = self.description.provenance.get("source", self.description.model)
-                log.warning(
-                    "%s does not say what its %d classes are called. %s",
-                    source,
-                    self.num_classes,
-                    how(self.num_classes),
-                )
+                log.warning("%s does not name its %d classes. %s", source, self.num_classes, how(self.num_classes))
         return self._labels
 
     def transform(self, video: Source, clips: int = 1, crops: int = 1) -> Tensor:
@@ -137,10 +131,10 @@ class Recognizer:
 
     def batches(self, views: Tensor) -> Iterator[Tensor]:
         """views (V, T, H, W, 3) uint8 -> the model's input (B, 3, T, H, W), normalised, on its device, in turn."""
-        wanted = (self.views.num_frames, *image_shape(self.views.input_size), 3)
-        if views.ndim != 5 or tuple(views.shape[1:]) != wanted or views.dtype != torch.uint8:
+        shape = (self.views.num_frames, *image_shape(self.views.input_size), 3)
+        if views.ndim != 5 or tuple(views.shape[1:]) != shape or views.dtype != torch.uint8:
             raise ConfigError(
-                f"views must be (V, {', '.join(map(str, wanted))}) uint8, not {tuple(views.shape)} {views.dtype}. "
+                f"views must be (V, {', '.join(map(str, shape))}) uint8, not {tuple(views.shape)} {views.dtype}. "
                 "transform() makes them."
             )
         for start in range(0, len(views), self.batch_size):
@@ -169,18 +163,18 @@ def load(
     sampling: Sampling | None = None,
     sampling_rate: int | None = None,
     short_side_size: int | None = None,
-    **wanted: Any,
+    **keywords: Any,
 ) -> Recognizer:
     """A model ready to be used, from any weights that this library reads.
 
     Args:
         source: a checkpoint, an exported folder, a URL, `hf://OWNER/REPO`, or a name of the model zoo.
         device: auto (a GPU if there is one) | cpu | cuda | cuda:N. precision: auto | bf16 | fp16 | fp32.
-        labels: class names where the weights do not say them, or others: an order ("k400_umt", "k400", "ssv2", ...), a
-            file with a name a line, or the names.
+        labels: class names, in place of those of the weights: an order ("k400_umt", "k400", "ssv2", ...), a
+            file with one name per line, or the names.
         batch_size: views in one forward pass. decoder: the video reader.
-        sampling, sampling_rate, short_side_size: how views are taken, where the weights do not say it, or otherwise.
-        wanted: keywords of `umt.models.load_pretrained`: model, num_frames, input_size, sha256, ... Of a teacher
+        sampling, sampling_rate, short_side_size: how views are taken, in place of what the weights say.
+        keywords: of `umt.models.load_pretrained`: model, num_frames, input_size, sha256, ... Of a teacher
             `model` is needed ("clip_b16").
 
     Raises CheckpointError for weights that cannot be loaded, ConfigError for what cannot be met.
@@ -192,14 +186,14 @@ def load(
     for name, number in (("sampling_rate", sampling_rate), ("short_side_size", short_side_size)):
         if number is not None and number < 1:
             raise ConfigError(f"--{name} ({number}) must be at least 1.")
-    loaded = load_teacher(source, **wanted) if is_teacher(wanted.get("model")) else load_pretrained(source, **wanted)
+    loaded = load_pretrained(source, **keywords)
     classes = int(getattr(loaded.model, "num_classes", 0))
     names = class_names(str(source), classes, loaded.description.labels, labels) if classes else None
     taken = {"sampling": sampling, "sampling_rate": sampling_rate, "short_side_size": short_side_size}
-    told: dict[str, Any] = {name: value for name, value in taken.items() if value is not None}
+    changes: dict[str, Any] = {name: value for name, value in taken.items() if value is not None}
     return Recognizer(
         loaded.model,
-        dataclasses.replace(loaded.description, **told),
+        dataclasses.replace(loaded.description, **changes),
         device=chosen,
         precision=settled,
         labels=names,

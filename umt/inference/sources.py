@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from umt.data.lists.class_folders import IMAGE_ENDINGS, VIDEO_ENDINGS
 from umt.data.lists.lines import BETWEEN, SEPARATORS, separator_of
 from umt.data.lists.reading import classes_of, read_list, read_named, rows_of, words_form
 from umt.data.lists.video_list import VideoList
 from umt.data.storage.urls import is_url
+from umt.data.video.video_reader import IMAGE_ENDINGS, VIDEO_ENDINGS
 from umt.errors import AnnotationError, ConfigError
 
 LIST_ENDINGS = (".csv", ".txt", ".tsv", ".list", ".lst", ".parquet")

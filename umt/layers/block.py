@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from umt.layers.attention import Attention
 from umt.layers.drop_path import DropPath
 
-# Of the student, its decoders and the classifier. CLIP's is 1e-5 (umt/models/clip_teacher.py).
+# Of the student, its decoders and the classifier. CLIP's is 1e-5 (umt/models/teachers/clip.py).
 NORM_EPS = 1e-6
 
 

@@ -13,31 +13,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from umt.models.clip_teacher import ClipTeacher
-    from umt.models.description import Description
-    from umt.models.loading import LoadReport, load_weights
-    from umt.models.pretrained import Pretrained, load_pretrained
+    from umt.models.files.description import Description
+    from umt.models.files.loading import LoadReport, load_weights
+    from umt.models.files.pretrained import Pretrained, load_pretrained
     from umt.models.registry import create_model, list_models, register_model
     from umt.models.specs import ModelSpec
-    from umt.models.student import Student
-    from umt.models.teacher import Teacher, create_teacher
+    from umt.models.teachers.base import Teacher, create_teacher
+    from umt.models.teachers.clip import ClipTeacher
     from umt.models.timm_entries import register_timm
-    from umt.models.vit import VisionTransformer
+    from umt.models.vit.classifier import VisionTransformer
+    from umt.models.vit.student import Student
 
 _HOME = {
-    "ClipTeacher": "clip_teacher",
-    "Description": "description",
-    "LoadReport": "loading",
+    "ClipTeacher": "teachers.clip",
+    "Description": "files.description",
+    "LoadReport": "files.loading",
     "ModelSpec": "specs",
-    "Pretrained": "pretrained",
-    "Student": "student",
-    "Teacher": "teacher",
-    "VisionTransformer": "vit",
+    "Pretrained": "files.pretrained",
+    "Student": "vit.student",
+    "Teacher": "teachers.base",
+    "VisionTransformer": "vit.classifier",
     "create_model": "registry",
-    "create_teacher": "teacher",
+    "create_teacher": "teachers.base",
     "list_models": "registry",
-    "load_pretrained": "pretrained",
-    "load_weights": "loading",
+    "load_pretrained": "files.pretrained",
+    "load_weights": "files.loading",
     "register_model": "registry",
     "register_timm": "timm_entries",
 }

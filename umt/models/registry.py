@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 from typing import Any
 
 from torch import nn
 
 from umt.errors import ConfigError
-from umt.models.clip_teacher import ClipTeacher
-from umt.models.specs import SPECS, ModelSpec, find_spec
-from umt.models.student import Student
-from umt.models.vit import VisionTransformer
+from umt.models.specs import FAMILIES, SPECS, ModelSpec, find_spec
 from umt.spelling import did_you_mean
 
-CLASSES: dict[str, type[nn.Module]] = {"student": Student, "classifier": VisionTransformer, "teacher": ClipTeacher}
+
+def class_of(kind: str) -> type[nn.Module]:
+    """The class of all models of `kind`, imported now: the classes themselves come here by way of `from_pretrained`."""
+    model_class: type[nn.Module] = pkgutil.resolve_name(FAMILIES[kind].model)
+    return model_class
 
 
 def list_models(kind: str | None = None) -> list[str]:
-    """Names for `create_model`; `kind`: "student", "classifier" or "teacher" only."""
+    """Names for `create_model`; `kind`: only those of one of `FAMILIES`, e.g. "classifier"."""
     return [name for name, spec in SPECS.items() if kind in (None, spec.kind)]
 
 
@@ -28,7 +30,7 @@ def create_model(name: str, **overrides: Any) -> Any:
     Raises `ConfigError` for impossible sizes, and, with the nearest known ones, for unknown names and keywords.
     """
     spec = find_spec(name)
-    model_class = CLASSES[spec.kind]
+    model_class = class_of(spec.kind)
     known = list(inspect.signature(model_class).parameters)
     for keyword in overrides:
         if keyword not in known:

@@ -1,6 +1,6 @@
 """The library's models under `timm.create_model("umt_<name>")`, on request. timm is imported only then.
 
-There they take timm's keywords (`img_size`, `embed_dim`, `global_pool`, ...) beside their own, and
+There they take timm's keywords (`img_size`, `embed_dim`, `global_pool`, ...) besides their own, and
 `features_only=True`.
 """
 
@@ -11,27 +11,22 @@ from typing import Any
 
 from torch import nn
 
+from umt import imagenet
 from umt.errors import ConfigError
-from umt.models.description import IMAGENET_MEAN, IMAGENET_STD
-from umt.models.loading import load_weights
+from umt.models.files.loading import load_weights
 from umt.models.registry import create_model
 from umt.models.specs import SPECS
 
 __all__ = ["register_timm"]  # timm appends the entries' names
 
 # timm's word -> ours. timm's drop_rate is that before the head; ours of that name has no counterpart there.
-_KEYWORDS = {
-    "img_size": "image_size",
-    "embed_dim": "width",
-    "num_heads": "heads",
-    "drop_rate": "fc_drop_rate",
-}
+_KEYWORDS = {"img_size": "image_size", "embed_dim": "width", "num_heads": "heads", "drop_rate": "fc_drop_rate"}
 
 
 def register_timm() -> list[str]:
     """Adds every model to timm's registry as `umt_<name>` and gives the names; may be called again. Needs timm.
 
-    Raises `ConfigError` rather than replace an entry that somebody else has registered.
+    Raises `ConfigError` rather than replace an entry of another origin.
     """
     import timm
 
@@ -86,7 +81,7 @@ def _translated(entry: str, keywords: dict[str, Any]) -> dict[str, Any]:
     for theirs, ours in _KEYWORDS.items():
         if theirs in keywords:
             if ours in keywords:
-                raise ConfigError(f"{entry}: {theirs} and {ours} are the same thing. Give one of them.")
+                raise ConfigError(f"{entry}: {theirs} and {ours} mean the same. Give one of them.")
             keywords[ours] = keywords.pop(theirs)
     return keywords
 
@@ -105,8 +100,8 @@ def _facts(name: str, model: nn.Module) -> dict[str, Any]:
         "interpolation": "bilinear",
         "crop_pct": 1.0,
         "pool_size": None,
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
+        "mean": imagenet.MEAN,
+        "std": imagenet.STD,
     }
 
 

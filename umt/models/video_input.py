@@ -1,4 +1,4 @@
-"""What a model says when a clip does not fit it. Shapes only: nothing here waits for a device."""
+"""Errors for clips that do not fit a model. Shapes only: nothing here waits for a device."""
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ def check_visible(video: Tensor, visible: Tensor, tokens: int) -> None:
 def resize_frames(video: Tensor, size: tuple[int, int]) -> Tensor:
     """video (B, 3, T, H, W) -> (B, 3, T, *size): bicubic without antialiasing, in float32, as a teacher sees a clip.
 
-    The published students were taught so; a clip of the right size is returned as it is.
+    The published students were trained so; a clip of the right size is returned as it is.
     """
     if tuple(video.shape[3:]) == size:
         return video

@@ -14,13 +14,6 @@ from umt.errors import ConfigError
 LR_REFERENCE_BATCH = 256
 """`--lr` is given for this many clips per optimiser step."""
 
-PRETRAIN_WARMUP_LR = 0.0
-"""Where a pretraining warm-up starts. The original scales `--warmup_lr` (1e-6) and then never passes it on, so every
-published pretraining started at 0. Here the flag works and its default is 0: the published numbers, on purpose."""
-
-FINETUNE_WARMUP_LR = 1e-6
-"""Where a finetuning warm-up starts, before scaling with the batch."""
-
 
 @dataclass(frozen=True)
 class CosineSchedule:

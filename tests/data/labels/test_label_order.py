@@ -82,7 +82,7 @@ def test_few_or_contradicting_folders_tell_nothing() -> None:
 
 
 def test_class_folders_against_labels_txt_are_refused(prepared: str) -> None:
-    with pytest.raises(AnnotationError, match=r"in alphabetical order, by the class folders in train.csv, is at odds"):
+    with pytest.raises(AnnotationError, match=r"in alphabetical order, by the class folders in train.csv, contradicts"):
         of_list(prepared, **KINETICS, videos=in_folders(ALPHABETICAL))
 
 
@@ -109,9 +109,9 @@ def test_of_other_numbers_of_classes_nothing_is_assumed() -> None:
 @pytest.mark.parametrize("rows", [400, 710])
 def test_of_weights_that_are_not_the_original_s_nothing_is_assumed(rows: int) -> None:
     assert of_head("w.pth", rows, None, data_set="Kinetics", may_be_published=False).names is None
-    told = of_head("w.pth", rows, None, data_set="Kinetics", flag="umt", may_be_published=False)
-    assert told.names == labels.names_of({400: "k400_umt", 710: "k710"}[rows])
-    assert not told.assumed
+    order = of_head("w.pth", rows, None, data_set="Kinetics", flag="umt", may_be_published=False)
+    assert order.names == labels.names_of({400: "k400_umt", 710: "k710"}[rows])
+    assert not order.assumed
 
 
 # ---- both
@@ -121,8 +121,8 @@ def test_a_head_that_nothing_tells_of_follows_the_lists_and_it_is_said() -> None
     settled = meet(Order(ALPHABETICAL, "labels.txt"), Order(None), 400, 400)
     assert (settled.names, settled.head_rows) == (ALPHABETICAL, None)
     assert settled.warning == (
-        "Nothing says in which order the head of w.pth numbers its 400 classes: they are taken to follow the lists "
-        "(Kinetics-400 in alphabetical order, by labels.txt)."
+        "It is not known in which order the head of w.pth numbers its 400 classes: it is assumed to be that of the "
+        "lists (Kinetics-400 in alphabetical order, by labels.txt)."
     )
 
 
@@ -139,11 +139,11 @@ def test_a_published_head_and_an_alphabetical_list_are_refused_with_the_remedy()
     head = of_head("w.pth", 400, None, data_set="Kinetics_sparse")
     with pytest.raises(CheckpointError) as refused:
         meet(Order(ALPHABETICAL, "lists/labels.txt"), head, 400, 400)
-    said = str(refused.value)
-    assert "class 0 is 'abseiling' in the lists" in said
-    assert "'riding a bike' in the head" in said
-    assert "umt data prepare k400 --label_order umt, or give --head_label_order alphabetical if the weights" in said
-    assert said.endswith(", or --delete_head for a new head.")
+    message = str(refused.value)
+    assert "class 0 is 'abseiling' in the lists" in message
+    assert "'riding a bike' in the head" in message
+    assert "umt data prepare k400 --label_order umt, or give --head_label_order alphabetical if that" in message
+    assert message.endswith(", or --delete_head for a new head.")
 
 
 def test_what_is_only_tested_gets_no_new_head_for_a_remedy() -> None:
@@ -155,7 +155,7 @@ def test_a_head_that_says_its_classes_is_put_in_the_lists_order() -> None:
     settled = meet(Order(("Yoga", "dancing ballet", "b"), "l"), Order(("b", "yoga", "dancing_ballet"), "h"), 3, 3)
     assert settled.head_rows == [1, 2, 0]
     assert settled.note == (
-        "The head of w.pth numbers its 3 classes otherwise than the lists: its rows are put in their order, by name."
+        "The head of w.pth numbers its 3 classes differently from the lists: its rows are put in their order, by name."
     )
 
 
@@ -177,14 +177,14 @@ def test_classes_that_the_head_has_not_are_named(test: bool) -> None:
     lists = Order(("yoga", "sawing ice", "zumba", "knitting fog"), "l")
     with pytest.raises(CheckpointError) as refused:
         meet(lists, Order(PUBLISHED, "h"), 400, 4, data_set="image_folder", test=test)
-    said = str(refused.value)
-    assert "The head of w.pth has no class 'sawing ice', 'knitting fog', of the 4 that the lists have" in said
-    assert said.endswith("Test on lists of its classes." if test else "Give --delete_head for a new head.")
+    message = str(refused.value)
+    assert "The head of w.pth has no class 'sawing ice', 'knitting fog', of the 4 that the lists have" in message
+    assert message.endswith("Test on lists of its classes." if test else "Give --delete_head for a new head.")
 
 
 def test_an_order_that_is_only_assumed_is_not_reordered() -> None:
     head = of_head("w.pth", 400, None, data_set="Kinetics_sparse")
-    with pytest.raises(CheckpointError, match=r"are at odds"):
+    with pytest.raises(CheckpointError, match=r"The labels of the lists contradict the head of w.pth"):
         meet(Order(ALPHABETICAL, "l"), head, 400, 400)
 
 
@@ -217,5 +217,5 @@ def test_a_710_class_head_serves_a_list_in_its_own_order(names: tuple[str, ...],
 
 
 def test_a_710_class_head_serves_no_400_classes_of_ones_own() -> None:
-    own = tuple(f"class {i}" for i in range(400))
-    assert meet(Order(own, "l"), Order(labels.names_of("k710"), "h"), 710, 400).head_rows is None
+    names = tuple(f"class {i}" for i in range(400))
+    assert meet(Order(names, "l"), Order(labels.names_of("k710"), "h"), 710, 400).head_rows is None

@@ -92,13 +92,13 @@ def test_a_plain_list_reads_the_same_at_once_and_line_by_line(file: Path, data: 
     if plain is not None:
         videos = VideoList.of("", plain)
         words = plain.words or [""]
-        found = [
+        read = [
             (number, Row(videos.path(i), frames, -1 if form.words else label, words[label if form.words else 0]))
             for i, (number, frames, label) in enumerate(
                 zip(plain.lines.tolist(), plain.frames.tolist(), plain.labels.tolist(), strict=True)
             )
         ]
-        assert found == list(rows(str(file), form))
+        assert read == list(rows(str(file), form))
 
 
 # What a path may be: anything that a file system and a line can hold, quotes and separators and all.

@@ -14,8 +14,8 @@ from umt.data.lists.label_sets import LabelSets, joined
 from umt.data.lists.reading import ListClasses, read_named, words_form
 from umt.data.lists.subsets import few_shots, held_out
 from umt.data.lists.video_list import VideoList
+from umt.data.loading.clip_batch import collate
 from umt.data.loading.clips import Sample
-from umt.data.loading.loaders import collate
 from umt.data.loading.mixing import MixedList
 from umt.errors import AnnotationError, ConfigError
 
@@ -49,17 +49,17 @@ def test_labels_and_columns_cannot_be_separated_by_the_same_character() -> None:
 @quick
 @given(label_sets)
 def test_label_sets_and_their_matrix_say_the_same(sets: list[set[int]]) -> None:
-    made = LabelSets.of(sets, 7)
-    assert [set(np.flatnonzero(row)) for row in made.matrix()] == sets
-    assert made.counts().tolist() == [sum(k in one for one in sets) for k in range(7)]
-    assert made.first().tolist() == [min(one, default=-1) for one in sets]
+    packed = LabelSets.of(sets, 7)
+    assert [set(np.flatnonzero(row)) for row in packed.matrix()] == sets
+    assert packed.counts().tolist() == [sum(k in labels for labels in sets) for k in range(7)]
+    assert packed.first().tolist() == [min(labels, default=-1) for labels in sets]
 
 
 @quick
 @given(label_sets, label_sets)
-def test_joined_label_sets_are_one_after_the_other(one: list[set[int]], other: list[set[int]]) -> None:
-    both = joined([LabelSets.of(one, 7), LabelSets.of(other, 7)])
-    assert both.matrix().tolist() == LabelSets.of([*one, *other], 7).matrix().tolist()
+def test_joined_label_sets_are_one_after_the_other(first: list[set[int]], second: list[set[int]]) -> None:
+    both = joined([LabelSets.of(first, 7), LabelSets.of(second, 7)])
+    assert both.matrix().tolist() == LabelSets.of([*first, *second], 7).matrix().tolist()
 
 
 def test_rows_that_are_taken_keep_path_label_and_set(tmp_path: Path) -> None:
@@ -89,15 +89,15 @@ def test_a_batch_of_a_multi_label_list_has_a_row_of_labels_a_clip() -> None:
 def test_a_tenth_of_each_class_is_held_out_and_never_all_of_it(labels: list[int]) -> None:
     out = held_out([f"{i}.mp4" for i in range(len(labels))], labels)
     for label in set(labels):
-        number, kept = labels.count(label), [held for held, own in zip(out, labels, strict=True) if own == label]
+        number, kept = labels.count(label), [held for held, other in zip(out, labels, strict=True) if other == label]
         assert sum(kept) == (0 if number == 1 else -(-number // 10))
 
 
 def test_what_is_held_out_does_not_depend_on_the_order_of_the_list() -> None:
     paths, labels = [f"{i}.mp4" for i in range(40)], [i % 2 for i in range(40)]
-    one = {p for p, held in zip(paths, held_out(paths, labels), strict=True) if held}
+    there = {p for p, held in zip(paths, held_out(paths, labels), strict=True) if held}
     back = held_out(paths[::-1], labels[::-1])
-    assert one == {p for p, held in zip(paths[::-1], back, strict=True) if held}
+    assert there == {p for p, held in zip(paths[::-1], back, strict=True) if held}
 
 
 def listed(labels: list[int]) -> VideoList:
@@ -107,9 +107,9 @@ def listed(labels: list[int]) -> VideoList:
 @quick
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 6), st.integers(0, 9))
 def test_few_shots_are_so_many_of_each_class(labels: list[int], shots: int, seed: int) -> None:
-    made = few_shots(listed(labels), shots, seed)
+    few = few_shots(listed(labels), shots, seed)
     for label in set(labels):
-        assert made.labels.tolist().count(label) == min(shots, labels.count(label))
+        assert few.labels.tolist().count(label) == min(shots, labels.count(label))
 
 
 def test_few_shots_are_drawn_by_the_seed() -> None:
@@ -121,9 +121,9 @@ def test_few_shots_are_drawn_by_the_seed() -> None:
 def test_few_shots_of_several_labels_give_each_class_enough() -> None:
     videos = listed([0] * 30)
     videos.sets = LabelSets.of([{i % 3, 3} for i in range(30)], 4)
-    made = few_shots(videos, 4, 0).sets
-    assert made is not None
-    assert made.counts().tolist() == [4, 4, 4, 12]
+    few = few_shots(videos, 4, 0).sets
+    assert few is not None
+    assert few.counts().tolist() == [4, 4, 4, 12]
 
 
 # ---- balance
@@ -138,5 +138,5 @@ def test_a_balance_names_the_rarest_and_the_commonest() -> None:
 
 
 def test_a_balance_counts_every_label_of_a_video(tmp_path: Path) -> None:
-    made = balance_of(multi(tmp_path, "a.mp4,run|swim\nb.mp4,swim\nc.mp4,\n"), 3)
-    assert (made.counts, made.videos, made.multi_label) == ((1, 0, 2), 3, True)
+    balance = balance_of(multi(tmp_path, "a.mp4,run|swim\nb.mp4,swim\nc.mp4,\n"), 3)
+    assert (balance.counts, balance.videos, balance.multi_label) == ((1, 0, 2), 3, True)

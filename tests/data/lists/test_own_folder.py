@@ -23,64 +23,64 @@ def videos(*folders: str, count: int = 3) -> list[str]:
 
 
 def test_class_folders_are_counted_and_split(tmp_path: Path) -> None:
-    found = look(str(files(tmp_path, *videos("run", "jump", count=10))))
-    assert (found.data_set, found.classes, found.names) == ("image_folder", 2, ("jump", "run"))
-    assert found.splits == {"train": 18, "val": 2, "test": 2}
-    assert found.counts == (9, 9)
-    assert found.notes == (
+    contents = look(str(files(tmp_path, *videos("run", "jump", count=10))))
+    assert (contents.data_set, contents.classes, contents.names) == ("image_folder", 2, ("jump", "run"))
+    assert contents.splits == {"train": 18, "val": 2, "test": 2}
+    assert contents.counts == (9, 9)
+    assert contents.notes == (
         f"{tmp_path} has no folders train and val: 1 in 10 videos of a class is held out, chosen by a hash.",
     )
 
 
 def test_a_missing_test_folder_is_said(tmp_path: Path) -> None:
-    found = look(str(files(tmp_path, *videos("train/a", "train/b", "val/a", "val/b"))))
-    assert found.splits == {"train": 6, "val": 6, "test": 6}
-    assert found.notes == (f"{tmp_path} has no folder test: val is used.",)
+    contents = look(str(files(tmp_path, *videos("train/a", "train/b", "val/a", "val/b"))))
+    assert contents.splits == {"train": 6, "val": 6, "test": 6}
+    assert contents.notes == (f"{tmp_path} has no folder test: val is used.",)
 
 
 @pytest.mark.parametrize("separator", [",", " ", "\t", ";", "|"])
 def test_the_separator_is_found_by_the_videos_that_are_there(separator: str, tmp_path: Path) -> None:
     files(tmp_path, *videos("a clip", count=4))
     (tmp_path / "train.csv").write_text("".join(f"a clip/{i}.mp4{separator}{i % 2}\n" for i in range(4)))
-    found = look(str(tmp_path))
-    assert (found.separator, found.prefix) == (separator, str(tmp_path))
-    assert (found.data_set, found.classes, found.names) == ("video_list", 2, None)
+    contents = look(str(tmp_path))
+    assert (contents.separator, contents.prefix) == (separator, str(tmp_path))
+    assert (contents.data_set, contents.classes, contents.names) == ("video_list", 2, None)
 
 
 def test_names_of_classes_may_hold_spaces(tmp_path: Path) -> None:
     files(tmp_path, *videos("v", count=4))
     (tmp_path / "train.csv").write_text("".join(f"v/{i}.mp4,{('sit down', 'get up')[i % 2]}\n" for i in range(4)))
-    found = look(str(tmp_path))
-    assert (found.separator, found.names, found.counts) == (",", ("get up", "sit down"), (1, 1))
+    contents = look(str(tmp_path))
+    assert (contents.separator, contents.names, contents.counts) == (",", ("get up", "sit down"), (1, 1))
 
 
 def test_a_header_tells_the_columns(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("label,path\nrun,a.mp4\njump,b.mp4\nrun,c.mp4\njump,d.mp4\n")
     (tmp_path / "val.csv").write_text("label,path\nrun,e.mp4\n")
-    found = look(str(tmp_path))
-    assert (found.names, found.counts, found.splits["val"]) == (("jump", "run"), (2, 2), 1)
+    contents = look(str(tmp_path))
+    assert (contents.names, contents.counts, contents.splits["val"]) == (("jump", "run"), (2, 2), 1)
 
 
 def test_labels_txt_says_the_classes_and_their_order(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("run\njump\nswim\n")
     (tmp_path / "train.csv").write_text("a.mp4,jump\nb.mp4,0\nc.mp4,jump\nd.mp4,run\n")
-    found = look(str(tmp_path))
-    assert (found.names, found.counts) == (("run", "jump", "swim"), (1, 1, 0))
+    contents = look(str(tmp_path))
+    assert (contents.names, contents.counts) == (("run", "jump", "swim"), (1, 1, 0))
 
 
 def test_several_labels_a_video_are_seen(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("a.mp4,3|17\nb.mp4,\nc.mp4,3\nd.mp4,2\n")
     (tmp_path / "val.csv").write_text("e.mp4,3\n")
-    found = look(str(tmp_path))
-    assert found.multi_label
-    assert found.classes == 18
-    assert (found.counts[3], found.counts[17], sum(found.counts)) == (2, 1, 4)
+    contents = look(str(tmp_path))
+    assert contents.multi_label
+    assert contents.classes == 18
+    assert (contents.counts[3], contents.counts[17], sum(contents.counts)) == (2, 1, 4)
 
 
 def test_what_is_given_is_not_looked_for(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("a,b.mp4 0\nc,d.mp4 1\ne.mp4 0\nf.mp4 1\n")
-    found = look(str(tmp_path), Columns(separator=" ", prefix="/videos", frame_folders=False, multi_label=False))
-    assert (found.separator, found.prefix, found.splits["train"]) == (" ", "/videos", 2)
+    contents = look(str(tmp_path), Columns(separator=" ", prefix="/videos", frame_folders=False, multi_label=False))
+    assert (contents.separator, contents.prefix, contents.splits["train"]) == (" ", "/videos", 2)
 
 
 @pytest.mark.parametrize(

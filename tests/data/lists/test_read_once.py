@@ -75,6 +75,19 @@ for file in list_files(FOLDER):
     assert opens(tmp_path, work) == {"train.csv": 1, "val.csv": 1}
 
 
+def test_a_dry_run_and_its_checks_open_each_list_once(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.csv").write_text("".join(f"{i}.mp4,{'run' if i % 2 else 'jump'}\n" for i in range(12)))
+    work = """
+import contextlib, io, runpy
+sys.argv = ["umt", "finetune", "--dry_run", "--data_path", FOLDER]
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    runpy.run_module("umt", run_name="__main__", alter_sys=True)
+"""
+    counts = opens(tmp_path, work)
+    assert [counts[f"{split}.csv"] for split in ("train", "val", "test")] == [1, 1, 1]
+
+
 def test_a_folder_per_class_is_looked_through_once(tmp_path: Path) -> None:
     for name in ("run", "jump"):
         (tmp_path / name).mkdir()
@@ -121,10 +134,10 @@ def test_a_video_that_is_added_to_a_class_folder_is_seen(tmp_path: Path) -> None
 def test_two_references_to_one_list_share_its_memory(tmp_path: Path) -> None:
     file = written(tmp_path / "l.csv", "a.mp4 0\nb.mp4 1\n")
     (tmp_path / "link.csv").symlink_to(file)
-    one, other = read_list(file, prefix="/one"), read_list(tmp_path / "link.csv", prefix="/other", num_classes=2)
-    assert (one.file(1), other.file(1)) == ("/one/b.mp4", "/other/b.mp4")
-    assert np.shares_memory(one.labels, other.labels)
-    assert np.shares_memory(one.num_frames, other.num_frames)
+    first, second = read_list(file, prefix="/one"), read_list(tmp_path / "link.csv", prefix="/other", num_classes=2)
+    assert (first.file(1), second.file(1)) == ("/one/b.mp4", "/other/b.mp4")
+    assert np.shares_memory(first.labels, second.labels)
+    assert np.shares_memory(first.num_frames, second.num_frames)
 
 
 def test_shared_labels_cannot_be_changed_by_one_of_the_lists(tmp_path: Path) -> None:

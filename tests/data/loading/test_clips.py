@@ -27,12 +27,12 @@ def videos(folder: Path, name: str = "train.csv", prefix: Path | None = None) ->
 
 def pretraining(folder: Path, prefix: Path | None = None, **changes: object) -> TrainClips:
     sampler = sampling.training_sampler("pretrain_sparse", 8)
-    made = TrainClips(videos(folder, prefix=prefix), sampler, PretrainTransform(32, True), seed=5, noise_shape=(8, 4))
-    return dataclasses.replace(made, **changes)
+    clips = TrainClips(videos(folder, prefix=prefix), sampler, PretrainTransform(32, True), seed=5, noise_shape=(8, 4))
+    return dataclasses.replace(clips, **changes)
 
 
-def same(one: Sample, other: Sample) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
+def same(first: Sample, other: Sample) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(vars(first).values(), vars(other).values(), strict=True))
 
 
 def test_a_sample_is_a_function_of_seed_epoch_row_and_copy(mp4s: Path) -> None:
@@ -44,25 +44,25 @@ def test_a_sample_is_a_function_of_seed_epoch_row_and_copy(mp4s: Path) -> None:
 
 @pytest.mark.parametrize(("epoch", "seed"), [(4, 5), (3, 6)])
 def test_another_epoch_or_seed_gives_another_sample(mp4s: Path, epoch: int, seed: int) -> None:
-    (one,), _ = pretraining(mp4s).read(3, 4)
+    (first,), _ = pretraining(mp4s).read(3, 4)
     (other,), _ = pretraining(mp4s, seed=seed).read(epoch, 4)
-    assert not np.array_equal(one.video, other.video)
-    assert one.noise is not None
-    assert not np.array_equal(one.noise, other.noise)
+    assert not np.array_equal(first.video, other.video)
+    assert first.noise is not None
+    assert not np.array_equal(first.noise, other.noise)
 
 
 def test_copies_show_the_same_frames_augmented_differently(mp4s: Path) -> None:
     def untouched(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return frames
 
-    (one, two), _ = pretraining(mp4s, copies=2, transform=untouched).read(0, 1)
-    np.testing.assert_array_equal(one.video, two.video)
+    (first, second), _ = pretraining(mp4s, copies=2, transform=untouched).read(0, 1)
+    np.testing.assert_array_equal(first.video, second.video)
     np.testing.assert_array_equal(
-        one.video, played(mp4s / "v1.mp4")[sampling.segments_train(21, 8, generator(5, 0, 1, "frames"))]
+        first.video, played(mp4s / "v1.mp4")[sampling.segments_train(21, 8, generator(5, 0, 1, "frames"))]
     )
-    (one, two), _ = pretraining(mp4s, copies=2).read(0, 1)
-    assert not np.array_equal(one.video, two.video)
-    assert [one.copy, two.copy] == [0, 1]
+    (first, second), _ = pretraining(mp4s, copies=2).read(0, 1)
+    assert not np.array_equal(first.video, second.video)
+    assert [first.copy, second.copy] == [0, 1]
 
 
 def test_mask_noise_lies_strictly_between_0_and_1(mp4s: Path) -> None:
@@ -74,22 +74,22 @@ def test_mask_noise_lies_strictly_between_0_and_1(mp4s: Path) -> None:
 
 
 def test_finetuning_samples_carry_an_erase_box_and_frames_of_the_model(mp4s: Path) -> None:
-    made = TrainClips(
+    clips = TrainClips(
         videos(mp4s),
         sampling.training_sampler("sparse", 4),
         FinetuneTransform(32),
         copies=2,
         erase=partial(draw_erase_box, probability=1.0),
     )
-    samples, failures = made.read(0, 2)
+    samples, failures = clips.read(0, 2)
     assert not failures
     assert all(s.video.shape == (4, 32, 32, 3) and s.video.dtype == np.uint8 and s.label == 2 for s in samples)
     assert all(s.erase is not None and s.erase.shape == (4,) and s.erase[2] > 0 for s in samples)
 
 
 def test_validation_is_one_central_view(mp4s: Path) -> None:
-    made = ViewClips(videos(mp4s), sampling.validation_sampler("sparse", 4), EvalTransform(32, 32))
-    (sample,), failures = made.read(0, 3)
+    clips = ViewClips(videos(mp4s), sampling.validation_sampler("sparse", 4), EvalTransform(32, 32))
+    (sample,), failures = clips.read(0, 3)
     expected = EvalTransform(32, 32)(played(mp4s / "v3.mp4")[sampling.sparse_val(23, 4)])
     np.testing.assert_array_equal(sample.video, expected)
     assert (sample.row, sample.label, sample.path, failures) == (3, 0, "v3.mp4", [])
@@ -127,12 +127,12 @@ def damaged(mp4s: Path, tmp_path: Path) -> Path:
 
 
 def test_an_unreadable_training_video_is_replaced_by_the_same_one_every_time(damaged: Path) -> None:
-    (one,), failures = pretraining(damaged).read(0, 2)
-    (two,), _ = pretraining(damaged).read(0, 2)
-    assert same(one, two)
-    assert one.row != 2
-    assert one.path == f"v{one.row}.mp4"
-    assert one.label == one.row % 3
+    (first,), failures = pretraining(damaged).read(0, 2)
+    (second,), _ = pretraining(damaged).read(0, 2)
+    assert same(first, second)
+    assert first.row != 2
+    assert first.path == f"v{first.row}.mp4"
+    assert first.label == first.row % 3
     assert failures[0]["row"] == 2
     assert failures[0]["path"] == "v2.mp4"
     assert "0 bytes" in str(failures[0]["cause"])
@@ -159,8 +159,8 @@ def test_a_wrong_prefix_stops_promptly_and_says_so(mp4s: Path) -> None:
 
 
 def views(folder: Path, **changes: object) -> ViewClips:
-    made = ViewClips(videos(folder), sampling.views_sampler("sparse", 8, 2), TestTransform(32, 3))
-    return dataclasses.replace(made, **changes)
+    clips = ViewClips(videos(folder), sampling.views_sampler("sparse", 8, 2), TestTransform(32, 3))
+    return dataclasses.replace(clips, **changes)
 
 
 def test_an_unreadable_test_video_is_named_not_replaced(damaged: Path) -> None:
@@ -181,5 +181,8 @@ def test_equal_names_in_different_folders_stay_apart(mp4s: Path, tmp_path: Path)
         (tmp_path / name).mkdir()
         shutil.copy(mp4s / f"v{i}.mp4", tmp_path / name / "x.y.mp4")
     (tmp_path / "train.csv").write_text("a/x.y.mp4,0\nb/x.y.mp4,1\n")
-    made = views(tmp_path)
-    assert [(s.row, s.path) for row in (0, 1) for s in made.read(0, row)[0][:1]] == [(0, "a/x.y.mp4"), (1, "b/x.y.mp4")]
+    clips = views(tmp_path)
+    assert [(s.row, s.path) for row in (0, 1) for s in clips.read(0, row)[0][:1]] == [
+        (0, "a/x.y.mp4"),
+        (1, "b/x.y.mp4"),
+    ]

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from umt.data.loading.clip_batch import collate
 from umt.data.loading.clips import Sample
-from umt.data.loading.loaders import collate
 
 
 @settings(deadline=None, max_examples=40)

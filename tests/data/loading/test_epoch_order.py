@@ -57,10 +57,10 @@ def test_reading_by_shard_needs_no_more_than_a_window_of_shards_at_once(order: B
 
 def test_reading_by_shard_differs_between_epochs_in_shards_and_within_them() -> None:
     order = ByShard(np.repeat(np.arange(20, dtype=np.int32), 30), 4)
-    one, two = order.draws(1, 0), order.draws(1, 1)
-    assert order.shard[one[:120]].tolist() != order.shard[two[:120]].tolist()
-    assert set(order.shard[one[:120]]) != set(order.shard[two[:120]])
-    assert len(set(order.shard[one[:20]])) > 1  # the shards of a window are mixed
+    first, second = order.draws(1, 0), order.draws(1, 1)
+    assert order.shard[first[:120]].tolist() != order.shard[second[:120]].tolist()
+    assert set(order.shard[first[:120]]) != set(order.shard[second[:120]])
+    assert len(set(order.shard[first[:20]])) > 1  # the shards of a window are mixed
 
 
 @given(mixed(), SEEDS, EPOCHS)
@@ -69,8 +69,8 @@ def test_a_mixture_gives_every_list_its_share_and_no_draw_twice(order: Mixed, se
     assert len(draws) == len(order) == sum(order.quotas())
     assert len(set(draws.tolist())) == len(draws)
     starts = np.cumsum([0, *map(len, order.parts)])
-    found = np.histogram(draws % len(order), starts)[0]
-    assert found.tolist() == order.quotas()
+    counts = np.histogram(draws % len(order), starts)[0]
+    assert counts.tolist() == order.quotas()
     for quota, weight in zip(order.quotas(), order.weights, strict=True):
         assert abs(quota - len(order) * weight / sum(order.weights)) < 1
     assert draws.tolist() == order.draws(seed, epoch).tolist()
@@ -114,10 +114,10 @@ def test_a_list_that_would_get_nothing_is_refused() -> None:
 @given(st.one_of(by_shard(), mixed()), SEEDS, st.integers(0, 30))
 def test_every_shard_is_fetched_before_its_first_use_and_once(order: ByShard | Mixed, seed: int, start: int) -> None:
     draws = order.draws(seed, 0)[start:]
-    told = fetched_ahead(order, draws)
+    fetched = fetched_ahead(order, draws)
     shards = order.shards()
-    wanted = set() if shards is None else {int(s) for s in shards[draws % len(order)] if s >= 0}
-    assert sorted(wanted) == sorted(int(shards[row]) for _, row in told) if shards is not None else told == []
-    assert [place for place, _ in told] == sorted(place for place, _ in told)
-    for place, row in told:
+    used = set() if shards is None else {int(s) for s in shards[draws % len(order)] if s >= 0}
+    assert sorted(used) == sorted(int(shards[row]) for _, row in fetched) if shards is not None else fetched == []
+    assert [place for place, _ in fetched] == sorted(place for place, _ in fetched)
+    for place, row in fetched:
         assert place <= [int(s) for s in shards[draws % len(order)]].index(int(shards[row]))  # type: ignore[index]

@@ -16,7 +16,7 @@ import torch
 from umt.data import sampling
 from umt.data.lists.reading import read_list
 from umt.data.lists.video_list import VideoList
-from umt.data.loading.batch import Batch
+from umt.data.loading.clip_batch import ClipBatch
 from umt.data.loading.clips import TrainClips, Videos, ViewClips
 from umt.data.loading.loaders import EvalLoader, TestLoader, TrainLoader, Workers
 from umt.data.transforms.erasing import draw_erase_box
@@ -29,7 +29,7 @@ def listed(folder: Path) -> Videos:
 
 
 def training(folder: Path, **options: object) -> TrainLoader:
-    made = TrainClips(
+    clips = TrainClips(
         listed(folder),
         sampling.training_sampler("pretrain_sparse", 4),
         PretrainTransform(16, True),
@@ -38,24 +38,24 @@ def training(folder: Path, **options: object) -> TrainLoader:
         noise_shape=(4, 4),
         erase=partial(draw_erase_box, probability=0.5),
     )
-    return TrainLoader(made, **{"batch_size": 2, "seed": 1, **options})  # type: ignore[arg-type]
+    return TrainLoader(clips, **{"batch_size": 2, "seed": 1, **options})  # type: ignore[arg-type]
 
 
 def views_of(folder: Path, *, lenient: bool = False, **options: object) -> TestLoader:
-    made = ViewClips(
+    clips = ViewClips(
         listed(folder), sampling.views_sampler("sparse", 4, 2), TestTransform(16, 3), count_unreadable_as_wrong=lenient
     )
-    return TestLoader(made, **options)  # type: ignore[arg-type]
+    return TestLoader(clips, **options)  # type: ignore[arg-type]
 
 
-def assert_same(one: Iterable[Batch], other: Iterable[Batch]) -> None:
-    for a, b in zip(one, other, strict=True):
-        for field in dataclasses.fields(Batch):
+def assert_same(first: Iterable[ClipBatch], second: Iterable[ClipBatch]) -> None:
+    for a, b in zip(first, second, strict=True):
+        for field in dataclasses.fields(ClipBatch):
             left, right = getattr(a, field.name), getattr(b, field.name)
             assert torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right, field.name
 
 
-def two_epochs(folder: Path, workers: Workers) -> list[Batch]:
+def two_epochs(folder: Path, workers: Workers) -> list[ClipBatch]:
     loader = training(folder, workers=workers)
     try:
         return [*loader.batches(0), *loader.batches(1)]
@@ -162,8 +162,8 @@ def test_a_replaced_video_is_reported_by_its_batch(mp4s: Path, tmp_path: Path) -
 @pytest.mark.parametrize("number", [0, 2])
 def test_an_unreadable_list_stops_with_its_sentence_alone(number: int) -> None:
     videos = Videos(VideoList("gone.csv", ["a.mp4", "b.mp4"], [0, 0], prefix="/nowhere"))
-    made = TrainClips(videos, sampling.training_sampler("sparse", 4), PretrainTransform(16))
-    loader = TrainLoader(made, batch_size=1, workers=Workers(number))
+    clips = TrainClips(videos, sampling.training_sampler("sparse", 4), PretrainTransform(16))
+    loader = TrainLoader(clips, batch_size=1, workers=Workers(number))
     with pytest.raises(VideoError, match=r"^gone\.csv: 10 videos in a row cannot be read, [^\n]*$"):
         next(loader.batches(0))
     loader.close()
@@ -193,8 +193,8 @@ def test_a_test_batch_is_all_views_of_one_video_in_the_order_of_rows(mp4s: Path,
 
 
 def test_validation_batches_hold_several_videos(mp4s: Path) -> None:
-    made = ViewClips(listed(mp4s), sampling.validation_sampler("sparse", 4), EvalTransform(16, 16))
-    loader = EvalLoader(made, batch_size=3)
+    clips = ViewClips(listed(mp4s), sampling.validation_sampler("sparse", 4), EvalTransform(16, 16))
+    loader = EvalLoader(clips, batch_size=3)
     assert [b.row.tolist() for b in loader] == [[0, 1, 2], [3, 4, 5], [6]]
     assert len(loader) == 3
     assert_same(loader, list(loader))

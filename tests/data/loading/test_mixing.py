@@ -25,11 +25,11 @@ def two_lists(folder: Path) -> Videos:
 
 
 def loader(folder: Path, weights: tuple[float, ...] = (1, 1), **options: object) -> TrainLoader:
-    made = TrainClips(
+    clips = TrainClips(
         two_lists(folder), sampling.training_sampler("pretrain_sparse", 4), PretrainTransform(16, True), seed=1
     )
     epochs = Mixed((Shuffled(2), Shuffled(7)), weights)
-    return TrainLoader(made, **{"batch_size": 3, "seed": 1, "epochs": epochs, **options})  # type: ignore[arg-type]
+    return TrainLoader(clips, **{"batch_size": 3, "seed": 1, "epochs": epochs, **options})  # type: ignore[arg-type]
 
 
 def test_rows_are_those_of_one_list_after_the_other(mp4s: Path) -> None:

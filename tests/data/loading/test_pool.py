@@ -19,9 +19,10 @@ import pytest
 from tests.data.loading.test_loaders import assert_same, training, two_epochs, views_of
 from tests.videos import render
 from umt.data.loading.loaders import Workers
-from umt.data.loading.pool import ORPHAN, Pool
+from umt.data.loading.pool import Pool
+from umt.data.loading.worker import ORPHAN
 from umt.data.video import guard
-from umt.errors import VideoError
+from umt.errors import UserError, VideoError
 
 TIMEOUT = 1.0
 
@@ -112,20 +113,20 @@ class Crashing:
 
 @pytest.fixture
 def pools() -> Iterator[list[Pool]]:
-    made: list[Pool] = []
-    yield made
-    for pool in made:
+    started: list[Pool] = []
+    yield started
+    for pool in started:
         pool.close()
 
 
 def test_a_file_that_crashes_its_reader_is_refused_and_nothing_else_is_lost(pools: list[Pool]) -> None:
     pools.append(Pool(Crashing((3, 7)), workers=2))
-    found = list(pools[0].run(range(10)))
+    items = list(pools[0].run(range(10)))
     for number in (3, 7):
-        assert str(found[number]) == (
+        assert str(items[number]) == (
             f"{number}.mp4: cannot be read as a video (each process that read it died: SIGSEGV)."
         )
-    assert [n for n in found if isinstance(n, int)] == [n * n for n in range(10) if n not in (3, 7)]
+    assert [n for n in items if isinstance(n, int)] == [n * n for n in range(10) if n not in (3, 7)]
 
 
 def test_a_worker_that_dies_once_changes_nothing(pools: list[Pool], tmp_path: Path) -> None:
@@ -161,14 +162,6 @@ def test_workers_stay_while_nobody_asks_for_anything(pools: list[Pool], method: 
     assert [worker.process.pid for worker in pools[0]._crew._workers] == workers
 
 
-def test_a_later_plan_drops_what_is_left_of_an_earlier_one(pools: list[Pool]) -> None:
-    pools.append(Pool(Crashing(), workers=2))
-    for begin in range(0, 50, 10):
-        assert next(pools[0].run(range(begin, begin + 10))) == begin * begin
-    assert list(pools[0].run([1, 2, 3])) == [1, 4, 9]
-    assert list(pools[0].run([])) == []
-
-
 @dataclass(frozen=True)
 class Counting:
     """Leaves a file for each item that it makes; item 0 takes as long as there is no file "go"."""
@@ -180,6 +173,74 @@ class Counting:
         while work == 0 and not (self.folder / "go").exists():
             time.sleep(0.01)
         return np.full(3, work)
+
+
+def test_items_come_as_they_are_finished_each_with_its_place(pools: list[Pool], tmp_path: Path) -> None:
+    pools.append(Pool(Counting(tmp_path), workers=2, prefetch=1))
+    items = pools[0].finished(range(10))
+    found = [next(items) for _ in range(9)]
+    assert sorted(number for number, _ in found) == list(range(1, 10))
+    assert all(item[0] == number for number, item in found)
+    (tmp_path / "go").touch()
+    assert [number for number, _ in items] == [0]
+
+
+@dataclass(frozen=True)
+class Spoiling:
+    """Squares numbers, but for 1, which kills its process, 2, which never ends, and 3, which raises."""
+
+    def __call__(self, work: int) -> int:
+        faulthandler.disable()
+        if work == 1:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        while work == 2:
+            time.sleep(0.01)
+        if work == 3:
+            raise KeyError("three")
+        return work * work
+
+
+def _named(work: int, how: str) -> str:
+    return f"{work}: {how}"
+
+
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("spawn", "forkserver"))]
+)
+def test_where_an_item_is_a_file_a_worker_that_is_lost_costs_that_item_alone(pools: list[Pool], method: str) -> None:
+    pools.append(Pool(Spoiling(), workers=2, timeout=TIMEOUT, lost=_named, start_method=method))
+    found = dict(pools[0].finished(range(12)))
+    assert {number: found.pop(number) for number in (1, 2, 3)} == {1: "1: SIGSEGV", 2: "2: ", 3: "3: KeyError: 'three'"}
+    assert found == {number: number * number for number in range(12) if number not in (1, 2, 3)}
+    assert dict(pools[0].finished(range(4, 6))) == {0: 16, 1: 25}
+
+
+def test_what_is_being_made_when_the_pool_closes_counts_as_lost(tmp_path: Path) -> None:
+    lost: list[int] = []
+    pool = Pool(Counting(tmp_path), workers=1, lost=lambda work, how: lost.append(work))
+    assert next(pool.finished([1, 0]))[1][0] == 1
+    while not (tmp_path / "0").exists():
+        time.sleep(0.01)
+    pool.close()
+    assert lost == [0]
+
+
+def _cannot_start() -> None:
+    raise ImportError("libavcodec.so.99: cannot open shared object file")
+
+
+def test_a_worker_that_cannot_start_says_why(pools: list[Pool]) -> None:
+    pools.append(Pool(Crashing(), workers=1, start=_cannot_start))
+    with pytest.raises(UserError, match=r"A worker process cannot start: ImportError: libavcodec\.so\.99: cannot"):
+        next(pools[0].run([0]))
+
+
+def test_a_later_plan_drops_what_is_left_of_an_earlier_one(pools: list[Pool]) -> None:
+    pools.append(Pool(Crashing(), workers=2))
+    for begin in range(0, 50, 10):
+        assert next(pools[0].run(range(begin, begin + 10))) == begin * begin
+    assert list(pools[0].run([1, 2, 3])) == [1, 4, 9]
+    assert list(pools[0].run([])) == []
 
 
 def test_workers_run_ahead_no_further_than_the_prefetch(pools: list[Pool], tmp_path: Path) -> None:
@@ -218,15 +279,15 @@ def script(folder: Path, timeout: float, *, epochs: int = 1, pause: float = 0.0)
 
 def members(group: int) -> list[int]:
     """Processes of a session that are not zombies."""
-    found = []
+    numbers = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[3]) == group and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
+            numbers.append(int(stat.parent.name))
+    return numbers
 
 
 @pytest.mark.slow

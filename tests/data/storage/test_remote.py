@@ -100,9 +100,9 @@ def test_without_credentials_the_cause_is_said_at_once(s3: str, tmp_path: Path) 
         "except remote.RemoteError as error: print(error, time.monotonic() - start < 5)"
     )
     bare = {name: value for name, value in os.environ.items() if "KEY" not in name}
-    said = subprocess.run([sys.executable, "-c", code], env={**bare, "HOME": str(tmp_path)}, capture_output=True)
-    assert said.stdout.decode().startswith("no credentials; for s3:// set AWS_ACCESS_KEY_ID")
-    assert said.stdout.decode().endswith(" True\n")
+    done = subprocess.run([sys.executable, "-c", code], env={**bare, "HOME": str(tmp_path)}, capture_output=True)
+    assert done.stdout.decode().startswith("no credentials; for s3:// set AWS_ACCESS_KEY_ID")
+    assert done.stdout.decode().endswith(" True\n")
 
 
 @pytest.mark.parametrize(("url", "package", "extra"), [("s3", "s3fs", "storage"), ("gs", "gcsfs", "gs")])
@@ -112,9 +112,9 @@ def test_a_package_that_is_missing_is_named_with_the_extra(url: str, package: st
         "from umt.data.storage import remote\n"
         f"remote.read('{url}://videos/k400/v0.mp4')"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert f"ConfigError: {url}:// needs the package {package}, which is not installed" in said.stderr
-    assert f"pip install 'umt-video[{extra}]'" in said.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"ConfigError: {url}:// needs the package {package}, which is not installed" in done.stderr
+    assert f"pip install 'umt-video[{extra}]'" in done.stderr
 
 
 def test_a_hub_that_does_not_answer_is_an_error_of_the_url() -> None:
@@ -125,12 +125,12 @@ def test_a_hub_that_does_not_answer_is_an_error_of_the_url() -> None:
         "except remote.RemoteError as error: print(error)"
     )
     environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:1"}
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert "after 4 attempts" in said.stdout, said.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "after 4 attempts" in done.stdout, done.stderr
 
 
 def test_an_unknown_kind_of_url_is_refused() -> None:
-    with pytest.raises(ConfigError, match="petrel:// is no kind of URL that fsspec knows"):
+    with pytest.raises(ConfigError, match="petrel:// is not a kind of URL that fsspec knows"):
         remote.read("petrel://bucket/key")
 
 
@@ -170,7 +170,7 @@ def test_a_web_server_that_knows_no_ranges_is_read_in_part(web: tuple[str, type[
 
 
 def test_bytes_that_are_not_there_are_an_error(web: tuple[str, type[Web]]) -> None:
-    with pytest.raises(RemoteError, match="6 bytes came where 10 were asked for, after 4 attempts"):
+    with pytest.raises(RemoteError, match="6 bytes came instead of 10, after 4 attempts"):
         remote.read(f"{web[0]}/v.bin", 250, 10)
 
 
@@ -195,12 +195,12 @@ def test_processes_read_side_by_side_with_clients_of_their_own(bucket: str, mp4s
     processes = [context.Process(target=_read_all, args=(bucket, answers)) for _ in range(3)]
     for process in processes:
         process.start()
-    wanted = [(mp4s / f"v{i % 7}.mp4").read_bytes()[10 * i : 10 * i + 10] for i in range(30)]
+    expected = [(mp4s / f"v{i % 7}.mp4").read_bytes()[10 * i : 10 * i + 10] for i in range(30)]
     until = time.monotonic() + 60
     for _ in processes:
         assert time.monotonic() < until
         _, client, parts = answers.get()
-        assert parts == wanted
+        assert parts == expected
         assert method == "spawn" or client != id(parents)
     for process in processes:
         process.join(20)

@@ -31,11 +31,11 @@ def test_no_part_of_an_index_passes_for_a_whole_one(
     index: tuple[tuple[Shard, ...], list[Place]], data: st.DataObject
 ) -> None:
     whole = write_index(*index)
-    with pytest.raises(AnnotationError, match=r"^shards\.idx is no whole index of shards"):
+    with pytest.raises(AnnotationError, match=r"^shards\.idx is not a complete index of shards"):
         read_index(whole[: data.draw(st.integers(0, len(whole) - 1))], "shards.idx")
 
 
 @given(st.binary(max_size=200))
 def test_other_bytes_are_a_sentence(content: bytes) -> None:
-    with pytest.raises(AnnotationError, match=r"^shards\.idx is no whole index of shards"):
+    with pytest.raises(AnnotationError, match=r"^shards\.idx is not a complete index of shards"):
         read_index(content, "shards.idx")

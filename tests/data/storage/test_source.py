@@ -33,8 +33,8 @@ def videos(folder: str | Path, source: Path, *, decoder: str = "auto", cache: Ca
 
 
 def loader(opened: Videos, **options: object) -> TrainLoader:
-    made = TrainClips(opened, sampling.training_sampler("pretrain_sparse", 4), PretrainTransform(16, True), seed=1)
-    return TrainLoader(made, **{"batch_size": 2, "seed": 1, **options})  # type: ignore[arg-type]
+    clips = TrainClips(opened, sampling.training_sampler("pretrain_sparse", 4), PretrainTransform(16, True), seed=1)
+    return TrainLoader(clips, **{"batch_size": 2, "seed": 1, **options})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +83,11 @@ def test_batches_through_the_cache_are_those_of_the_folder(bucket: str, mp4s: Pa
 def test_a_cached_video_that_changed_in_the_store_is_read_anew(mp4s: Path, tmp_path: Path) -> None:
     cache, store = Cache(str(tmp_path), 10**8), fsspec.filesystem("memory")
     cache.prepare()
-    one = VideoList("a.csv", ["v.mp4"], [0], prefix="memory://changing")
+    videos = VideoList("a.csv", ["v.mp4"], [0], prefix="memory://changing")
     lengths = []
     for name in ("v1.mp4", "v5.mp4"):
         store.pipe_file("/changing/v.mp4", (mp4s / name).read_bytes())
-        with Videos(one, storage=Storage(cache=cache)).open(0) as video:
+        with Videos(videos, storage=Storage(cache=cache)).open(0) as video:
             lengths.append(len(video))
     assert lengths == [21, 25]
 

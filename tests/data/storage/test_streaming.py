@@ -37,23 +37,23 @@ def web(shards: Path) -> Iterator[tuple[str, type[Web]]]:
 
 
 def cache(folder: Path, limit: int = 10**8) -> Cache:
-    made = Cache(str(folder), limit)
-    made.prepare()
-    return made
+    stored = Cache(str(folder), limit)
+    stored.prepare()
+    return stored
 
 
 def loader(prefix: object, shards: Path, cached: Cache | None = None, **options: object) -> TrainLoader:
     rows = read_list(shards / "train.csv", separator=",", prefix=str(prefix))
     storage = storage_of(rows, cache=cached, whole_shards=True)
     assert storage.shards is not None
-    made = TrainClips(
+    clips = TrainClips(
         Videos(rows, storage=storage),
         sampling.training_sampler("pretrain_sparse", 4),
         PretrainTransform(16, True),
         seed=1,
     )
     epochs = ByShard(storage.shards.shard, 1)
-    return TrainLoader(made, **{"batch_size": 1, "seed": 1, "epochs": epochs, **options})  # type: ignore[arg-type]
+    return TrainLoader(clips, **{"batch_size": 1, "seed": 1, "epochs": epochs, **options})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("workers", [Workers(0), Workers(2)])
@@ -100,7 +100,7 @@ def test_a_cache_too_small_for_a_shard_reads_video_by_video(
 
 def test_shards_are_fetched_ahead_of_their_use(web: tuple[str, type[Web]], shards: Path, tmp_path: Path) -> None:
     streamed = loader(web[0], shards, cache(tmp_path))
-    made = streamed.clips
+    clips = streamed.clips
     order = streamed.order(0)
     due = streamed._ahead(order, 0)
     of_row = streamed.epochs.shards()
@@ -108,9 +108,9 @@ def test_shards_are_fetched_ahead_of_their_use(web: tuple[str, type[Web]], shard
     first_use = {int(of_row[row]): place for place, row in reversed(list(enumerate(order.tolist())))}
     for number, rows in due.items():
         assert all(number <= first_use[int(of_row[row])] for row in rows)
-    made.videos.storage.ahead(int(order[-1]))
+    clips.videos.storage.ahead(int(order[-1]))
     before = list(web[1].asked)
-    made.videos.open(int(order[-1])).close()
+    clips.videos.open(int(order[-1])).close()
     assert web[1].asked == before
 
 

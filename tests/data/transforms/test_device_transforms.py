@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from umt.data.loading.clip_batch import collate
 from umt.data.loading.clips import Sample
-from umt.data.loading.loaders import collate
 from umt.data.transforms import erasing
 from umt.data.transforms.erasing import draw_erase_box, erase
 from umt.data.transforms.mixup import ClipMixup

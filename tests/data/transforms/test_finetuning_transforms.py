@@ -27,10 +27,10 @@ POLICY = "rand-m7-n4-mstd0.5-inc1"
 
 def sign_seeds() -> dict[bool, int]:
     """A seed under which timm negates a level, and one under which it does not."""
-    found: dict[bool, int] = {}
+    seeds: dict[bool, int] = {}
     for seed in range(20):
-        found.setdefault(random.Random(seed).random() > 0.5, seed)
-    return found
+        seeds.setdefault(random.Random(seed).random() > 0.5, seed)
+    return seeds
 
 
 def test_randaugment_is_configured_as_the_originals(image_space) -> None:

@@ -175,13 +175,13 @@ def test_any_box_of_any_frame_can_be_made(height: int, width: int, data: st.Data
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     box = Box(top, left, data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left)))
     for operation in known().values():
-        made = operations.apply([step(operation, 10.0, seed)], frames, box)
-        assert made.shape == (2, box.height, box.width, 3)
-        assert made.dtype == np.uint8
+        changed = operations.apply([step(operation, 10.0, seed)], frames, box)
+        assert changed.shape == (2, box.height, box.width, 3)
+        assert changed.dtype == np.uint8
         if operation.name.startswith(tuple(SLIDES)):
             assert (
                 np.abs(
-                    made.astype(int) - operations.cut(by_pil(frames, operation, 10.0, seed), whole(frames), box)
+                    changed.astype(int) - operations.cut(by_pil(frames, operation, 10.0, seed), whole(frames), box)
                 ).max()
                 <= 1
             )

@@ -29,9 +29,9 @@ def fuzz(*words: str) -> str:
 
 
 def test_a_sample_of_damaged_files_is_decoded_or_named() -> None:
-    said = fuzz("--files", "300", "--seed", "1", "--decoders", "auto")
-    assert "300 files x 1 decoders" in said
-    assert ": 0 neither decoded nor named" in said
+    output = fuzz("--files", "300", "--seed", "1", "--decoders", "auto")
+    assert "300 files x 1 decoders" in output
+    assert ": 0 neither decoded nor named" in output
 
 
 @pytest.mark.slow

@@ -35,10 +35,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_two_open_readers_of_one_file_do_not_disturb_each_other(videos: list[Path], decoder: str) -> None:
     for path in videos:
         truth = played(path)
-        with open_video(path, decoder) as one, open_video(path, decoder) as two:
+        with open_video(path, decoder) as first, open_video(path, decoder) as second:
             for number in range(8):
-                np.testing.assert_array_equal(one.frames([number, 20]), truth[[number, 20]])
-                np.testing.assert_array_equal(two.frames([30 - number]), truth[[30 - number]])
+                np.testing.assert_array_equal(first.frames([number, 20]), truth[[number, 20]])
+                np.testing.assert_array_equal(second.frames([30 - number]), truth[[30 - number]])
 
 
 @pytest.mark.parametrize("decoder", WORKING)
@@ -46,8 +46,8 @@ def test_threads_read_one_file_at_once(videos: list[Path], decoder: str) -> None
     for path in videos:
         truth = played(path)
         with ThreadPoolExecutor(4) as pool:
-            for wanted, frames in pool.map(lambda seed: read(path, decoder, seed), range(16)):  # noqa: B023
-                np.testing.assert_array_equal(frames, truth[wanted])
+            for indices, frames in pool.map(lambda seed: read(path, decoder, seed), range(16)):  # noqa: B023
+                np.testing.assert_array_equal(frames, truth[indices])
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_processes_read_the_same_frames_however_they_are_started(
     work = [(str(path), decoder, seed) for path in videos for decoder in decoders for seed in range(2)]
     with multiprocessing.get_context(method).Pool(2) as pool:
         results = pool.map_async(read_in_child, work).get(timeout=100)
-    for (path, _, _), (wanted, frames) in zip(work, results, strict=True):
-        np.testing.assert_array_equal(frames, truths[Path(path)][wanted])
+    for (path, _, _), (indices, frames) in zip(work, results, strict=True):
+        np.testing.assert_array_equal(frames, truths[Path(path)][indices])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -52,12 +52,12 @@ def test_sparse_frames_are_those_of_a_full_decode(x264: dict[str, object], start
         if start:  # a stream copy that begins anywhere
             path = cut(path, Path(folder) / "b.mp4", start)
         truth = played(path)
-        wanted = data.draw(st.lists(st.integers(0, len(truth) - 1), min_size=1, max_size=8))
+        indices = data.draw(st.lists(st.integers(0, len(truth) - 1), min_size=1, max_size=8))
         with open_video(path, "pyav") as video, PyAV(str(path)) as seeking:
             assert len(video) == len(truth)
-            np.testing.assert_array_equal(video.frames(wanted), truth[wanted])
-            np.testing.assert_array_equal(seeking.frames(wanted), truth[wanted])
-            np.testing.assert_array_equal(video.frames(wanted[:1]), truth[wanted[:1]])
+            np.testing.assert_array_equal(video.frames(indices), truth[indices])
+            np.testing.assert_array_equal(seeking.frames(indices), truth[indices])
+            np.testing.assert_array_equal(video.frames(indices[:1]), truth[indices[:1]])
 
 
 def plain(folder: Path, **settings: object) -> tuple[Path, Index, np.ndarray]:
@@ -94,7 +94,7 @@ def test_key_frames_that_lean_on_earlier_frames_are_not_taken_for_beginnings(tmp
     options = {"preset": "fast", "x264-params": "keyint=8:intra-refresh=1:bframes=0"}
     path, index, truth = plain(tmp_path, frames=40, options=options)
     assert len(index.keys) > 1
-    assert probe(str(path)).quirks == ("key frames that are none",)
+    assert probe(str(path)).quirks == ("false key frames",)
     with open_video(path, decoder) as video:
         for number in (30, 3, 17):
             np.testing.assert_array_equal(video.frames([number])[0], truth[number])

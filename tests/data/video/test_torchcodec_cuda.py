@@ -20,7 +20,7 @@ MEAN, MOST = 2.0, 12.0
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_gpu_it_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--decoder \(torchcodec-cuda\): .* does not work on this machine. It wants"):
+    with pytest.raises(ConfigError, match=r"--decoder \(torchcodec-cuda\): .* does not work on this machine. It needs"):
         choose("torchcodec-cuda")
     with pytest.raises(ConfigError, match="does not work on this machine"):
         open_video(render(tmp_path / "a.mp4"), "torchcodec-cuda")
@@ -28,7 +28,7 @@ def test_without_a_gpu_it_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available() or not available("torchcodec"), reason="wants torchcodec and no GPU")
 def test_a_process_that_cannot_use_the_gpu_says_so_instead_of_reading_otherwise(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"does not work in this process \(.*\)\. It wants workers"):
+    with pytest.raises(ConfigError, match=r"does not work in this process \(.*\)\. It needs workers"):
         TorchCodecCuda(str(render(tmp_path / "a.mp4")))
     (tmp_path / "b.mp4").write_text("<html>")
     with pytest.raises(VideoError, match=r"b\.mp4: cannot be read as a video"):

@@ -121,3 +121,9 @@ def test_noise_is_a_sentence(tmp_path: Path, content: bytes, start: bytes) -> No
     file.write_bytes(start + content)
     with pytest.raises(CheckpointError):
         read_state_dict(file)
+
+
+def test_a_bare_pickle_of_numbers_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "weights.pkl").write_bytes(pickle.dumps({"epoch": 3}, protocol=2))
+    with pytest.raises(CheckpointError, match=r"weights\.pkl is truncated or damaged"):
+        read_state_dict(tmp_path / "weights.pkl")

@@ -13,8 +13,8 @@ import torch
 
 from umt.errors import CheckpointError
 from umt.models import create_model, load_weights
+from umt.models.files.pretrained import load_pretrained
 from umt.models.files.weights import read_head
-from umt.models.pretrained import load_pretrained
 
 
 class Hostile:
@@ -144,5 +144,5 @@ def test_shards_outside_of_the_folder_are_not_read(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "secret.bin")
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "../secret.bin"}}')
-    with pytest.raises(CheckpointError, match=r"names the shard \.\./secret\.bin, which is not beside it"):
+    with pytest.raises(CheckpointError, match=r"names the shard \.\./secret\.bin, which is not next to it"):
         read_head(tmp_path / "hub")

@@ -62,7 +62,7 @@ def test_offline_a_sentence_comes_at_once_and_alone(nowhere: str, caplog: pytest
 
 def test_offline_the_weights_of_timm_are_a_sentence_too(nowhere: str) -> None:
     pytest.importorskip("timm")
-    from umt.models.timm_teacher import load_timm
+    from umt.models.teachers.timm import load_timm
 
     began = time.monotonic()
     with pytest.raises(CheckpointError, match=r"they are not in the hub's cache here, and the hub cannot be reached"):

@@ -41,7 +41,7 @@ def test_shards_are_one_state_dict(tmp_path: Path) -> None:
     assert same(read_state_dict(tmp_path))
     assert same(read_state_dict(tmp_path / "model.safetensors.index.json"))
     (tmp_path / "model-1.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"names the shard model-1\.safetensors, which is not beside it"):
+    with pytest.raises(CheckpointError, match=r"names the shard model-1\.safetensors, which is not next to it"):
         read_state_dict(tmp_path)
 
 
@@ -56,14 +56,14 @@ def test_a_deepspeed_checkpoint_is_found_by_folder_parent_or_file(tmp_path: Path
 
 def test_deepspeed_s_shares_want_to_be_brought_together(tmp_path: Path) -> None:
     (tmp_path / "zero_pp_rank_0_mp_rank_00_model_states.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"ZeRO stage 3, in shares.*zero_to_fp32\.py"):
+    with pytest.raises(CheckpointError, match=r"ZeRO stage 3, in shares\. Merge them with the zero_to_fp32\.py"):
         read_state_dict(tmp_path)
 
 
 @pytest.mark.parametrize("tag", ["gone", "../elsewhere", ""])
 def test_a_latest_that_names_nothing_is_a_sentence(tmp_path: Path, tag: str) -> None:
     (tmp_path / "latest").write_text(tag)
-    with pytest.raises(CheckpointError, match=r"latest names .*, which is no folder beside it"):
+    with pytest.raises(CheckpointError, match=r"latest names .*, which is not a folder next to it"):
         read_state_dict(tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_a_folder_of_something_else_says_what_it_holds(tmp_path: Path) -> None:
 
 def test_a_damaged_index_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": [')
-    with pytest.raises(CheckpointError, match="is damaged or no index of shards"):
+    with pytest.raises(CheckpointError, match="is damaged or not an index of shards"):
         read_state_dict(tmp_path)
 
 

@@ -166,7 +166,7 @@ def test_a_name_of_timm_s_says_the_activation_where_it_can() -> None:
 def test_a_gelu_tower_does_not_become_a_quickgelu_teacher(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": {"hidden_act": "gelu"}}))
     torch.save(openai(), tmp_path / "clip.pth")
-    with pytest.raises(CheckpointError, match=r"has gelu in its MLPs \(as the configuration beside it says\)"):
+    with pytest.raises(CheckpointError, match=r"has gelu in its MLPs \(as the configuration next to it says\)"):
         load_weights(teacher(), tmp_path / "clip.pth")
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from umt.errors import CheckpointError, UserError
 from umt.models import VisionTransformer, load_weights
-from umt.models.description import Description
+from umt.models.files.description import Description
 from umt.models.files.model_card import model_card
+from umt.models.files.pretrained import load_pretrained
 from umt.models.layouts import huggingface
-from umt.models.pretrained import load_pretrained
 
 NAMES = dict(enumerate(["yoga", "zumba", "archery", "bowling", "juggling", "cooking", "golf"]))
 SMALL: dict[str, Any] = {

@@ -231,7 +231,8 @@ def test_a_changed_byte_in_a_store_is_an_unreadable_video(folder: Path, tmp_path
     store.pipe_file("/changed/train-000000.tar", bytes(content))
     store.pipe_file("/changed/shards.idx", (out / "shards.idx").read_bytes())
     opened = videos(out, "memory://changed")
-    changed = [row for row in range(len(opened)) if "holds other bytes than its index says" in complaint(opened, row)]
+    sentence = "does not hold the bytes that its index says"
+    changed = [row for row in range(len(opened)) if sentence in complaint(opened, row)]
     assert len(changed) == 1
     assert complaint(opened, changed[0]).startswith("memory://changed/train-000000.tar:class ")
     assert [complaint(opened, row) for row in range(len(opened)) if row not in changed] == [""] * 6
@@ -273,10 +274,10 @@ def test_a_shard_that_is_not_whole_is_refused_before_a_run(folder: Path, tmp_pat
     out = make(folder, tmp_path)
     tar = out / "train-000001.tar"
     tar.write_bytes(tar.read_bytes()[:-1])
-    with pytest.raises(AnnotationError, match=r"train-000001\.tar has \d+ bytes, but shards\.idx beside it says \d+"):
+    with pytest.raises(AnnotationError, match=r"train-000001\.tar has \d+ bytes, but shards\.idx next to it says \d+"):
         videos(out, out)
     tar.unlink()
-    with pytest.raises(AnnotationError, match=r"train-000001\.tar is not there, but shards\.idx beside it names it"):
+    with pytest.raises(AnnotationError, match=r"train-000001\.tar is not there, but shards\.idx next to it names it"):
         videos(out, out)
 
 
@@ -287,7 +288,7 @@ def test_a_shard_that_is_not_whole_is_refused_before_a_run(folder: Path, tmp_pat
 def test_a_damaged_index_is_a_sentence(folder: Path, tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
     out = make(folder, tmp_path)
     (out / "shards.idx").write_bytes(damage((out / "shards.idx").read_bytes()))
-    with pytest.raises(AnnotationError, match=r"shards\.idx is no whole index of shards .*Copy it again"):
+    with pytest.raises(AnnotationError, match=r"shards\.idx is not a complete index of shards .*Copy it again"):
         videos(out, out)
 
 

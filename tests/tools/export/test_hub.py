@@ -56,7 +56,7 @@ def test_an_export_goes_to_the_hub_and_comes_back(hub: Hub, tmp_path: Path) -> N
     code = """
 import torch
 from umt.models import VisionTransformer
-from umt.models.pretrained import load_pretrained
+from umt.models.files.pretrained import load_pretrained
 expected = torch.load("expected.pt")
 model = VisionTransformer.from_pretrained("us/walk")
 assert model.description.labels == ("waving", "walking")
@@ -71,14 +71,14 @@ except ValueError as error:
     pulled = run(hub, tmp_path, "-c", code)
     assert pulled.returncode == 0, pulled.stderr
     assert f"{hub.address}/us/copy" in pulled.stdout
-    assert "us/nothing: the hub has no such model, or you may not see it" in pulled.stdout
+    assert "us/nothing: the hub has no us/nothing, or it is private" in pulled.stdout
     assert hub.repositories["us/copy"]["model.safetensors"] == files["model.safetensors"]
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"HF_TOKEN": "hf_wrong"}, "the hub refuses, 401: .*Run: hf auth login"),
+        ({"HF_TOKEN": "hf_wrong"}, "the hub refuses, 401: .*To log in, run: hf auth login"),
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "the hub cannot be reached .*Connection refused"),
     ],
 )

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from umt.config.cli import parse
 from umt.errors import ConfigError
+from umt.run.command_line import parse
+from umt.tasks.base.sizing import Sizing, sizing_of
 from umt.tools.plan.command import plan_command, resolve
 from umt.tools.plan.hardware import GPUS, find_gpu, recognise
 from umt.tools.plan.memory import STRATEGIES, Parts, parts
-from umt.tools.plan.sizing_base import Sizing, sizing_of
 from umt.tools.plan.trace import trace
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,10 +11,10 @@ import textwrap
 import pytest
 import torch
 
-from umt.config.cli import parse
 from umt.models import create_model
+from umt.run.command_line import parse
+from umt.tasks.base.sizing import Sizing, sizing_of
 from umt.tools.plan.memory import GIB, parts
-from umt.tools.plan.sizing_base import Sizing, sizing_of
 from umt.tools.plan.trace import run_step, trace
 
 TINY = "--model vit_tiny_patch8_64 --input_size 64 --num_frames 4 --tubelet_size 1 --batch_size 2 --nb_classes 16"
@@ -163,8 +163,8 @@ def test_a_process_grows_by_the_modelled_peak(blocks: int) -> None:
     flags = BASE.replace("--batch_size 1", "--batch_size 4")
     code = f"""
         import json
-        from umt.config.cli import parse
-        from umt.tools.plan.sizing_base import sizing_of
+        from umt.run.command_line import parse
+        from umt.tasks.base.sizing import sizing_of
         from umt.tools.plan.trace import make_optimizer
         import torch
         torch.set_num_threads(1)

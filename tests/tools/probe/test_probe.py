@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from tests.videos import render
-from umt.config.schema import build, flatten
 from umt.errors import ConfigError, OutputError, VideoError
 from umt.evaluation.scores import ViewScores
 from umt.inference import features
 from umt.inference.recognizer import load
 from umt.models import create_model
+from umt.tasks.base import recipe_class
 from umt.tools.probe import main
 from umt.tools.probe.features import Frozen, Want
 
@@ -104,10 +104,10 @@ def test_a_finished_probe_is_told_again(data: Path, tmp_path: Path, capsys: pyte
 def test_a_pretrained_student_and_random_weights_share_a_pass(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     student = create_model("pretrain_umt_tiny_patch8_48")
-    config = build(
-        "pretrain", {"model": "pretrain_umt_tiny_patch8_48", "input_size": 48, "num_frames": 8, "data_path": "x"}
+    config = recipe_class("pretrain").from_values(
+        {"model": "pretrain_umt_tiny_patch8_48", "input_size": 48, "num_frames": 8, "data_path": "x"}
     )
-    torch.save({"model": student.state_dict(), "config": {"task": "pretrain", **flatten(config)}}, tmp_path / "x.pth")
+    torch.save({"model": student.state_dict(), "config": {"task": "pretrain", **config.values()}}, tmp_path / "x.pth")
     checkpoint = str(tmp_path / "x.pth")
     words = ["--checkpoint", checkpoint, "none", "--data_path", str(data), "--output", str(tmp_path / "out")]
     assert main([*words, "--probes", "knn", "--num_workers", "0", "--device", "cpu"]) == 0
@@ -206,8 +206,10 @@ def test_features_of_umt_extract_give_the_same_table(
 def test_models_of_other_clips_are_not_probed_in_one_pass(data: Path, tmp_path: Path) -> None:
     for frames in (8, 4):
         content = {"model": create_model(MODEL, num_frames=frames, num_classes=3).state_dict()}
-        config = build("finetune", {"model": MODEL, "input_size": 48, "num_frames": frames, "data_path": "x"})
-        torch.save({**content, "config": {"task": "finetune", **flatten(config)}}, tmp_path / f"{frames}.pth")
+        config = recipe_class("finetune").from_values(
+            {"model": MODEL, "input_size": 48, "num_frames": frames, "data_path": "x"}
+        )
+        torch.save({**content, "config": {"task": "finetune", **config.values()}}, tmp_path / f"{frames}.pth")
     words = ["--checkpoint", str(tmp_path / "8.pth"), str(tmp_path / "4.pth"), "--data_path", str(data)]
     with pytest.raises(ConfigError, match=r"4\.pth takes other clips than .*8\.pth: num_frames 4, not 8\. Give all of"):
         main([*words, "--output", str(tmp_path / "out"), "--device", "cpu"])

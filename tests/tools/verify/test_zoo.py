@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from umt.config.cli import parse
 from umt.data import catalog
 from umt.errors import ConfigError
+from umt.run.command_line import parse
 from umt.tools.verify.zoo import OFFICIAL_VIDEOS, published_rows, read_zoo
 
 ROOT = Path(__file__).parents[3]

@@ -15,12 +15,12 @@ from PIL import Image
 
 from tests import browser
 from tests.videos import render
-from umt.config.schema import build, flatten
 from umt.data.transforms.normalize import normalize
 from umt.errors import CheckpointError, ConfigError, VideoError
 from umt.inference.recognizer import Recognizer, load
 from umt.models import create_model
-from umt.models.teacher import Teacher
+from umt.models.teachers.base import Teacher
+from umt.tasks.base import recipe_class
 from umt.tools.visualize.classes import ClassMaps
 from umt.tools.visualize.command import main
 from umt.tools.visualize.look import Attention, Viewer
@@ -43,11 +43,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "clip_return_layer": 2,
     }  # fmt: skip
     student = create_model("pretrain_umt_tiny_patch8_48")
-    content = {"model": student.state_dict(), "config": {"task": "pretrain", **flatten(build("pretrain", run))}}
+    content = {
+        "model": student.state_dict(),
+        "config": {"task": "pretrain", **recipe_class("pretrain").from_values(run).values()},
+    }
     torch.save(content, folder / "student.pth")
     classifier = create_model("vit_tiny_patch8_48", num_classes=3, init_scale=1.0)
     run = {"model": "vit_tiny_patch8_48", "input_size": 48, "num_frames": 8, "nb_classes": 3, "data_path": "x"}
-    config = {"task": "finetune", **flatten(build("finetune", run)), "class_names": ["<b>run", "sit", "lie"]}
+    config = {
+        "task": "finetune",
+        **recipe_class("finetune").from_values(run).values(),
+        "class_names": ["<b>run", "sit", "lie"],
+    }
     torch.save({"model": classifier.state_dict(), "config": config}, folder / "classifier.pth")
     return folder
 

@@ -196,7 +196,7 @@ def test_hugging_face_s_safetensors_give_its_features(tmp_path: Path, capsys: py
     close(converted(tmp_path, tmp_path / "hf", SIZES), expected)
     said = capsys.readouterr().out
     assert "features    equal to transformers" in said
-    assert "activation  quick_gelu (as the configuration beside it says)" in said
+    assert "activation  quick_gelu (as the configuration next to it says)" in said
 
 
 @pytest.mark.slow
@@ -307,7 +307,7 @@ def test_a_repository_of_the_hub_that_was_fetched_before_needs_no_network(tmp_pa
     done = command(env, "--model", MODEL, "--from", "hf://somebody/tiny-clip", "--output", str(output))
     assert done.returncode == 0, done.stderr
     assert "source      hf://somebody/tiny-clip, Hugging Face's names" in done.stdout
-    assert "as the configuration beside it says" in done.stdout
+    assert "as the configuration next to it says" in done.stdout
     teacher = create_model(MODEL).eval()
     load_weights(teacher, output)
     with torch.no_grad():
@@ -328,7 +328,7 @@ def test_without_a_network_a_sentence_says_so(tmp_path: Path, source: str) -> No
 def test_the_file_says_where_it_is_from(tmp_path: Path) -> None:
     from safetensors import safe_open
 
-    from umt.models.files.fetch import sha256_of
+    from umt.models.files.opened import sha256_of
 
     archive(tmp_path / "ViT.pt", SIZES)
     converted(tmp_path, tmp_path / "ViT.pt", SIZES, "--sha256", sha256_of(tmp_path / "ViT.pt"))

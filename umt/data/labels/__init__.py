@@ -1,7 +1,7 @@
 """Class names, and the orders in which lists and checkpoints number them. No torch, no numpy.
 
-An order is nothing but its list of names, name of class 0 first. `labels.txt` beside a list, and the key `class_names`
-of a checkpoint, say which one is meant; `order_of` finds its name among those that this library knows.
+An order is just its list of names, that of class 0 first. `labels.txt` next to a list, and the key `class_names` of a
+checkpoint, say which one is meant; `order_of` finds its name among those that this library knows.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from umt.data.once import once
 from umt.errors import AnnotationError
 
 FOLDER = Path(__file__).parent
-LABELS_FILE = "labels.txt"  # beside a list: one class name a line, in the order of the labels
-# Known orders: file -> how to name it to a person.
+LABELS_FILE = "labels.txt"  # next to a list: one class name per line, in the order of the labels
+# Known orders: file -> its name in messages.
 ORDERS = {
     "k400_umt": "Kinetics-400 in the published UMT order",
     "k400": "Kinetics-400 in alphabetical order",
@@ -39,19 +39,20 @@ def names_of(order: str) -> tuple[str, ...]:
 
 
 def order_of(names: Sequence[str]) -> str | None:
-    """The key of `ORDERS` whose names these are, in this order; None for another one."""
-    wanted = [plain(name) for name in names]
-    return next((order for order in ORDERS if [plain(name) for name in names_of(order)] == wanted), None)
+    """The key of `ORDERS` whose names these are, in this order; None if there is none."""
+    plain_names = [plain(name) for name in names]
+    return next((order for order in ORDERS if [plain(name) for name in names_of(order)] == plain_names), None)
 
 
-def same(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether both number the same classes alike; case and punctuation of names that are known here do not count."""
-    return list(one) == list(other) or (order_of(one) or "one") == (order_of(other) or "other")
+def same(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether both number the same classes equally; case and punctuation of names that are known here do not count."""
+    order = order_of(first)
+    return list(first) == list(second) or (order is not None and order == order_of(second))
 
 
 @lru_cache(maxsize=100_000)
 def plain(name: str) -> str:
-    """A name by which class names compare: `Petting_animal (not cat)` and `petting animal (not cat)` are one."""
+    """The form in which class names are compared: `Petting_animal (not cat)` equals `petting animal (not cat)`."""
     return "".join(c for c in name.casefold() if c.isalnum())
 
 
@@ -64,7 +65,7 @@ def k710_index() -> dict[str, list[int]]:
 
 @cache
 def numbers(order: str) -> dict[str, int]:
-    """`plain` name -> label in `order`, with the names that official annotations have and the order has not."""
+    """`plain` name -> label in `order`, including names that only official annotations have."""
     known = {plain(name): label for label, name in enumerate(names_of(order))}
     aliases = json.loads((FOLDER / "aliases.json").read_text(encoding="utf-8")).get(order, {})
     for name, ours in aliases.items():
@@ -78,23 +79,23 @@ def numbers(order: str) -> dict[str, int]:
     return known
 
 
-def rows_by_name(wanted: Sequence[str], have: Sequence[str]) -> list[int | None]:
-    """For every name of `wanted` its place in `have`, each place at most once; None where no name there is the same.
+def rows_by_name(names: Sequence[str], head: Sequence[str]) -> list[int | None]:
+    """For each of `names` its place in `head`, each place at most once; None where no name there is the same.
 
-    Names compare as `plain` does, and a known order also knows the names that official annotations have for its own.
+    Names compare by `plain`, and for a known order also by the names that official annotations have for its classes.
     """
-    exact = {name: row for row, name in enumerate(have)}
+    exact = {name: row for row, name in enumerate(head)}
     plainly: dict[str, int | None] = {}
-    for row, name in enumerate(have):
-        plainly[plain(name)] = None if plain(name) in plainly else row  # two that are alike: only the exact name tells
-    order = order_of(have)
+    for row, name in enumerate(head):
+        plainly[plain(name)] = None if plain(name) in plainly else row  # of two that are equal, only the exact name
+    order = order_of(head)
     aliases = numbers(order) if order else {}
     rows: list[int | None] = []
     taken: set[int] = set()
-    for name in wanted:
-        found = exact.get(name, plainly.get(plain(name), aliases.get(plain(name))))
-        rows.append(None if found in taken else found)
-        taken |= set() if found is None else {found}
+    for name in names:
+        place = exact.get(name, plainly.get(plain(name), aliases.get(plain(name))))
+        rows.append(None if place in taken else place)
+        taken |= set() if place is None else {place}
     return rows
 
 

@@ -10,10 +10,8 @@ from umt.data.lists.split_files import ONE_IN
 from umt.data.lists.subsets import held_out
 from umt.data.lists.video_list import VideoList
 from umt.data.once import once
+from umt.data.video.video_reader import IMAGE_ENDINGS, VIDEO_ENDINGS
 from umt.errors import AnnotationError
-
-VIDEO_ENDINGS = (".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def read_folders(

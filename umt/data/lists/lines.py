@@ -117,7 +117,7 @@ class Form:
             line = text.getvalue()
         else:
             line = self.separator.join(fields)
-        if not _fits_text(row.path) or Form(self.separator, self.frame_folders).row(line) != row:
+        if not fits_a_line(row.path) or Form(self.separator, self.frame_folders).row(line) != row:
             raise AnnotationError(
                 f"The path {row.path!r} cannot be written into a list of text: it has line ends in it or spaces "
                 "around it, or is not UTF-8. Rename the file, or write the list as parquet."
@@ -130,8 +130,9 @@ def separator_of(split: str) -> str:
     return "\t" if split == "\\t" else split
 
 
-def _fits_text(path: str) -> bool:
-    return not re.search(r"[\r\n\0\ud800-\udfff]|^\ufeff", path)
+def fits_a_line(path: str) -> bool:
+    """Whether a list of text can hold `path`: UTF-8 without line ends in it and spaces around it."""
+    return path == path.strip() and not re.search(r"[\r\n\0\ud800-\udfff]|^\ufeff", path)
 
 
 def whole_number(field: str) -> int | None:

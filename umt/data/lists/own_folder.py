@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umt.data.lists.class_folders import VIDEO_ENDINGS, has_frames, read_folders
+from umt.data.lists.class_folders import has_frames, read_folders
 from umt.data.lists.lines import BETWEEN, SEPARATORS, Form, Row, separator_of
 from umt.data.lists.parquet import is_parquet
 from umt.data.lists.reading import classes_of, read_named, rows_of, table_of, words_form
@@ -23,6 +23,7 @@ from umt.data.lists.subsets import part_of
 from umt.data.lists.text import lines, read_text
 from umt.data.lists.video_list import VideoList
 from umt.data.storage.urls import is_url, join
+from umt.data.video.video_reader import VIDEO_ENDINGS
 from umt.errors import AnnotationError, VideoError
 
 _LOOKED_AT = 20  # lines that tell separator, prefix and kind

@@ -1,7 +1,7 @@
 """Lists as parquet: columns for path, label and, for folders of frames, their number, under any of the usual names.
 
-Needs pyarrow (extra `parquet`), which is imported when such a list is read. Rows are counted from 1, like
-the lines of a list without header.
+Needs pyarrow (extra `parquet`), which is imported when such a list is read. Rows are counted from 1, like the
+lines of a list without header.
 """
 
 from __future__ import annotations

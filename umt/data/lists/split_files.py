@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from umt.data.storage.urls import is_url, join
+
 ONE_IN = 10  # training videos of a class that are held out where there is neither a val nor a test list
 SPLITS = ("train", "val", "test")
 
@@ -17,6 +19,12 @@ class SplitFile:
     path: str
     part: str = ""
     note: str = ""
+
+
+def list_file(folder: str, split: str) -> str:
+    """The list of a split: `split.csv`, or in a folder of this machine `split.parquet` where there is no csv."""
+    csv, parquet = join(folder, f"{split}.csv"), join(folder, f"{split}.parquet")
+    return parquet if not is_url(folder) and os.path.isfile(parquet) and not os.path.isfile(csv) else csv
 
 
 def split_file(folder: str, split: str, there: Sequence[str]) -> SplitFile:

@@ -46,10 +46,10 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line.strip("\n ")
 
 
-def rows(source: str, form: Form) -> Iterator[tuple[int, Row]]:
-    """Number of the line, from 1, and content of every row, one after the other. Raises AnnotationError."""
+def parsed(text: str, form: Form) -> Iterator[tuple[int, str, Row | None, Form]]:
+    """Number, from 1, and content of every line but a header; its row, or None; and the form that a header gives."""
     first = True
-    for number, line in lines(read_text(source)):
+    for number, line in lines(text):
         row = form.row(line)
         if first:
             first = False
@@ -57,8 +57,14 @@ def rows(source: str, form: Form) -> Iterator[tuple[int, Row]]:
             if named is not None:
                 form = named
                 continue
+        yield number, line, row, form
+
+
+def rows(source: str, form: Form) -> Iterator[tuple[int, Row]]:
+    """Number of the line, from 1, and content of every row, one after the other. Raises AnnotationError."""
+    for number, line, row, form_of_line in parsed(read_text(source), form):
         if row is None:
-            raise AnnotationError(explain(source, number, line, form))
+            raise AnnotationError(explain(source, number, line, form_of_line))
         yield number, row
 
 

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umt.data.lists.video_list import VideoList
+from umt.data.loading.batch import Failure
+from umt.data.loading.clip_batch import ClipBatch, collate
 from umt.data.storage.source import PLAIN_FILES, Storage
 from umt.data.video import guard
 from umt.data.video.decoders import Frames, VideoReader
@@ -26,7 +28,6 @@ from umt.errors import VideoError
 from umt.randomness import generator, key
 
 Indices = NDArray[np.int64]
-Failure = dict[str, "str | int"]
 
 # In training an unreadable row is replaced by another; after so many unreadable ones the list is to blame.
 ATTEMPTS = 10
@@ -34,7 +35,7 @@ ATTEMPTS = 10
 
 @dataclass
 class Sample:
-    """One clip as the workers make it; the fields are those of `umt.data.loading.batch.Batch`."""
+    """One clip as the workers make it; the fields are those of `ClipBatch`."""
 
     video: Frames  # (n, h, w, 3)
     label: int | NDArray[np.float32]  # (K,) of a multi-label list
@@ -114,6 +115,14 @@ class TrainClips:
     def __len__(self) -> int:
         return len(self.videos)
 
+    def collate(self, samples: list[Sample], failures: list[Failure]) -> ClipBatch:
+        """Samples in their order as a batch."""
+        return collate(samples, failures)
+
+    def fetch_ahead(self, rows: Sequence[int]) -> None:
+        """Begins to fetch the shards of rows that come soon."""
+        self.videos.fetch_ahead(rows)
+
     def read(self, epoch: int, row: int) -> tuple[list[Sample], list[Failure]]:
         """The copies of `row` in `epoch`, or of a row drawn in its place by (seed, epoch, row, attempt).
 
@@ -176,6 +185,14 @@ class ViewClips:
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    def collate(self, samples: list[Sample], failures: list[Failure]) -> ClipBatch:
+        """Samples in their order as a batch."""
+        return collate(samples, failures)
+
+    def fetch_ahead(self, rows: Sequence[int]) -> None:
+        """Begins to fetch the shards of rows that come soon."""
+        self.videos.fetch_ahead(rows)
 
     def read(self, epoch: int, row: int) -> tuple[list[Sample], list[Failure]]:
         """All views of `row`, clip by clip, whatever `epoch`. Raises VideoError naming a video that cannot be read."""

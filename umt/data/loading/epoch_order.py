@@ -1,7 +1,7 @@
-"""Which rows an epoch takes, and in which order: a function of (seed, epoch), whatever the number of ranks and workers.
+"""Which rows an epoch takes, and in which order: a function of (seed, epoch), for any number of ranks and workers.
 
 An epoch always takes as many draws as there are rows. A draw below that number is a row; the k-th repetition of row r
-in an epoch is r + k * rows, so that each has random numbers of its own (`umt.data.loading.clips`).
+in an epoch is r + k * rows, so that each has its own random numbers (`umt.data.loading.clips`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class EpochOrder(Protocol):
         """The draws of `epoch`, in order."""
 
     def shards(self) -> NDArray[np.int32] | None:
-        """(rows,) numbers of what is fetched as a whole, -1 for rows that are fetched by themselves; None: all are."""
+        """(rows,) number of the shard that each row is fetched with, -1 for rows that are in none; None: all are."""
 
     def reach(self) -> int:
-        """How many draws before its first use a shard is to be fetched."""
+        """How many draws before its first use a shard is fetched."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Shuffled:
 class ByShard:
     """Every row once, from `window` shards at a time: shards are shuffled, and so are the rows of each window.
 
-    A shard is done with when its window is, so that `2 * window` of them, this window's and the next one's, are all
-    that need to be at hand.
+    A shard is no longer needed when its window ends, so only `2 * window` of them, of this window and the next, have
+    to be on disk.
     """
 
     shard: NDArray[np.int32]
@@ -86,9 +86,9 @@ class ByShard:
 class Mixed:
     """Rows of several lists, the first list's first, drawn with `weights`.
 
-    Of every epoch list i has the share weights[i] / sum(weights). It goes through its own epochs one after the other,
-    over the epochs of the run, so that a list gives none of its rows once more than another; where the lists' draws
-    stand among each other is shuffled.
+    List i has the share weights[i] / sum(weights) of every epoch. It goes through its own epochs one after the other,
+    across the epochs of the run, so that none of its rows is drawn twice before all of them were. The draws of the
+    lists are shuffled together.
     """
 
     parts: tuple[EpochOrder, ...]
@@ -119,19 +119,20 @@ class Mixed:
     def draws(self, seed: int, epoch: int) -> Draws:
         quotas = self.quotas()
         part_of = generator(seed, epoch, "mix").permutation(np.repeat(np.arange(len(quotas)), quotas))
-        made = np.empty(len(self), dtype=np.int64)
+        draws = np.empty(len(self), dtype=np.int64)
         first = 0
         for number, (part, quota) in enumerate(zip(self.parts, quotas, strict=True)):
             passes = _passes(part, key(seed, "list", number), epoch * quota, quota)
-            made[part_of == number] = first + passes % len(part) + len(self) * _repetitions(passes)
+            draws[part_of == number] = first + passes % len(part) + len(self) * _repetitions(passes)
             first += len(part)
-        return made
+        return draws
 
     def shards(self) -> NDArray[np.int32] | None:
         numbers, first = [], 0
         for part in self.parts:
-            own = part.shards()
-            numbers.append(np.full(len(part), -1, np.int32) if own is None else np.where(own < 0, -1, own + first))
+            shards = part.shards()
+            alone = np.full(len(part), -1, np.int32)
+            numbers.append(alone if shards is None else np.where(shards < 0, -1, shards + first))
             first = max(first, int(numbers[-1].max()) + 1)
         return None if first == 0 else np.concatenate(numbers).astype(np.int32)
 
@@ -140,13 +141,13 @@ class Mixed:
 
 
 def _passes(part: EpochOrder, seed: int, start: int, count: int) -> Draws:
-    """Draws `start` to `start + count` of a list that is gone through again and again."""
-    found: list[Draws] = []
+    """Draws `start` to `start + count` of a list that is repeated epoch by epoch."""
+    pieces: list[Draws] = []
     while count:
         number, place = divmod(start, len(part))
-        found.append(part.draws(seed, number)[place : place + count])
-        start, count = start + len(found[-1]), count - len(found[-1])
-    return np.concatenate(found)
+        pieces.append(part.draws(seed, number)[place : place + count])
+        start, count = start + len(pieces[-1]), count - len(pieces[-1])
+    return np.concatenate(pieces)
 
 
 def _repetitions(draws: Draws) -> Draws:
@@ -155,17 +156,17 @@ def _repetitions(draws: Draws) -> Draws:
     ordered = draws[order]
     firsts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     before = np.arange(len(draws)) - np.repeat(firsts, np.diff(np.append(firsts, len(draws))))
-    made = np.empty(len(draws), dtype=np.int64)
-    made[order] = before
-    return made
+    repetitions = np.empty(len(draws), dtype=np.int64)
+    repetitions[order] = before
+    return repetitions
 
 
 def fetched_ahead(order: EpochOrder, draws: Sequence[int] | Draws) -> list[tuple[int, int]]:
-    """(place among `draws`, row): when it is time to fetch the shard of that row; in the order of their use."""
+    """(place among `draws`, row): when to fetch the shard of that row; in the order of their use."""
     shards = order.shards()
     if shards is None or not len(draws):
         return []
     rows = np.asarray(draws) % len(order)
-    found, firsts = np.unique(shards[rows], return_index=True)
+    numbers, firsts = np.unique(shards[rows], return_index=True)
     reach = order.reach()
-    return [(max(first - reach, 0), int(rows[first])) for first in sorted(firsts[found >= 0].tolist())]
+    return [(max(first - reach, 0), int(rows[first])) for first in sorted(firsts[numbers >= 0].tolist())]

@@ -13,88 +13,55 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
-from umt.data.loading.batch import Batch
-from umt.data.loading.clips import Failure, Sample, Videos
+from umt.data.loading.batch import Batch, Failure
 from umt.data.loading.epoch_order import Draws, EpochOrder, Shuffled, fetched_ahead
 from umt.data.loading.memory import keep_freed_memory
-from umt.data.loading.pool import Pool, empty_to_send
+from umt.data.loading.pool import Pool
 from umt.errors import ConfigError, UserError
 
 # Epoch, rows of one batch (`umt.data.loading.epoch_order`), and rows whose shards will be wanted soon.
 Work = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
-class Clips(Protocol):
-    """A data set: `TrainClips` or `ViewClips`."""
+class Samples(Protocol):
+    """A data set: from rows to samples, and from samples to a batch."""
 
-    @property
-    def videos(self) -> Videos: ...
+    def __len__(self) -> int:
+        """Rows of its list."""
 
-    def __len__(self) -> int: ...
+    def read(self, epoch: int, row: int) -> tuple[list[Any], list[Failure]]:
+        """The samples of `row` in `epoch`, and the rows that could not be read for them."""
 
-    def read(self, epoch: int, row: int) -> tuple[list[Sample], list[Failure]]: ...
+    def collate(self, samples: list[Any], failures: list[Failure]) -> Any:
+        """Samples in their order as a batch (`umt.data.loading.batch.Batch`)."""
 
-
-def collate(samples: Sequence[Sample], failures: list[Failure]) -> Batch:
-    """Samples in their order as a batch. Without samples (all rows failed) `video` is (0, 3, 0, 0, 0)."""
-    import cv2
-
-    shapes = {s.video.shape for s in samples}
-    if len(shapes) > 1:
-        raise ValueError(f"clips of one batch differ in shape: {sorted(shapes)}")
-    frames, height, width, channels = next(iter(shapes), (0, 0, 0, 3))
-    video = empty_to_send((len(samples), channels, frames, height, width))
-    for slot, sample in zip(video.numpy(), samples, strict=True):
-        for number, frame in enumerate(sample.video):
-            cv2.split(frame, list(slot[:, number]))  # a sixth of the time of a transposed copy
-
-    def numbers(name: str) -> torch.Tensor:
-        return torch.tensor([getattr(s, name) for s in samples], dtype=torch.int64)
-
-    def arrays(name: str) -> torch.Tensor | None:
-        values = [getattr(s, name) for s in samples]
-        return torch.from_numpy(np.stack(values)) if values and values[0] is not None else None
-
-    many = bool(samples) and isinstance(samples[0].label, np.ndarray)  # of a multi-label list
-    label = arrays("label") if many else None
-    return Batch(
-        video=video,
-        label=numbers("label") if label is None else label,
-        row=numbers("row"),
-        copy=numbers("copy"),
-        clip=numbers("clip"),
-        crop=numbers("crop"),
-        seed=numbers("seed"),
-        noise=arrays("noise"),
-        erase=arrays("erase"),
-        paths=[s.path for s in samples],
-        failures=failures,
-    )
+    def fetch_ahead(self, rows: Sequence[int]) -> None:
+        """Begins to fetch what rows that come soon will need, where that is far away."""
 
 
 @dataclass(frozen=True)
 class _Batches:
     """Makes the batch of a `Work`. An error for a person travels as a value: raised, it would arrive as a traceback."""
 
-    clips: Clips
+    samples: Samples
 
     def __call__(self, work: Work) -> Batch | UserError:
         epoch, rows, ahead = work
         if ahead:
-            self.clips.videos.fetch_ahead(ahead)
-        samples: list[Sample] = []
+            self.samples.fetch_ahead(ahead)
+        samples: list[Any] = []
         failures: list[Failure] = []
         try:
             for row in rows:
-                read, failed = self.clips.read(epoch, row)
+                read, failed = self.samples.read(epoch, row)
                 samples += read
                 failures += failed
         except UserError as error:
             return error
-        return collate(samples, failures)
+        batch: Batch = self.samples.collate(samples, failures)
+        return batch
 
 
 def _start_worker() -> None:
@@ -146,7 +113,7 @@ class _Pin:
 
     def __call__(self, item: Any) -> Any:
         torch.cuda.set_device(self.device)  # a thread begins on GPU 0, whatever its process works on
-        return item.pin_memory() if isinstance(item, Batch) else item
+        return item if isinstance(item, UserError) else item.pin_memory()
 
 
 @dataclass
@@ -165,12 +132,12 @@ class Workers:
     timeout: float = 0.0
     _pool: Pool | None = field(default=None, init=False, repr=False)
 
-    def run(self, clips: Clips, plan: Sequence[Work]) -> Iterator[Batch]:
+    def run(self, clips: Samples, plan: Sequence[Work]) -> Iterator[Any]:
         """The batches of `plan`, in its order. Workers outlive a call, so one object serves one data set."""
         make = _Batches(clips)
         if self.num_workers and self._pool is None:
             _opencv_alone()
-            pin = {"receive": _Pin(torch.cuda.current_device())} if self.pin_memory else {}
+            pin: dict[str, Any] = {"receive": _Pin(torch.cuda.current_device())} if self.pin_memory else {}
             self._pool = Pool(
                 make,
                 workers=self.num_workers,
@@ -202,7 +169,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        clips: Clips,
+        clips: Samples,
         *,
         batch_size: int,
         seed: int = 0,
@@ -223,6 +190,10 @@ class TrainLoader:
                 f"Try --batch_size {max(len(clips) // (world_size * accumulation), 1)}."
             )
 
+    def __len__(self) -> int:
+        """Rows of the list."""
+        return len(self.clips)
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
@@ -236,7 +207,7 @@ class TrainLoader:
         """All draws of `epoch`, on every rank the same."""
         return self.epochs.draws(self.seed, epoch)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """This rank's micro-batches of `epoch` from number `start` on."""
         order = self.order(epoch)
         ahead = self._ahead(order, start)
@@ -268,7 +239,7 @@ class EvalLoader:
 
     def __init__(
         self,
-        clips: Clips,
+        clips: Samples,
         *,
         batch_size: int,
         rank: int = 0,
@@ -283,7 +254,7 @@ class EvalLoader:
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         size = self.batch_size
         plan: list[Work] = [(0, tuple(self.rows[i : i + size]), ()) for i in range(0, len(self.rows), size)]
         return self.workers.run(self.clips, plan)
@@ -300,7 +271,7 @@ class TestLoader(EvalLoader):
 
     def __init__(
         self,
-        clips: Clips,
+        clips: Samples,
         *,
         rank: int = 0,
         world_size: int = 1,

@@ -8,11 +8,11 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD 
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep what is freed for the next clip, instead of giving it back to the kernel, time after time.
+    """Lets glibc keep freed memory for the next clip, instead of giving it back to the kernel each time.
 
-    A clip passes through several buffers of some megabytes, and each page of a new one costs a fault: on a virtual
-    machine 1.8 us, so that fresh memory took longer than a look-up table over the whole clip. The process stays as
-    large as it once was. Other allocators (musl, jemalloc, macOS) are left as they are.
+    A clip passes through several buffers of some megabytes, and each new page costs a fault: on a virtual machine
+    1.8 us, so that fresh memory took longer than a look-up table over the whole clip. The process stays as large as it
+    once was. Other allocators (musl, jemalloc, macOS) are left as they are.
     """
     mallopt = _of_glibc("mallopt")
     if mallopt is not None:
@@ -21,9 +21,9 @@ def keep_freed_memory() -> None:
 
 
 def tidy_heap() -> None:
-    """Every so many calls, glibc gives free pages amid the heap back.
+    """Every `_EVERY` calls, glibc gives free pages within the heap back.
 
-    A demuxer leaves holes that nothing else fits into: 37 MiB after 20 000 files. Trimming costs some faults once.
+    A demuxer leaves holes that nothing else fits into: 37 MiB after 20 000 files.
     """
     if next(_calls) % _EVERY == 0:
         trim = _of_glibc("malloc_trim")

@@ -1,4 +1,4 @@
-"""Several lists as one: rows of the first, then of the second, and so on; each with its own prefix and storage."""
+"""Several lists as one: the rows of the first, then of the second, and so on; each with its own prefix and storage."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class MixedVideos(Videos):
 
 
 def mixed(parts: Sequence[Videos], rows: VideoList | None = None) -> Videos:
-    """The rows of `parts` as one; of a single one itself. `rows`: their `MixedList`, if there is one already."""
+    """The rows of `parts` as one list; a single part is returned as it is. `rows`: their `MixedList`, if it exists."""
     if len(parts) == 1:
         return parts[0]
     return MixedVideos(

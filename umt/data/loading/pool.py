@@ -1,9 +1,12 @@
-"""Processes that make the items of a plan ahead, in its order, and outlive a reader that hangs or crashes.
+"""Processes that make the items of a plan ahead, and outlive a reader that hangs or crashes.
 
-torch's DataLoader ends with its first dead worker and waits for a hanging one for ever. Here a worker that has been
-reading one file for too long is killed, or found dead; its file is refused from then on (`umt.data.video.guard`), and
-another worker makes the same items anew. So no item is lost, and what comes of it is the same wherever and whenever it
-happens.
+torch's DataLoader ends with its first dead worker and waits indefinitely for a hanging one. Here a worker that reads
+one file for too long is killed, one that has died is noticed, and both are replaced. The caller chooses what becomes of
+their items:
+
+- by default its file is refused from then on (`umt.data.video.guard`) and another worker makes the same items again. So
+  no item is lost, and the result is the same wherever and whenever it happens;
+- with `lost`, where an item is a file, that item is settled at once by what `lost` returns for it.
 
 A thread of the parent hands out the work, collects what comes back and looks after the workers; the consumer only takes
 finished items.
@@ -12,13 +15,9 @@ finished items.
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
-import math
+import multiprocessing
 import multiprocessing.connection
 import multiprocessing.util
-import os
-import pickle
 import signal
 import threading
 import time
@@ -26,91 +25,34 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from logging import getLogger
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-import torch
-import torch.multiprocessing
-
-from umt.data.video import guard
+from umt.data.loading.worker import Raised, work
 from umt.data.video.guard import Board
+from umt.errors import UserError
 
-log = logging.getLogger(__name__)
+log = getLogger(__name__)
 
 TICK = 1.0  # seconds between two looks at what the workers read
-ORPHAN = 5.0  # seconds between a worker's looks at whether its parent lives
-CRASHES = 2  # of one file until it is refused: one may have been the machine's fault
-SMALL = 1 << 16  # bytes of a tensor that travels by value
+CRASHES = 2  # of one file until it is refused: a single one may be the machine's fault
 DEATHS = 3  # of workers that were reading nothing, until the run stops
+AHEAD = 64  # items for each worker that may wait for the consumer of `Pool.finished`
 
-
-@dataclass(frozen=True)
-class _Raised:
-    """An exception in a worker, as text: the exception itself may not survive pickling."""
-
-    text: str
+Lost = Callable[[Any, str], Any]
 
 
 @dataclass
 class _Worker:
     process: Any
-    pipe: Connection
+    pipe: Connection[Any, Any]
     board: Board
-    told: int = 0  # refused files that it knows of
+    refused: int = 0  # files that it knows not to read
     doing: set[tuple[int, int]] = field(default_factory=set)  # (plan, number) handed out and not come back
     written: int = -1  # the state of its board at the last look
     looked: float = 0.0
     stuck: float = 0.0  # seconds that the board has been seen unchanged
-
-
-def _work(make: Callable[[Any], Any], start: Callable[[], None], pipe: Connection, board: Board) -> None:
-    parent = os.getppid()  # under "forkserver" not the pool's process, but one that ends with it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
-    start()
-    guard.attach(board)
-    try:
-        while True:
-            while not pipe.poll(ORPHAN):
-                if os.getppid() != parent:
-                    return
-            message = pipe.recv()
-            if message is None:
-                return
-            turn, number, work, refused = message
-            guard.refuse(refused)
-            try:
-                item = make(work)
-            except Exception:  # noqa: BLE001 - whatever it is, the consumer raises it
-                item = _Raised(traceback.format_exc())
-            guard.end()
-            _send(pipe, (turn, number, item))
-            del item  # or its memory would be held while the next one is made
-    except (EOFError, ConnectionError):
-        return
-
-
-class _Pickler(ForkingPickler):
-    """Large tensors travel as shared memory, each by a connection of its own; small ones are quicker by value."""
-
-    def reducer_override(self, thing: Any) -> Any:
-        if type(thing) is torch.Tensor and thing.nbytes < SMALL and not thing.is_shared():
-            return torch.from_numpy, (thing.numpy(),)
-        return NotImplemented
-
-
-def empty_to_send(shape: tuple[int, ...]) -> torch.Tensor:
-    """uint8 of that shape; in a worker it lies where the parent will see it, so that nothing is copied on the way."""
-    if not guard.is_watched() or math.prod(shape) < SMALL:
-        return torch.empty(shape, dtype=torch.uint8)
-    shared = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate function does
-    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
-
-
-def _send(pipe: Connection, message: Any) -> None:
-    buffer = io.BytesIO()
-    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
-    pipe.send_bytes(buffer.getbuffer())
 
 
 class _Crew:
@@ -126,22 +68,22 @@ class _Crew:
         timeout: float,
         start: Callable[[], None],
         receive: Callable[[Any], Any],
+        lost: Lost | None,
     ) -> None:
-        self._make, self._start, self._receive, self._timeout = make, start, receive, timeout
-        self._context: Any = torch.multiprocessing.get_context(start_method)
-        self._ahead = workers * prefetch
-        self._prefetch = prefetch
+        self._make, self._start, self._receive, self._lost = make, start, receive, lost
+        self._timeout, self._prefetch = timeout, prefetch
+        self._context: Any = multiprocessing.get_context(start_method)
         self._refused: list[tuple[str, str]] = []
         self._crashes: Counter[str] = Counter()
         self._deaths = 0
         self._lock = threading.Condition()
-        self._turn = 0  # counts the plans; what belongs to an earlier one is dropped
+        self._turn = 0  # counts the plans; items of an earlier plan are dropped
         self._plan: Sequence[Any] = ()
         self._todo: list[int] = []  # numbers to hand out before those from `_fresh` on: their workers were lost
-        self._fresh = self._taken = 0
+        self._fresh = self._taken = self._ahead = 0
         self._ready: dict[int, Any] = {}
         self._ended = self._closing = False
-        self._failure: str | None = None
+        self._failure: Exception | None = None
         self._bell, self._ring = multiprocessing.Pipe(duplex=False)
         self._workers = [self._hire() for _ in range(workers)]
         self._thread = threading.Thread(target=self._serve, name="loader", daemon=True)
@@ -149,26 +91,30 @@ class _Crew:
 
     # ---- the consumer's side
 
-    def begin(self, plan: Sequence[Any]) -> int:
+    def begin(self, plan: Sequence[Any], ahead: int) -> int:
         with self._lock:
             self._turn += 1
             self._plan, self._todo, self._fresh, self._taken = plan, [], 0, 0
+            self._ahead = ahead * len(self._workers)
             self._ready.clear()
         self._wake()
         return self._turn
 
-    def take(self, turn: int, number: int) -> Any:
+    def take(self, turn: int, number: int | None = None) -> tuple[int, Any]:
+        """Item `number`, or the next one that is ready, with its number."""
         with self._lock:
-            while number not in self._ready:
+            while number not in self._ready if number is not None else not self._ready:
                 if self._failure is not None or self._ended or turn != self._turn:
-                    raise RuntimeError(self._failure or "no more batches: others were asked for, or the run has ended")
+                    raise self._failure or RuntimeError("no more batches: others were asked for, or the run has ended")
                 self._lock.wait()
+            if number is None:
+                number = next(iter(self._ready))
             item = self._ready.pop(number)
-            self._taken = number + 1
+            self._taken += 1
         self._wake()
-        if isinstance(item, _Raised):
-            raise RuntimeError(f"a process that loads data stopped by an error of its own:\n{item.text}")
-        return item
+        if isinstance(item, Raised):
+            raise RuntimeError(f"a process that loads data stopped with an error:\n{item.text}")
+        return number, item
 
     def close(self) -> None:
         self._closing = True
@@ -179,6 +125,7 @@ class _Crew:
             worker.process.kill()
         for worker in self._workers:
             _end(worker)
+            self._settle(worker, signal.SIGKILL.name)
         self._bell.close()
         self._ring.close()
 
@@ -213,7 +160,7 @@ class _Crew:
                 self._lock.notify_all()
 
     def _hand_out(self) -> None:
-        """Gives work to whoever has least of it, but never further ahead of the consumer than `_ahead`."""
+        """Gives work to the worker that has least of it, but never further ahead of the consumer than `_ahead`."""
         with self._lock:
             while True:
                 worker = min(self._workers, key=lambda w: len(w.doing))
@@ -226,11 +173,11 @@ class _Crew:
                 else:
                     return
                 worker.doing.add((self._turn, number))
-                message = (self._turn, number, self._plan[number], dict(self._refused[worker.told :]))
-                worker.told = len(self._refused)
+                message = (self._turn, number, self._plan[number], dict(self._refused[worker.refused :]))
+                worker.refused = len(self._refused)
                 try:
                     worker.pipe.send(message)
-                except OSError:  # it is dead, which its sentinel tells: then this is handed out again
+                except OSError:  # it is dead, as its sentinel will show: then this is handed out again
                     return
 
     def _collect(self, worker: _Worker) -> None:
@@ -239,18 +186,32 @@ class _Crew:
         except (EOFError, OSError):  # it died, perhaps while handing over
             self._crashed(worker)
             return
+        if isinstance(item, Raised) and item.starting:
+            cause = f"A worker process cannot start: {item.last_line}. Mend that, and start the same command again."
+            self._fail(UserError(cause))
+            return
         worker.doing.discard((turn, number))
         try:
             item = self._receive(item)
         except RuntimeError:
-            item = _Raised(traceback.format_exc())
+            item = Raised(traceback.format_exc())
+        self._keep(turn, number, item)
+
+    def _keep(self, turn: int, number: int, item: Any) -> None:
         with self._lock:
             if turn == self._turn:
+                if isinstance(item, Raised) and self._lost is not None:
+                    item = self._lost(self._plan[number], item.last_line)
                 self._ready[number] = item
                 self._lock.notify_all()
 
+    def _fail(self, failure: Exception) -> None:
+        with self._lock:
+            self._failure = failure
+            self._lock.notify_all()
+
     def _is_stuck(self, worker: _Worker, most: float) -> bool:
-        """Only time in which this thread was looking counts: a job that is suspended as a whole does not hang."""
+        """Only time in which this thread was running counts: a job that is suspended as a whole does not hang."""
         now = time.monotonic()
         passed, worker.looked = now - worker.looked, now
         written, name = worker.board.read()
@@ -261,8 +222,13 @@ class _Crew:
         return worker.stuck >= self._timeout
 
     def _hangs(self, worker: _Worker) -> None:
-        _, name = worker.board.read()
-        self._refuse(name, f"reading it took longer than --decode_timeout {self._timeout:g} seconds")
+        written, name = worker.board.read()
+        if written != worker.written:  # it has just gone on
+            return
+        _end(worker)
+        if self._lost is None:
+            self._refuse(name, f"reading it took longer than --decode_timeout {self._timeout:g} seconds")
+        self._settle(worker, "")
         self._replace(worker)
 
     def _crashed(self, worker: _Worker) -> None:
@@ -270,8 +236,12 @@ class _Crew:
         code, (_, name) = worker.process.exitcode, worker.board.read()
         how = f"exit code {code}"
         if code is not None and code < 0:
-            how = signal.Signals(-code).name + (", as for lack of memory" if code == -signal.SIGKILL else "")
-        if name:
+            how = signal.Signals(-code).name
+        if self._settle(worker, how):
+            self._replace(worker)
+            return
+        how += ", as for lack of memory" if code == -signal.SIGKILL else ""
+        if name and self._lost is None:
             self._crashes[name] += 1
             log.warning("the process that was reading %s has died (%s) and is replaced", name, how)
             if self._crashes[name] >= CRASHES:
@@ -280,10 +250,20 @@ class _Crew:
             self._deaths += 1
             if self._deaths >= DEATHS:
                 hint = " Is /dev/shm full? (docker run --shm-size)" if code == -signal.SIGBUS else ""
-                with self._lock:
-                    self._failure = f"processes that load data keep dying ({how}).{hint}"
-                    self._lock.notify_all()
+                self._fail(RuntimeError(f"processes that load data keep dying ({how}).{hint}"))
         self._replace(worker)
+
+    def _settle(self, worker: _Worker, how: str) -> bool:
+        """Lets `lost` say what becomes of the item that the ended `worker` was making; False: there is none."""
+        _, name = worker.board.read()
+        if self._lost is None or not name:
+            return False
+        turn, number = map(int, name.split())
+        if (turn, number) in worker.doing:
+            worker.doing.discard((turn, number))
+            if turn == self._turn:
+                self._keep(turn, number, self._lost(self._plan[number], how))
+        return True
 
     def _refuse(self, name: str, cause: str) -> None:
         if name not in dict(self._refused):
@@ -299,8 +279,8 @@ class _Crew:
     def _hire(self) -> _Worker:
         here, there = self._context.Pipe()
         board = Board(self._context)
-        arguments = (self._make, self._start, there, board)
-        process = self._context.Process(target=_work, args=arguments, name="loader", daemon=True)
+        arguments = (self._make, self._start, there, board, self._lost is not None)
+        process = self._context.Process(target=work, args=arguments, name="loader", daemon=True)
         process.start()
         there.close()
         return _Worker(process, here, board, looked=time.monotonic())
@@ -308,7 +288,7 @@ class _Crew:
 
 def _end(worker: _Worker) -> None:
     worker.process.kill()
-    worker.process.join(timeout=1)  # one that waits for a dead file server cannot even be killed: it is left behind
+    worker.process.join(timeout=1)  # waiting for a dead file server it cannot even be killed: it is left behind
     worker.pipe.close()
 
 
@@ -316,7 +296,7 @@ def _nothing() -> None:
     pass
 
 
-def _as_it_is(item: Any) -> Any:
+def _unchanged(item: Any) -> Any:
     return item
 
 
@@ -324,13 +304,16 @@ class Pool:
     """`workers` processes that apply `make` to the entries of a plan.
 
     Args:
-        make: work -> item, in a worker. It calls `guard.begin` with the name of each file that it reads.
+        make: entry -> item, in a worker. Without `lost` it calls `guard.begin` with the name of each file it reads.
         workers: processes, at least 1.
         prefetch: items that are made ahead, for each worker.
         start_method: "fork", "spawn", "forkserver"; None: the platform's.
-        timeout: seconds that reading one file may take; 0: any time.
+        timeout: seconds that reading one file (with `lost`: making one item) may take; 0: any time.
         start: called in each worker before its first item.
         receive: called with each item in a thread of this process, e.g. to pin its memory.
+        lost: (entry, how) -> the item to take instead, for an entry that took longer than `timeout` (how ""), whose
+            process died (SIGSEGV, exit code 1) or raised (the error's text), or that `close` ends. Called in a thread
+            of this process, when nothing works on that entry any more.
     """
 
     def __init__(
@@ -342,8 +325,10 @@ class Pool:
         start_method: str | None = None,
         timeout: float = 0.0,
         start: Callable[[], None] = _nothing,
-        receive: Callable[[Any], Any] = _as_it_is,
+        receive: Callable[[Any], Any] = _unchanged,
+        lost: Lost | None = None,
     ) -> None:
+        self._prefetch = prefetch
         self._crew = _Crew(
             make,
             workers=workers,
@@ -352,12 +337,22 @@ class Pool:
             timeout=timeout,
             start=start,
             receive=receive,
+            lost=lost,
         )
         # At exit it must go before multiprocessing ends its processes, whose deaths would be taken for crashes.
         self.close: Callable[[], None] = multiprocessing.util.Finalize(self, self._crew.close, exitpriority=100)
 
     def run(self, plan: Sequence[Any]) -> Iterator[Any]:
-        """The items of `plan` in its order. A later call ends an earlier one. RuntimeError for what `make` raises."""
-        turn = self._crew.begin(plan)
+        """The items of `plan` in its order. A later call ends an earlier one.
+
+        Raises RuntimeError for what `make` raises, UserError where `start` does.
+        """
+        turn = self._crew.begin(plan, self._prefetch)
         for number in range(len(plan)):
-            yield self._crew.take(turn, number)
+            yield self._crew.take(turn, number)[1]
+
+    def finished(self, plan: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """As `run`, but each with its place in `plan`, in the order in which they are finished: for small items."""
+        turn = self._crew.begin(plan, AHEAD)
+        for _ in range(len(plan)):
+            yield self._crew.take(turn)

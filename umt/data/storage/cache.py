@@ -1,8 +1,8 @@
-"""A folder of copies of remote objects, with a limit of its size, shared by all processes of a machine.
+"""A folder of copies of remote objects, of limited size, shared by all processes of a machine.
 
 An object's name is a hash of its URL, its tag and its size, so that a changed object is another one. It is written
-beside its place and renamed, so that it is there as a whole or not at all. What was used longest ago goes first.
-A disk that is full or cannot be written ends the storing, with one warning, and never the run.
+under a temporary name and renamed, so that it is there as a whole or not at all. The least recently used is deleted
+first. A disk that is full or cannot be written ends the caching, with one warning, and never the run.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ log = logging.getLogger(__name__)
 
 _STRIPES = 64  # locks that keep two processes from fetching the same object at once
 _LOW = 0.9  # eviction goes down to this share of the limit, so that not every object evicts
-_ABANDONED = 3600.0  # seconds after which a file that was being written is that of a process that died
+_ABANDONED = 3600.0  # seconds after which a file that is being written belongs to a process that died
 _broken: set[str] = set()  # folders that this process has stopped storing in
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Objects below `folder`, of at most `limit` bytes together. Nothing is open: it can be sent to workers."""
+    """Objects below `folder`, of at most `limit` bytes together. Holds no open file, so it can be sent to workers."""
 
     folder: str
     limit: int
 
     def prepare(self, *, main: bool = True) -> None:
-        """Makes the folder, clears what dead processes left, and counts; a new run may warn again. Never raises.
+        """Makes the folder, deletes what dead processes left, and counts; a new run may warn again. Never raises.
 
-        `main`: this process does so for all of this machine, the others only need the folder.
+        `main`: this process does so for all of this machine; the others only need the folder.
         """
         try:
             for name in ("objects", "writing", "locks"):
@@ -60,9 +60,9 @@ class Cache:
 
     @contextlib.contextmanager
     def get(self, name: str, size: int, fetch: Callable[[str], None]) -> Iterator[str | None]:
-        """A path of the object `name` of `size` bytes, good while the context lasts, even if it is evicted meanwhile.
+        """A path of the object `name` of `size` bytes, valid in the context even if it is evicted meanwhile.
 
-        `fetch` writes it into the file of a path if it is not there. None: it cannot be stored; read it where it is.
+        `fetch` writes it to a path if it is not there. None: it cannot be stored; read it from the store.
         """
         held = self._find(name, size) or self._store(name, size, fetch, wait=True)
         try:
@@ -72,7 +72,7 @@ class Cache:
                 held.close()
 
     def ahead(self, name: str, size: int, fetch: Callable[[str], None]) -> None:
-        """Fetches an object that will be wanted, unless it is there or another process is at it."""
+        """Fetches an object that will be needed, unless it is there or another process is fetching it."""
         held = self._find(name, size) or self._store(name, size, fetch, wait=False)
         if held is not None:
             held.close()
@@ -107,27 +107,27 @@ class Cache:
             return None
 
     def _write(self, place: str, name: str, size: int, fetch: Callable[[str], None]) -> _Held | None:
-        beside = os.path.join(self.folder, "writing", f"{os.getpid()}-{secrets.token_hex(8)}")
-        if not self._reserve(size, beside):
+        temporary = os.path.join(self.folder, "writing", f"{os.getpid()}-{secrets.token_hex(8)}")
+        if not self._reserve(size, temporary):
             return None
         try:
-            fetch(beside)
-            if os.path.getsize(beside) != size:
-                raise OSError(f"{os.path.getsize(beside)} bytes were written where {size} belong")
+            fetch(temporary)
+            if os.path.getsize(temporary) != size:
+                raise OSError(f"{os.path.getsize(temporary)} bytes were written instead of {size}")
             os.makedirs(os.path.dirname(place), exist_ok=True)
-            os.replace(beside, place)
+            os.replace(temporary, place)
         except BaseException:
             with contextlib.suppress(OSError):
-                self._release(size, beside)
+                self._release(size, temporary)
             raise
         return self._find(name, size)
 
     # ---- how much there is
 
     def _reserve(self, size: int, path: str) -> bool:
-        """Makes room for `size` bytes and takes it by the file `path`, which whoever counts sees; False: there is none.
+        """Makes room for `size` bytes and reserves it by the file `path`, which is counted; False: there is no room.
 
-        What other processes are writing is room that nobody can make.
+        What other processes are writing cannot be evicted.
         """
         with self._counted() as count:
             total = count.read() + size
@@ -142,7 +142,7 @@ class Cache:
             return True
 
     def _release(self, size: int, path: str) -> None:
-        """Gives up what was reserved. At once, since whoever counts in between would count it out twice."""
+        """Gives up what was reserved: file and count together, so that a count in between cannot subtract it twice."""
         with self._counted() as count:
             os.unlink(path)
             count.write(count.read() - size)
@@ -153,17 +153,17 @@ class Cache:
             yield _Count(file, lambda: self._evict(self.limit))
 
     def _evict(self, limit: int) -> int:
-        """Deletes what was used longest ago until at most `limit` bytes are left; how many are."""
-        # First what is being written: an object that takes its place meanwhile is counted twice, not overlooked.
+        """Deletes the least recently used until at most `limit` bytes are left; returns how many are."""
+        # First what is being written: an object that is finished meanwhile is counted twice, not overlooked.
         writing = sum(_size(entry.path) for entry in os.scandir(os.path.join(self.folder, "writing")))
-        found: list[tuple[int, int, str]] = []
+        objects: list[tuple[int, int, str]] = []
         for part in os.scandir(os.path.join(self.folder, "objects")):
             for entry in os.scandir(part.path):
                 with contextlib.suppress(FileNotFoundError):
                     facts = entry.stat()
-                    found.append((facts.st_mtime_ns, facts.st_size, entry.path))
-        total = sum(size for _, size, _ in found) + writing
-        for _, size, path in sorted(found):
+                    objects.append((facts.st_mtime_ns, facts.st_size, entry.path))
+        total = sum(size for _, size, _ in objects) + writing
+        for _, size, path in sorted(objects):
             if total <= limit:
                 break
             with contextlib.suppress(FileNotFoundError):
@@ -177,7 +177,7 @@ class Cache:
                 if time.time() - entry.stat().st_mtime > _ABANDONED:
                     os.unlink(entry.path)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.folder, "count"))  # counted anew by who needs it first
+            os.unlink(os.path.join(self.folder, "count"))  # the next one that needs it counts again
 
     @contextlib.contextmanager
     def _lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
@@ -199,7 +199,7 @@ class Cache:
         try:
             os.close(os.open(os.path.join(self.folder, "warned"), os.O_CREAT | os.O_EXCL))
         except FileExistsError:
-            return  # another process has said it
+            return  # another process has warned
         except OSError:
             pass
         log.warning(
@@ -209,15 +209,15 @@ class Cache:
 
 
 class _Count:
-    """Bytes that are stored and reserved, in a file; `anew` counts them where the file does not know."""
+    """Bytes that are stored and reserved, in a file; `recount` counts them if the file has no number."""
 
-    def __init__(self, file: BinaryIO, anew: Callable[[], int]) -> None:
-        self._file, self._anew = file, anew
+    def __init__(self, file: BinaryIO, recount: Callable[[], int]) -> None:
+        self._file, self._recount = file, recount
 
     def read(self) -> int:
         self._file.seek(0)
         content = self._file.read(8)
-        return int(struct.unpack("<q", content)[0]) if len(content) == 8 else self._anew()
+        return int(struct.unpack("<q", content)[0]) if len(content) == 8 else self._recount()
 
     def write(self, total: int) -> None:
         self._file.truncate(0)
@@ -226,18 +226,18 @@ class _Count:
 
 
 class _Held:
-    """An object that cannot vanish: by the file that this process has open (Linux), else by another name of it."""
+    """An object that cannot vanish: kept by a file that this process has open (Linux), else by another link to it."""
 
-    def __init__(self, place: str, beside: str) -> None:
+    def __init__(self, place: str, links: str) -> None:
         self._file = os.open(place, os.O_RDONLY)
         self._link: str | None = None
         try:
             with contextlib.suppress(PermissionError):
-                os.utime(place)  # used now; the time of last reading is not kept on most machines
+                os.utime(place)  # used now; most machines do not record when a file was last read
             self.size = os.fstat(self._file).st_size
             self.path = f"/proc/{os.getpid()}/fd/{self._file}"
             if not sys.platform.startswith("linux"):
-                self._link = self.path = os.path.join(beside, f"{os.getpid()}-{secrets.token_hex(8)}")
+                self._link = self.path = os.path.join(links, f"{os.getpid()}-{secrets.token_hex(8)}")
                 os.link(place, self._link)
         except OSError:
             os.close(self._file)

@@ -1,65 +1,55 @@
-"""Folders of frames by URL: one image an object, of which only those that are wanted are fetched, side by side."""
+"""Folders of frames by URL: one image per object, of which only those that are asked for are fetched, in parallel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from umt.data.storage import remote
-from umt.data.video.video_reader import Frames, Reader
+from umt.data.video.decoders import FrameFolder
+from umt.data.video.video_reader import Frames
 from umt.errors import VideoError
 
 _AT_ONCE = 8
-_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
-class RemoteFrames(Reader):
-    """A folder of `length` images named by `template` from 1 on; without a length all its images, by name.
-
-    `fetched` gives a local path of a URL's bytes. Raises VideoError.
-    """
+class RemoteFrames(FrameFolder):
+    """See `FrameFolder`. `fetch` gives a local path of a URL's bytes. Raises VideoError."""
 
     def __init__(
         self,
         url: str,
         length: int | None,
         template: str | None,
-        fetched: Callable[[str], AbstractContextManager[str]],
+        fetch: Callable[[str], AbstractContextManager[str]],
     ) -> None:
-        self.path, self._fetched = url, fetched
-        if length is None or template is None:
-            try:
-                names = sorted(name for name in remote.names(url) if name.lower().endswith(_ENDINGS))
-            except remote.RemoteError as error:
-                raise VideoError(f"{url}: cannot be read as a folder of frames ({error}).") from None
-            if not names:
-                raise VideoError(f"{url}: cannot be read as a folder of frames (no image in it).")
-        else:
-            names = [template.format(number) for number in range(1, length + 1)]
-        self._names, self.length = names, len(names)
+        self._fetch = fetch
+        super().__init__(url, length, template)
 
-    def _decode(self, wanted: NDArray[np.int64]) -> Frames:
-        with ThreadPoolExecutor(min(_AT_ONCE, len(wanted))) as pool:
-            frames = list(pool.map(self._image, wanted.tolist()))
-        if len({frame.shape for frame in frames}) > 1:
-            raise VideoError(f"{self.path}: its frames differ in size, so they are no video.")
-        return np.stack(frames)
+    def _listed(self) -> list[str]:
+        try:
+            return remote.names(self.path)
+        except remote.RemoteError as error:
+            raise VideoError(f"{self.path}: cannot be read as a folder of frames ({error}).") from None
+
+    def _check_folder(self) -> None:
+        """That a frame is not there is seen when it is fetched."""
+
+    def _images(self, indices: Sequence[int]) -> list[Frames]:
+        with ThreadPoolExecutor(min(_AT_ONCE, len(indices))) as pool:
+            return list(pool.map(self._image, indices))
 
     def _image(self, index: int) -> Frames:
         import cv2
 
-        url = f"{self.path.rstrip('/')}/{self._names[index]}"
+        url = f"{self.path.rstrip('/')}/{self._name(index)}"
         try:
-            with self._fetched(url) as path:
+            with self._fetch(url) as path:
                 content = Path(path).read_bytes()
         except remote.RemoteError as error:
             raise VideoError(f"{url}: cannot be read as an image ({error}).") from None
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-        if image is None:
-            raise VideoError(f"{url}: cannot be read as an image.")
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        return self._rgb(url, cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None)

@@ -1,4 +1,4 @@
-"""A local path for bytes that have none: decoders open paths, and a store gives memory or a part of a tar file."""
+"""A local path for bytes that have none: decoders open paths, and a store gives bytes or a part of a tar file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 1 << 24
 
 @contextlib.contextmanager
 def path_of_bytes(content: bytes) -> Iterator[str]:
-    """A path that reads as `content` while the context lasts; on Linux it is memory, elsewhere a temporary file."""
+    """A path with `content` while the context lasts; on Linux it is in memory, elsewhere a temporary file."""
     with _file() as (file, path):
         with open(file, "wb", closefd=False) as writer:
             writer.write(content)
@@ -27,7 +27,7 @@ def path_of_bytes(content: bytes) -> Iterator[str]:
 
 @contextlib.contextmanager
 def path_of_part(source: str, start: int, size: int) -> Iterator[str]:
-    """A path that reads as `size` bytes of the file `source` from `start` on. Raises OSError, also for fewer."""
+    """A path with `size` bytes of the file `source` from `start` on. Raises OSError, also if there are fewer."""
     with _file() as (file, path):
         whole = os.open(source, os.O_RDONLY)
         try:
@@ -69,7 +69,7 @@ def _copy(source: int, target: int, start: int, size: int) -> None:
 
 
 class Lent(VideoReader):
-    """A reader whose file goes when it is closed. Errors name the video, not where its bytes lay for a moment."""
+    """A reader whose file is deleted when it is closed. Errors name the video, not the temporary path of its bytes."""
 
     def __init__(self, name: str, path: str, reader: VideoReader, resources: contextlib.ExitStack) -> None:
         self.path, self._lent, self._reader, self._resources = name, path, reader, resources
@@ -95,5 +95,5 @@ class Lent(VideoReader):
 
 
 def renamed(error: VideoError, path: str, name: str) -> VideoError:
-    """The same error of `name`."""
+    """The same error, of `name`."""
     return VideoError(str(error).replace(path, name))

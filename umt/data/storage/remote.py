@@ -1,7 +1,7 @@
-"""Reads URLs through fsspec: whole objects, ranges of them, and what is known of them without reading.
+"""Reads URLs through fsspec: whole objects, ranges of them, and facts about them.
 
 Every process makes its own clients, at its first read. A client that a fork copied shares sockets and an event loop
-with its parent, so it is never used: but it is never let go either, since closing it would close the parent's.
+with its parent, so it is never used; nor is it ever deleted, since closing it would close the parent's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _making = threading.Lock()
 
 
 def _forked() -> None:
-    """The parent's thread may have held the lock at the moment of the fork, and is not here to let it go."""
+    """A thread of the parent may have held the lock at the moment of the fork, and is not here to release it."""
     global _making
     _making = threading.Lock()
 
@@ -41,7 +41,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class RemoteError(Exception):
-    """A URL that cannot be read. The text is the cause in a few words; who asked knows the URL."""
+    """A URL that cannot be read. The text is the cause in a few words; the caller knows the URL."""
 
 
 class MissingError(RemoteError):
@@ -49,12 +49,12 @@ class MissingError(RemoteError):
 
 
 class UnsizedError(RemoteError):
-    """The store does not tell the size of an object."""
+    """The store does not say the size of an object."""
 
 
 @dataclass(frozen=True)
 class Stat:
-    """What a store says of an object. `tag` changes when its content does; "" where a store has no such thing."""
+    """What a store says of an object. `tag` changes when its content does; "" where a store has none."""
 
     size: int
     tag: str = ""
@@ -71,43 +71,47 @@ def client(url: str) -> Any:
 
 
 def _new_client(name: str) -> Any:
-    wanted = _PACKAGES.get(name, "fsspec")
+    package = _PACKAGES.get(name, "fsspec")
     try:
         import fsspec
 
-        # No listings are kept: a file that is there now is to be seen now.
-        made = fsspec.filesystem(name, skip_instance_cache=True, use_listings_cache=False, **_options(name))
-        if hasattr(made, "retries"):
-            made.retries = 1
-        return made
+        # No listings are kept: a file that is there now must be seen now.
+        filesystem = fsspec.filesystem(name, skip_instance_cache=True, use_listings_cache=False, **_options(name))
+        if hasattr(filesystem, "retries"):
+            filesystem.retries = 1
+        return filesystem
     except ImportError as error:
-        missing = error.name or wanted
+        missing = error.name or package
         raise ConfigError(
             f"{name}:// needs the package {missing}, which is not installed. "
-            f"Try {install('gs' if wanted == 'gcsfs' else 'storage')}."
+            f"Try {install('gs' if package == 'gcsfs' else 'storage')}."
         ) from None
     except ValueError:
         raise ConfigError(
-            f"{name}:// is no kind of URL that fsspec knows. It reads s3://, gs://, hf://, https:// and others."
+            f"{name}:// is not a kind of URL that fsspec knows. It reads s3://, gs://, hf://, https:// and others."
         ) from None
 
 
 def _options(name: str) -> dict[str, Any]:
-    """Options by which a client gives up a silent store soon, and leaves trying again to `_try`.
+    """Options by which a client soon stops waiting for a silent store, and leaves trying again to `_try`.
 
-    Attempts within attempts take minutes. What a person has configured for fsspec stays, but for that.
+    Attempts within attempts take minutes. Everything else that the user has configured for fsspec is kept.
     """
     from fsspec.config import conf
 
-    own = conf.get(name, {})
+    configured = conf.get(name, {})
     if _PACKAGES.get(name) == "s3fs":
-        settings = {"read_timeout": SILENCE, **own.get("config_kwargs", {}), "retries": {"total_max_attempts": 1}}
+        settings = {
+            "read_timeout": SILENCE,
+            **configured.get("config_kwargs", {}),
+            "retries": {"total_max_attempts": 1},
+        }
         return {"config_kwargs": settings}
     if _PACKAGES.get(name) == "aiohttp":
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
-        return {"client_kwargs": {"timeout": timeout, **own.get("client_kwargs", {})}}
+        return {"client_kwargs": {"timeout": timeout, **configured.get("client_kwargs", {})}}
     return {}
 
 
@@ -117,13 +121,13 @@ def stat(url: str) -> Stat:
     if facts.get("type") == "directory":
         raise MissingError("a folder, not a file")
     if facts.get("size") is None:
-        raise UnsizedError("its size is not told")
+        raise UnsizedError("its size is not known")
     tags = (facts.get(name) for name in ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "created"))
     return Stat(int(facts["size"]), next((str(tag).strip('"') for tag in tags if tag), ""))
 
 
 def exists(url: str) -> bool:
-    """Whether there is such an object or folder. Raises RemoteError where that cannot be told."""
+    """Whether there is such an object or folder. Raises RemoteError where the store does not say."""
     try:
         _try(url, lambda fs: fs.info(url))
     except MissingError:
@@ -133,12 +137,12 @@ def exists(url: str) -> bool:
 
 def names(url: str) -> list[str]:
     """Names of the objects in a folder. Raises RemoteError."""
-    found = _try(url, lambda fs: fs.ls(url, detail=False))
-    return [str(path).rstrip("/").rsplit("/", 1)[-1] for path in found]
+    paths = _try(url, lambda fs: fs.ls(url, detail=False))
+    return [str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths]
 
 
 def read(url: str, start: int = 0, size: int | None = None) -> bytes:
-    """`size` bytes of an object from `start` on; all of it without `size`. Raises RemoteError, also for fewer."""
+    """`size` bytes of an object from `start` on; without `size` all of it. Raises RemoteError, also for fewer."""
     if size == 0:
         return b""
 
@@ -147,7 +151,7 @@ def read(url: str, start: int = 0, size: int | None = None) -> bytes:
         if size is not None and len(content) >= start + size > size:
             content = content[start : start + size]  # a server that knows no ranges sends everything
         if size is not None and len(content) != size:
-            raise OSError(f"{len(content)} bytes came where {size} were asked for")
+            raise OSError(f"{len(content)} bytes came instead of {size}")
         return content
 
     return _try(url, once)
@@ -164,14 +168,14 @@ def read_list(url: str) -> bytes:
 
 
 def download(url: str, path: str, size: int) -> None:
-    """Writes an object of `size` bytes into the local file `path`, which is there. Raises RemoteError, and OSError."""
+    """Writes an object of `size` bytes into the local file `path`, which exists. Raises RemoteError, and OSError."""
     with open(path, "r+b") as file:
         for start in range(0, size, _BLOCK):
             file.write(read(url, start, min(_BLOCK, size - start)))
 
 
 def _try(url: str, once: Callable[[Any], T]) -> T:
-    """`once` with a client, again after errors that may pass. Raises RemoteError in words for a person."""
+    """`once` with a client, again after errors that may pass. Raises RemoteError."""
     fs = client(url)
     for attempt in range(ATTEMPTS):
         try:
@@ -189,14 +193,14 @@ def _try(url: str, once: Callable[[Any], T]) -> T:
 
 
 def _cause(error: Exception) -> Exception:
-    """fsspec calls whatever a web server answers, and if it does not answer, a file that is not there."""
+    """The true cause: fsspec reports any answer of a web server, and none, as a file that is not there."""
     cause = error.__cause__
     hidden = isinstance(cause, Exception) and type(cause).__module__.startswith("aiohttp")
     return cause if hidden and isinstance(cause, Exception) else error
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What the stores' libraries raise; only of those that are loaded."""
+    """What the stores' libraries raise, of those that are loaded."""
     kinds: list[type[Exception]] = [OSError, TimeoutError, ValueError]
     for module, names in _RAISED.items():
         loaded = sys.modules.get(module)
@@ -218,7 +222,7 @@ _RAISED = {
 
 
 def _final(error: Exception) -> RemoteError | None:
-    """What a second attempt will not mend, in words; None for what it may."""
+    """The error in words if a second attempt cannot help; None if it may."""
     text, name = str(error), type(error).__name__
     status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     if name in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "TokenRetrievalError"):

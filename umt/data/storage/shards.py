@@ -1,7 +1,7 @@
 """Tar shards as `umt data shard` writes them, and their index, by which any video of them is read without the others.
 
-The index, `shards.idx`, lies beside the shards: a line of JSON that names them, then a line for each video,
-`shard start size sha256 path`, parted by tabs. `start` is the place of the video's first byte in the tar file.
+The index, `shards.idx`, is next to the shards: a line of JSON that names them, then a line for each video,
+`shard start size sha256 path`, separated by tabs. `start` is the place of the video's first byte in the tar file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Member:
-    """One video of one shard, and what is known of both."""
+    """One video of a shard, and what is known of both."""
 
     url: str
     start: int
@@ -140,7 +140,7 @@ def _read(content: bytes, source: str) -> _Index:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise AnnotationError(
-            f"{source} is no whole index of shards ({error}). Copy it again, or write it by umt data shard."
+            f"{source} is not a complete index of shards ({error}). Copy it again, or write it by umt data shard."
         ) from None
     return index
 
@@ -177,15 +177,15 @@ def open_shards(videos: VideoList) -> Shards | None:
 
 def _rows(folder: str, index: _Index, videos: VideoList) -> Shards:
     known = {path: number for number, path in enumerate(index.paths)}
-    found = np.array([known.get(videos.path(row), -1) for row in range(len(videos))], dtype=np.int64)
-    # What is in no shard has number -1, which is the last of each column: nowhere.
+    numbers = np.array([known.get(videos.path(row), -1) for row in range(len(videos))], dtype=np.int64)
+    # A video in no shard has number -1, which is the last of each column: nowhere.
     return Shards(
         folder,
         index.shards,
-        np.append(index.shard, -1)[found].astype(np.int32),
-        np.append(index.start, 0)[found],
-        np.append(index.size, 0)[found],
-        np.concatenate([index.digest, np.zeros((1, 32), np.uint8)])[found],
+        np.append(index.shard, -1)[numbers].astype(np.int32),
+        np.append(index.start, 0)[numbers],
+        np.append(index.size, 0)[numbers],
+        np.concatenate([index.digest, np.zeros((1, 32), np.uint8)])[numbers],
     )
 
 
@@ -195,8 +195,8 @@ def _check_sizes(folder: str, shards: tuple[Shard, ...]) -> None:
         try:
             size = os.path.getsize(path)
         except OSError:
-            raise AnnotationError(f"{path} is not there, but {INDEX} beside it names it. Copy it again.") from None
+            raise AnnotationError(f"{path} is not there, but {INDEX} next to it names it. Copy it again.") from None
         if size != shard.size:
             raise AnnotationError(
-                f"{path} has {size} bytes, but {INDEX} beside it says {shard.size}. Copy it again, or write both anew."
+                f"{path} has {size} bytes, but {INDEX} next to it says {shard.size}. Copy it, or write both again."
             )

@@ -1,4 +1,4 @@
-"""Opens the rows of a list wherever their bytes are: local files, URLs, members of tar shards."""
+"""Opens the rows of a list, whether they are local files, URLs or members of tar shards."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from umt.errors import VideoError
 
 @dataclass(frozen=True)
 class Storage:
-    """Where the bytes of a list's rows are. Plain facts: every process that reads makes clients of its own.
+    """Where the bytes of a list's rows are. Plain values: every process that reads makes its own clients.
 
     Attributes:
         shards: the tar shards that hold the rows; None: each row is a file or URL of its own.
-        cache: keeps copies of what comes from a remote store.
+        cache: keeps copies of what comes from a remote store; None: no copies.
         whole_shards: with shards and cache: remote shards are copied as a whole, not video by video.
     """
 
@@ -39,9 +39,9 @@ class Storage:
     def open(
         self, videos: VideoList, row: int, read: Callable[[str], VideoReader], *, alone: bool = False
     ) -> VideoReader:
-        """What `read` makes of the row's path, from wherever the row's bytes are. Raises VideoError naming the row.
+        """The reader that `read` opens on a local path of the row's bytes. Raises VideoError naming the row.
 
-        `alone`: nothing else of its shard will be wanted, so that the shard is not copied as a whole.
+        `alone`: nothing else of its shard will be needed, so the shard is not copied as a whole.
         """
         name = self.name(videos, row)
         if self.shards is None and not is_url(name):
@@ -67,11 +67,11 @@ class Storage:
 
     @contextlib.contextmanager
     def path(self, videos: VideoList, row: int, *, alone: bool = False) -> Iterator[str]:
-        """A local path of the row's bytes, good while the context lasts. Raises VideoError naming the row."""
+        """A local path of the row's bytes, valid in the context. Raises VideoError naming the row."""
         name = self.name(videos, row)
         with contextlib.ExitStack() as resources:
             try:
-                guard.end()  # a slow store is no decoder that hangs; requests have time-outs of their own
+                guard.end()  # a slow store is not a decoder that hangs; requests have their own time-outs
                 path = resources.enter_context(self._path(videos, row, name, alone))
                 guard.begin(name)
             except remote.MissingError as error:
@@ -83,7 +83,7 @@ class Storage:
             yield path
 
     def name(self, videos: VideoList, row: int) -> str:
-        """The file, URL or member that the row is."""
+        """The file, URL or member of a shard that the row is, for messages."""
         return videos.file(row) if self.shards is None else self.shards.name(row, videos.path(row))
 
     def there(self, videos: VideoList, row: int) -> bool:
@@ -102,14 +102,14 @@ class Storage:
         return self.shards is not None and self.cache is not None and self.whole_shards and is_url(self.shards.folder)
 
     def ahead(self, row: int) -> None:
-        """Fetches the shard of a row that will be wanted into the cache. Errors are left to whoever wants it then."""
+        """Fetches the shard of a row that will be needed into the cache. Errors are left to the reader of the row."""
         member = None if self.shards is None else self.shards.member(row)
         if member is None or self.cache is None or not self.fetches_shards:
             return
         with contextlib.suppress(remote.RemoteError):
             self.cache.ahead(_shard_key(member), member.shard_size, lambda path: _download_shard(member, path))
 
-    # ---- one kind each
+    # ---- paths, by kind
 
     def _path(self, videos: VideoList, row: int, name: str, alone: bool) -> contextlib.AbstractContextManager[str]:
         if self.shards is None:
@@ -180,7 +180,7 @@ def storage_of(videos: VideoList, *, cache: Cache | None = None, whole_shards: b
 def _fetch(member: Member) -> bytes:
     content = remote.read(member.url, member.start, member.size)
     if hashlib.sha256(content).hexdigest() != member.digest:
-        raise remote.RemoteError(f"{member.url} holds other bytes than its index says; is it whole?")
+        raise remote.RemoteError(f"{member.url} does not hold the bytes that its index says; is it complete?")
     return content
 
 
@@ -200,4 +200,4 @@ def _download_shard(member: Member, path: str) -> None:
         while content := file.read(1 << 22):
             digest.update(content)
     if digest.hexdigest() != member.shard_digest:
-        raise remote.RemoteError(f"{member.url} holds other bytes than its index says; is it whole?")
+        raise remote.RemoteError(f"{member.url} does not hold the bytes that its index says; is it complete?")

@@ -14,7 +14,7 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def join(prefix: str, path: str) -> str:
-    """`path` below `prefix`, a folder or URL; a `path` that is absolute or a URL itself stands alone."""
+    """`path` below `prefix`, a folder or URL; a `path` that is absolute or a URL is returned as it is."""
     if is_url(path):
         return path
     if is_url(prefix):

@@ -1,7 +1,7 @@
 """Colour jitter: brightness, contrast and saturation in random order, the same for every frame of a clip.
 
-The law is torchvision's `ColorJitter(c, c, c)` on PIL images. The original draws it anew for each frame, so that a clip
-flickers; here it is drawn once per clip.
+The law is torchvision's `ColorJitter(c, c, c)` on PIL images. The original draws it again for each frame, so that a
+clip flickers; here it is drawn once per clip.
 """
 
 from collections.abc import Callable

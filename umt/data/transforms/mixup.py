@@ -20,7 +20,7 @@ MODES = ("batch", "elem", "pair")
 
 @contextmanager
 def _numpy_seed(seed: int) -> Iterator[None]:
-    """timm draws from numpy's global generator: seeds it for a while and gives it back as it was."""
+    """timm draws from numpy's global generator: seeds it for a while, then restores its state."""
     state = np.random.get_state()
     np.random.seed(seed % 2**32)
     try:
@@ -55,7 +55,7 @@ class ClipMixup:
             raise ConfigError("mixing needs --mixup or --cutmix above 0, or --cutmix_minmax. Leave it out altogether.")
         from timm.data.mixup import Mixup
 
-        made = functools.partial(
+        mixup = functools.partial(
             Mixup,
             mixup_alpha=mixup_alpha,
             cutmix_alpha=cutmix_alpha,
@@ -64,8 +64,8 @@ class ClipMixup:
             switch_prob=switch_prob,
             mode=mode,
         )
-        self._mixup = made(label_smoothing=label_smoothing, num_classes=num_classes)
-        self._shares = made(label_smoothing=0.0)
+        self._mixup = mixup(label_smoothing=label_smoothing, num_classes=num_classes)
+        self._shares = mixup(label_smoothing=0.0)
 
     def __call__(self, video: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """video (B, 3, T, H, W) float, mixed in place, label (B,) -> mixed video, soft targets (B, classes) float32.
@@ -82,7 +82,7 @@ class ClipMixup:
             if label.ndim == 1:
                 mixed, target = self._mixup(video.flatten(1, 2), label)
             else:
-                # Targets of B classes, one a clip, are each clip's shares of all others.
+                # With B classes, one per clip, the targets are each clip's shares of all others.
                 self._shares.num_classes = len(video)
                 mixed, shares = self._shares(video.flatten(1, 2), torch.arange(len(video), device=label.device))
                 target = shares @ label.float()

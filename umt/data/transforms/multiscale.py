@@ -35,13 +35,13 @@ def crop_places(width: int, height: int, crop_width: int, crop_height: int) -> l
 def crop_and_resize(frames: Frames, left: int, top: int, width: int, height: int, input_size: int) -> Frames:
     """Cuts the box out of every frame, then resizes it: (T, input_size, input_size, 3).
 
-    In this order, because a filter that sees pixels outside the box lets them into its borders. Against PIL a few
-    pixels in a hundred fall to the other side of a tie: one grey level, both ways alike (a test holds it).
+    In this order, because a filter that sees pixels outside the box would mix them into its borders. Compared with PIL
+    a few pixels in a hundred fall to the other side of a tie: one grey level, up as often as down (tested).
     """
     crop = np.array(frames[:, top : top + height, left : left + width])
     if (height, width) == (input_size, input_size):
         return crop
-    import torch  # a transform of whoever loads no batches needs none
+    import torch  # here: transforms that do not resize need none
 
     channels_last = torch.from_numpy(crop).permute(0, 3, 1, 2)
     resized = torch.nn.functional.interpolate(

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# ImageNet's, red green blue, in units of the full range. The CLIP teacher is fed the same, as in the original.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from umt.imagenet import MEAN, STD
 
 
 def normalize(video: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:

@@ -1,11 +1,11 @@
 """RandAugment's operations on whole clips by OpenCV, held to those on PIL images, which timm calls frame by frame.
 
 An operation is a `Step`: it makes the pixels of a box from those pixels of its input that they depend on. `apply` walks
-back from the box that is wanted and so computes nothing beside it: what it gives is the box cut out of whole frames, to
-the bit but for rotations. The distance from PIL, in grey levels of 255 at any magnitude, is held by a test
-(`tests/data/transforms/test_operations.py`): inverting, posterizing, solarizing and equalizing are equal; all else is
-off by at most 1; but rotations of decoded video (`warps`) by at most 2 on 99.8 % of the pixels: OpenCV's cubic kernel
-has the parameter -0.75 and PIL's -1.
+back from the box that is needed and so computes nothing outside it: the result is the box cut out of whole frames, to
+the bit except for rotations. A test (`tests/data/transforms/test_operations.py`) limits the distance from PIL, in grey
+levels of 255 at any magnitude: inverting, posterizing, solarizing and equalizing are equal; the others differ by at
+most 1, except rotations of decoded video (`warps`), by at most 2 on 99.8 % of the pixels: OpenCV's cubic kernel has
+the parameter -0.75 and PIL's -1.
 
 Letters: T frames of H x W pixels. Shapes of frames are (T, H, W, 3), uint8, RGB.
 """
@@ -55,19 +55,19 @@ def apply(steps: Sequence[Step], frames: Frames, box: Box) -> Frames:
         boxes.append(step.needs(boxes[-1], height, width))
     boxes.reverse()
     frames = cut(frames, Box(0, 0, height, width), boxes[0])
-    for step, at, wanted in zip(steps, boxes, boxes[1:], strict=False):
-        frames = step(frames, at, wanted, height, width)
+    for step, at, needed in zip(steps, boxes, boxes[1:], strict=False):
+        frames = step(frames, at, needed, height, width)
     return frames
 
 
 def cut(frames: Frames, at: Box, box: Box) -> Frames:
-    """A view of `box` in `frames`, which lie `at` that place themselves."""
+    """A view of `box` in `frames`, which themselves are the box `at`."""
     top, left = box.top - at.top, box.left - at.left
     return frames[:, top : top + box.height, left : left + box.width]
 
 
 def whole(box: Box, height: int, width: int) -> Box:
-    """`Step.needs` of what looks at all pixels of a frame."""
+    """`Step.needs` of an operation that looks at all pixels of a frame."""
     return Box(0, 0, height, width)
 
 
@@ -132,7 +132,7 @@ class Linear:
 
 
 class Pointwise:
-    """What changes each level by itself, in the same way everywhere."""
+    """An operation that changes each level by itself, in the same way everywhere."""
 
     def needs(self, box: Box, height: int, width: int) -> Box:
         """See `Step`."""
@@ -204,11 +204,11 @@ def equalize_tables(frames: Frames) -> NDArray[np.uint8]:
     counts = [
         [cv2.calcHist([frame], [channel], None, [256], [0, 256]).ravel() for channel in range(3)] for frame in frames
     ]
-    found = np.array(counts, np.int64)  # (T, 3, 256)
-    total = np.cumsum(found, -1)
+    histogram = np.array(counts, np.int64)  # (T, 3, 256)
+    total = np.cumsum(histogram, -1)
     brightest = np.argmax(total == total[..., -1:], -1)[..., None]
-    step = (total[..., -1:] - np.take_along_axis(found, brightest, -1)) // 255
-    even = (step // 2 + total - found) // np.maximum(step, 1)
+    step = (total[..., -1:] - np.take_along_axis(histogram, brightest, -1)) // 255
+    even = (step // 2 + total - histogram) // np.maximum(step, 1)
     tables = np.where(step > 0, np.minimum(even, 255), np.arange(256)).astype(np.uint8)
     return np.ascontiguousarray(tables.swapaxes(1, 2))
 

@@ -1,8 +1,8 @@
 """What happens to the frames of one clip in the workers, from decoder to uint8 clip, in each of the four situations.
 
 Each is a callable of (T, H, W, 3) uint8 frames, RGB, and of a generator from which everything random is drawn; a clip
-is treated as a whole, so nothing differs between its frames. They hold plain values only and so travel to spawned
-workers.
+is treated as a whole, so nothing differs between its frames. They hold plain values only, so that they can be sent to
+spawned workers.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """RandAugment on whole clips: timm's operations and levels, drawn once per clip.
 
 Paper: https://arxiv.org/abs/1909.13719. timm's own transform takes one image; called per frame it would draw per frame.
-Here each operation draws its chance, magnitude and sign once and changes every frame alike, as the original does (which
-however draws the filter per frame under `--train_interpolation random`).
+Here each operation draws its chance, magnitude and sign once and changes every frame in the same way, as the original
+does (which however draws the filter per frame under `--train_interpolation random`).
 """
 
 import random
@@ -41,7 +41,7 @@ def timm_policy(policy: str, interpolation: str) -> Any:
 
 @contextmanager
 def _own_python_random() -> Iterator[None]:
-    """timm draws signs from Python's global generator: lends it, to be seeded, and gives it back as it was."""
+    """timm draws signs from Python's global generator: it may be seeded in this context, and is restored after it."""
     state = random.getstate()
     try:
         yield
@@ -60,9 +60,9 @@ def levels(operation: Any, magnitude: float, seed: int) -> tuple[float, ...]:
 
 
 def apply(images: list[Image.Image], operation: Any, magnitude: float, seed: int) -> list[Image.Image]:
-    """One timm `AugmentOp` at one magnitude on all images, by PIL; whatever else it draws comes from `seed` too.
+    """One timm `AugmentOp` at one magnitude on all images, by PIL; everything else that it draws comes from `seed` too.
 
-    `fast` has to give the same, and does not know every operation.
+    `FAST` must give the same, and does not have every operation.
     """
     with _own_python_random():
         arguments = levels(operation, magnitude, seed)

@@ -2,7 +2,7 @@
 
 Frames are (T, H, W, 3) uint8. Validation and testing resize as the original does, with OpenCV's bilinear filter on
 uint8 without antialiasing: PIL's and torch's antialiased filters differ from it by up to 67 grey levels, and published
-accuracies were measured on this one.
+accuracies were measured with this one.
 """
 
 from collections.abc import Iterator
@@ -67,9 +67,9 @@ def centre_crop(frames: Frames, size: int) -> Frames:
 
 
 def crop_offsets(height: int, width: int, size: int, num_crops: int) -> list[tuple[int, int]]:
-    """(top, left) of `num_crops` square crops spread evenly along the longer side; a single one lies in its centre.
+    """(top, left) of `num_crops` square crops spread evenly along the longer side; a single one is in its centre.
 
-    Across the shorter side, which the original always crops in full, they lie in the centre. A square frame is cropped
+    Across the shorter side, which the original always crops in full, they are in the centre. A square frame is cropped
     along its height, so with `size` equal to its side all crops are the same.
     """
     along = max(height, width) - size

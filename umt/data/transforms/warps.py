@@ -111,7 +111,7 @@ class Rotation:
         flags = cv2.WARP_INVERSE_MAP | (cv2.INTER_CUBIC if self.cubic else cv2.INTER_LINEAR)
         fill = np.full((box.height, box.width, 3), FILL, np.uint8)
         out = np.empty((len(frames), box.height, box.width, 3), np.uint8)
-        # With a border of its own and a constant beyond it, what lies outside is not interpolated.
+        # The padded border and a constant beyond it keep what is outside from being interpolated.
         for source, target in zip(_padded(frames, PAD, PAD), out, strict=True):
             cv2.warpAffine(
                 source, matrix, (box.width, box.height), dst=target, flags=flags, borderMode=cv2.BORDER_CONSTANT

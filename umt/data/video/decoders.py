@@ -7,7 +7,7 @@ torchcodec are right on plain files only (`umt.data.video.probe`), PyAV (`umt.da
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from umt.data.video.probe import check_file, unreadable
 from umt.data.video.pyav_readers import DAMAGED, open_pyav
-from umt.data.video.video_reader import Frames, Reader, VideoReader
+from umt.data.video.video_reader import IMAGE_ENDINGS, Frames, Reader, VideoReader
 from umt.errors import ConfigError, VideoError
 
 
@@ -33,9 +33,9 @@ class Decord(Reader):
             raise unreadable(self.path, error) from None
         _check_length(self, length)
 
-    def _decode(self, wanted: NDArray[np.int64]) -> Frames:
+    def _decode(self, indices: NDArray[np.int64]) -> Frames:
         try:
-            frames: Frames = self._reader.get_batch(wanted.tolist()).asnumpy()
+            frames: Frames = self._reader.get_batch(indices.tolist()).asnumpy()
         except self._errors as error:
             raise unreadable(self.path, DAMAGED) from error
         return frames
@@ -60,9 +60,9 @@ class TorchCodec(Reader):
             raise unreadable(self.path, error) from None
         _check_length(self, length)
 
-    def _decode(self, wanted: NDArray[np.int64]) -> Frames:
+    def _decode(self, indices: NDArray[np.int64]) -> Frames:
         try:
-            frames: Frames = self._decoder.get_frames_at(indices=wanted.tolist()).data.cpu().numpy()
+            frames: Frames = self._decoder.get_frames_at(indices=indices.tolist()).data.cpu().numpy()
         except (RuntimeError, IndexError) as error:
             raise unreadable(self.path, DAMAGED) from error
         return frames
@@ -72,9 +72,9 @@ class TorchCodec(Reader):
 
 
 class TorchCodecCuda(TorchCodec):
-    """torchcodec on the video decoder of an NVIDIA GPU, the one of this rank. Frames come back to the CPU.
+    """torchcodec on the video decoder of this rank's NVIDIA GPU. Frames come back to the CPU.
 
-    The GPU converts colours by itself, so that frames differ a little from all other readers'.
+    The GPU has its own conversion of colours, so that frames differ a little from those of all other readers.
     """
 
     def __init__(self, path: str, length: int | None = None) -> None:
@@ -87,13 +87,13 @@ class TorchCodecCuda(TorchCodec):
             TorchCodec(path, length).close()  # if the CPU cannot either, it is the file
             cause = str(error).partition("(")[2].partition(". ")[0]
             raise ConfigError(
-                f"--decoder torchcodec-cuda does not work in this process ({cause[:160]}). It wants workers that are "
-                "spawned, since CUDA does not survive a fork, and a torchcodec built for CUDA. Or take --decoder auto."
+                f"--decoder torchcodec-cuda does not work in this process ({cause[:160]}). It needs workers that are "
+                "spawned, since CUDA does not survive a fork, and a torchcodec built for CUDA. Or use --decoder auto."
             ) from None
         if "NVcuvid" in str(getattr(self._decoder, "cpu_fallback", "")):
             raise ConfigError(
                 "--decoder torchcodec-cuda: the driver's video library (libnvcuvid) is not there, and torchcodec would "
-                "decode on the CPU. In a container add NVIDIA_DRIVER_CAPABILITIES=compute,utility,video, or take "
+                "decode on the CPU. In a container add NVIDIA_DRIVER_CAPABILITIES=compute,utility,video, or use "
                 "--decoder auto."
             )
 
@@ -111,40 +111,55 @@ def _check_length(reader: Reader, length: int | None) -> None:
 
 
 class FrameFolder(Reader):
-    """A folder of images, one a frame: `template` numbered from 1, or all images in the order of their names."""
+    """A folder of images, one per frame: `length` named by `template` from 1 on; without either all images, by name."""
 
     def __init__(self, path: str, length: int | None = None, template: str | None = "img_{:05}.jpg") -> None:
         self.path, self._template = path, template
-        if not os.path.isdir(path):
-            cause = "a file, not a folder of frames" if os.path.exists(path) else "no such folder; is --prefix right?"
-            raise VideoError(f"{path}: cannot be read as a folder of frames ({cause}).")
         self._names: list[str] = []
+        self._check_folder()
         if template is None or length is None:
-            self._names = sorted(n for n in os.listdir(path) if n.lower().endswith((".jpg", ".jpeg", ".png")))
+            self._template = None
+            self._names = sorted(name for name in self._listed() if name.lower().endswith(IMAGE_ENDINGS))
             length = len(self._names)
         if length < 1:
             raise VideoError(f"{path}: cannot be read as a folder of frames (no image in it).")
         self.length = length
 
-    def _file(self, index: int) -> str:
-        return os.path.join(
-            self.path, self._names[index] if self._template is None else self._template.format(index + 1)
-        )
+    def _check_folder(self) -> None:
+        if not os.path.isdir(self.path):
+            is_file = os.path.exists(self.path)
+            cause = "a file, not a folder of frames" if is_file else "no such folder; is --prefix right?"
+            raise VideoError(f"{self.path}: cannot be read as a folder of frames ({cause}).")
 
-    def _decode(self, wanted: NDArray[np.int64]) -> Frames:
+    def _listed(self) -> list[str]:
+        return os.listdir(self.path)
+
+    def _name(self, index: int) -> str:
+        return self._names[index] if self._template is None else self._template.format(index + 1)
+
+    def _decode(self, indices: NDArray[np.int64]) -> Frames:
+        images = self._images(indices.tolist())
+        if len({image.shape for image in images}) > 1:
+            raise VideoError(f"{self.path}: its frames differ in size, so they are not a video.")
+        return np.stack(images)
+
+    def _images(self, indices: Sequence[int]) -> list[Frames]:
+        return [self._image(index) for index in indices]
+
+    def _image(self, index: int) -> Frames:
         import cv2
 
-        frames = []
-        for index in wanted.tolist():
-            name = self._file(index)
-            check_file(name)
-            image = cv2.imread(name, cv2.IMREAD_COLOR)
-            if image is None:
-                raise VideoError(f"{name}: cannot be read as an image.")
-            frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-        if len({frame.shape for frame in frames}) > 1:
-            raise VideoError(f"{self.path}: its frames differ in size, so they are no video.")
-        return np.stack(frames)
+        file = os.path.join(self.path, self._name(index))
+        check_file(file)
+        return self._rgb(file, cv2.imread(file, cv2.IMREAD_COLOR))
+
+    @staticmethod
+    def _rgb(name: str, image: Any) -> Frames:
+        import cv2
+
+        if image is None:
+            raise VideoError(f"{name}: cannot be read as an image.")
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 # Opens a plain file: (path, number of its frames or None) -> reader.

@@ -1,7 +1,7 @@
-"""What a process that loads data is reading now, told to the one that watches over it (`umt.data.loading.pool`).
+"""Which file a process that loads data is reading now, for the process that watches it (`umt.data.loading.pool`).
 
-A decoder that hangs or crashes does so in C, where no exception of Python's reaches it: the whole process must go. What
-it was reading is then found on its `Board`, in memory that outlives it, and is refused by whoever is to read it next.
+A decoder hangs or crashes in C, where no Python exception reaches it: the whole process must be ended. The file that it
+was reading is on its `Board`, in memory that outlives it, and the processes that come after refuse that file.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Board:
         self._memory[: _HEAD.size] = _HEAD.pack(self._written, len(encoded))
 
     def read(self) -> tuple[int, str]:
-        """How often it was written, and the name. Two equal answers: it stands for the same reading."""
+        """How often it was written, and the name. Two equal answers: the same read is still going on."""
         written, length = _HEAD.unpack(self._memory[: _HEAD.size])
         return written, self._memory[_HEAD.size : _HEAD.size + length].decode("utf-8", "surrogateescape")
 
 
-_board: Board | None = None  # of this process; None where nobody watches
+_board: Board | None = None  # of this process; None where no other watches it
 _refused: dict[str, str] = {}  # names and causes
 
 
 def attach(board: Board) -> None:
-    """From now on this process says on `board` what it reads."""
+    """From now on this process writes on `board` what it reads."""
     global _board
     _board = board
 
@@ -67,6 +67,6 @@ def begin(name: str) -> None:
 
 
 def end() -> None:
-    """What was read is read."""
+    """This process has finished reading a file."""
     if _board is not None:
         _board.write("")

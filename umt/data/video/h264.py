@@ -1,7 +1,7 @@
 """Looks into H.264 packets: which frames can be left out, and where decoding can begin.
 
 ITU-T H.264 (ISO/IEC 14496-10): section 7.4.1 (types of parts, nal_ref_idc), 7.4.3 (slice_type), 7.3.2.1.1 (sequence
-parameter sets), 9.1 (Exp-Golomb numbers), Annex B (start codes); ISO/IEC 14496-15 (lengths in their place in MP4).
+parameter sets), 9.1 (Exp-Golomb numbers), Annex B (start codes); ISO/IEC 14496-15 (lengths instead of them, in MP4).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterator
 
 _SLICE, _KEY_SLICE, _PARAMETERS = 1, 5, 7
-_BESIDE = {6, 9, 12}  # supplemental information, a delimiter, filler: no decoding needs them
+_NOT_DECODED = {6, 9, 12}  # supplemental information, a delimiter, filler
 _INTRA = {2, 4, 7, 9}  # types of slices that are predicted from nothing
 _PROFILES_WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
 _START = re.compile(b"\0\0\1")
 
 
 def parts(packet: bytes, prefix: int | None) -> Iterator[bytes]:
-    """The parts (NAL units) of a packet, each behind its length in `prefix` bytes, or behind a start code if None."""
+    """The parts (NAL units) of a packet, each after its length in `prefix` bytes, or after a start code if None."""
     if prefix is None:
         starts = [match.end() for match in _START.finditer(packet)]
         # Without a start code, as in a damaged packet, there is no part.
@@ -37,16 +37,16 @@ def prefix_of(config: bytes | None) -> int | None:
 
 
 def needed(packet: bytes, prefix: int | None) -> bool:
-    """Whether another frame may be predicted from this one, or the packet brings something else, such as parameters."""
+    """Whether another frame may be predicted from this one, or the packet holds anything else, such as parameters."""
     for part in parts(packet, prefix):
         kind = part[0] & 31 if part else -1
-        if part[0] & 0x60 if kind == _SLICE else kind not in _BESIDE:
+        if part[0] & 0x60 if kind == _SLICE else kind not in _NOT_DECODED:
             return True
     return False
 
 
-def begins_anew(packet: bytes, prefix: int | None) -> bool:
-    """Whether this is an IDR frame: neither it nor any later one is predicted from earlier ones."""
+def is_idr(packet: bytes, prefix: int | None) -> bool:
+    """Whether this is an IDR frame, at which decoding can begin: neither it nor a later one needs earlier ones."""
     return any(part[0] & 31 == _KEY_SLICE for part in parts(packet, prefix) if part)
 
 
@@ -67,20 +67,20 @@ def _intra_slice(part: bytes) -> bool:
 
 
 def may_be_interlaced(config: bytes | None) -> bool:
-    """Whether the configuration allows frames that are two fields, each with colours of its own."""
+    """Whether the configuration allows frames that are two fields, whose colours are separate."""
     if prefix_of(config) is None:
         sets = [part for part in parts(config or b"", None) if part and part[0] & 31 == _PARAMETERS]
     else:
         assert config is not None
         sets = [config[8 : 8 + int.from_bytes(config[6:8], "big")]] if len(config) > 8 else []
     try:
-        return any(not _frames_only(_Bits(one[1:])) for one in sets)
-    except EOFError:  # cut off: whoever decodes it will say so
+        return any(not _frames_only(_Bits(parameters[1:])) for parameters in sets)
+    except EOFError:  # cut off: the decoder will fail with it
         return False
 
 
 def _frames_only(bits: _Bits) -> bool:
-    """frame_mbs_only_flag of a sequence parameter set, section 7.3.2.1.1; what lies before it is only passed."""
+    """frame_mbs_only_flag of a sequence parameter set, section 7.3.2.1.1; the fields before it are skipped."""
     profile = bits.fixed(8)
     bits.fixed(16)
     bits.number()
@@ -94,7 +94,7 @@ def _frames_only(bits: _Bits) -> bool:
         if bits.fixed(1):
             for i in range(12 if chroma == 3 else 8):
                 if bits.fixed(1):
-                    _pass_scaling_list(bits, 16 if i < 6 else 64)
+                    _skip_scaling_list(bits, 16 if i < 6 else 64)
     bits.number()
     order = bits.number()
     if order == 0:
@@ -112,7 +112,7 @@ def _frames_only(bits: _Bits) -> bool:
     return bits.fixed(1) == 1
 
 
-def _pass_scaling_list(bits: _Bits, size: int) -> None:
+def _skip_scaling_list(bits: _Bits, size: int) -> None:
     last = following = 8
     for _ in range(size):
         if following:
@@ -125,7 +125,7 @@ class _Bits:
     """Numbers in Exp-Golomb code and of fixed length. Raises EOFError at the end."""
 
     def __init__(self, content: bytes) -> None:
-        # Within a part 0 0 3 stands for 0 0, so that no start code can occur.
+        # Within a part, 0 0 3 is written for 0 0, so that no start code can occur.
         self._bits = "".join(f"{byte:08b}" for byte in content.replace(b"\0\0\3", b"\0\0"))
         self._at = 0
 
@@ -136,9 +136,9 @@ class _Bits:
         return int(self._bits[self._at - count : self._at] or "0", 2)
 
     def number(self) -> int:
-        one = self._bits.find("1", self._at)
-        if one < 0:
+        first = self._bits.find("1", self._at)
+        if first < 0:
             raise EOFError
-        zeros = one - self._at
-        self._at = one
+        zeros = first - self._at
+        self._at = first
         return self.fixed(zeros + 1) - 1

@@ -1,8 +1,8 @@
 """Tells from the index of an MP4 alone, in a tenth of a millisecond, that nothing about the file is unusual.
 
-`plain_index` is the quick way round `umt.data.video.probe`, which reads every packet: most files of a data set are
-H.264 in MP4 as encoders write it. What it does not know for certain to be plain it leaves to the probe. The index says
-where every packet lies, which is what `umt.data.video.pyav_readers.Direct` reads by.
+`plain_index` avoids `umt.data.video.probe`, which reads every packet: most files of a data set are H.264 in MP4 as
+encoders write it. A file that is not certainly plain is left to the probe. The index says where every packet is, which
+is how `umt.data.video.pyav_readers.Direct` reads. `boxes` is the one walker of boxes.
 
 Boxes and fields: ISO/IEC 14496-12 (moov, trak, elst, stts, ctts, stss, stsc, stsz, stco) and 14496-15 (avcC).
 """
@@ -32,7 +32,7 @@ _IDENTITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 @dataclass(frozen=True)
 class Index:
-    """Where the L frames of a plain file lie. "Packet" counts in the order of decoding, "frame" in that of showing.
+    """Where the L frames of a plain file are. "Packet" counts in the order of decoding, "frame" in that of showing.
 
     Attributes:
         offsets: (L,) first byte of each packet in the file.
@@ -53,13 +53,13 @@ class Index:
 
     @property
     def prefix(self) -> int | None:
-        """As `umt.data.video.h264.parts` wants it."""
+        """As `umt.data.video.h264.parts` takes it."""
         return h264.prefix_of(self.config)
 
-    def begins_anew(self, file: FileIO, keys: NDArray[np.int64]) -> bool:
-        """Whether decoding can begin at each of `keys`, whatever came before: the file may claim it wrongly."""
+    def can_start_at(self, file: FileIO, keys: NDArray[np.int64]) -> bool:
+        """Whether decoding can really begin at each of `keys`: a file may mark others as key frames."""
         places = zip(self.offsets[keys].tolist(), self.sizes[keys].tolist(), strict=True)
-        return all(h264.begins_anew(read_at(file, *place), self.prefix) for place in places)
+        return all(h264.is_idr(read_at(file, *place), self.prefix) for place in places)
 
 
 def plain_index(path: str) -> Index | None:
@@ -69,24 +69,18 @@ def plain_index(path: str) -> Index | None:
             size = os.fstat(file.fileno()).st_size
             moov = _moov(file, size)
             index = None if moov is None else _plain(moov, size)
-            # A reader looks at the other key frames when it comes by.
-            return index if index is not None and index.begins_anew(file, index.keys[:1]) else None
-    except (
-        struct.error,
-        IndexError,
-        KeyError,
-        ValueError,
-        OSError,
-    ):  # not an index as it should be: the probe's to say
+            # The reader checks the other key frames when it gets to them.
+            return index if index is not None and index.can_start_at(file, index.keys[:1]) else None
+    except (struct.error, IndexError, KeyError, ValueError, OSError):  # a damaged index: the probe says of what kind
         return None
 
 
 def plain_for_all(path: str, index: Index) -> bool:
-    """Whether other readers than `Direct` may be trusted, too: decoding can begin at every key frame, no fields."""
+    """Whether readers other than `Direct` can be trusted too: decoding can begin at every key frame, no fields."""
     if h264.may_be_interlaced(index.config):
         return False
     with open(path, "rb", buffering=0) as file:
-        return index.begins_anew(file, index.keys)
+        return index.can_start_at(file, index.keys)
 
 
 def read_at(file: BinaryIO | FileIO, at: int, size: int) -> bytes:
@@ -125,7 +119,7 @@ def boxes(file: BinaryIO | FileIO, start: int, end: int) -> Iterator[Box]:
 
 
 def ends_early(path: str) -> bool:
-    """Whether an MP4 has a box that goes on where the file has ended, or ends before its index."""
+    """Whether an MP4 is cut off: a box goes on after the end of the file, or there is no index."""
     kinds: set[bytes] = set()
     size = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -139,7 +133,7 @@ def ends_early(path: str) -> bool:
 
 
 def is_turned(path: str) -> bool:
-    """Whether a track header of an MP4 asks the player to rotate or mirror (PyAV tells this of decoded frames only)."""
+    """Whether a track header of an MP4 asks the player to rotate or mirror (PyAV says it only of decoded frames)."""
     with open(path, "rb") as file:
         places = [(0, os.path.getsize(path))]
         for kind in (b"moov", b"trak", b"tkhd"):
@@ -174,8 +168,8 @@ def _numbers(box: bytes, columns: int, kind: str = ">u4") -> NDArray[np.int64]:
     return np.frombuffer(box, kind, count * columns, 8).astype(np.int64).reshape(count, columns)
 
 
-def _spelt_out(runs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """The values of a table of (how many, value), which must be `count`: a damaged one may ask for billions."""
+def _expanded(runs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The values of a table of (how many, value), `count` of them: a damaged table may ask for billions."""
     if (runs[:, 0] < 0).any() or runs[:, 0].sum() != count:
         raise ValueError("a table for another number of frames")
     return np.repeat(runs[:, 1], runs[:, 0])
@@ -202,10 +196,10 @@ def _plain(moov: bytes, file_size: int) -> Index | None:
     offsets, sizes = _places(table)
     if config is None or len(offsets) == 0 or (offsets + sizes).max() > file_size:
         return None
-    decoded = _spelt_out(_numbers(table[b"stts"], 2), len(sizes))
+    decoded = _expanded(_numbers(table[b"stts"], 2), len(sizes))
     shown = np.cumsum(decoded) - decoded
     if b"ctts" in table:
-        shown = shown + _spelt_out(_numbers(table[b"ctts"], 2, ">i4"), len(sizes))
+        shown = shown + _expanded(_numbers(table[b"ctts"], 2, ">i4"), len(sizes))
     keys = _numbers(table[b"stss"], 1)[:, 0] - 1 if b"stss" in table else np.arange(len(shown))
     if len(np.unique(shown)) != len(shown) or not _closed(keys, shown):
         return None
@@ -232,7 +226,7 @@ def _places(table: dict[bytes, bytes]) -> tuple[NDArray[np.int64], NDArray[np.in
     """First byte and length of every packet."""
     same_size, count = struct.unpack_from(">2I", table[b"stsz"], 4)
     if same_size:
-        raise ValueError("frames of one size are no H.264")
+        raise ValueError("frames of one size are not H.264")
     sizes = np.frombuffer(table[b"stsz"], ">u4", count, 12).astype(np.int64)
     starts = _numbers(table[b"stco"], 1)[:, 0] if b"stco" in table else _numbers(table[b"co64"], 1, ">u8")[:, 0]
     runs = _numbers(table[b"stsc"], 3)

@@ -1,11 +1,10 @@
 """Looks at a video's packets, without decoding, to learn which frames a player shows and which reader can give them.
 
-decord and torchcodec are fast but were seen to give other frames than a full decode on some files (every case is a real
-file in tests/data/video/test_reader.py): decord on stream-copied cuts with an edit list (shows what a player hides),
-both on key frames that frames before them in time lean on (open GOPs), on AVI, MPEG-PS and MPEG-TS with B-frames, on
-anything but 8-bit 4:2:0 (other rounding), decord on rotated files (refuses). Such files are read by
-`umt.data.video.pyav_readers.PyAV`, which seeks by the times found here, and so is interlaced
-H.264, whose colours PyAV interpolates field by field.
+decord and torchcodec are fast, but on some files they give other frames than a full decode (each case is a real file in
+tests/data/video/test_reader.py): decord on stream-copied cuts with an edit list (shows what a player hides), both on
+open groups of pictures, on AVI, MPEG-PS and MPEG-TS with B-frames, on anything but 8-bit 4:2:0 (other rounding), decord
+on rotated files (refuses). Such files are read by `umt.data.video.pyav_readers.PyAV`, which seeks by the times that are
+read here, and so is interlaced H.264, whose colours PyAV interpolates field by field.
 """
 
 from __future__ import annotations
@@ -46,25 +45,25 @@ class Probe:
 
 
 def unreadable(path: str, cause: object) -> VideoError:
-    """The error of a video that cannot be read: its name and the cause in one line."""
+    """The error for a video that cannot be read: its name and the cause in one line."""
     return VideoError(f"{path}: cannot be read as a video ({' '.join(str(cause).split())[:300]}).")
 
 
 def check_file(path: str) -> None:
-    """Raises VideoError for a file that is missing, a folder, a pipe, or empty: the common causes, said plainly."""
+    """Raises VideoError for a file that is missing, a folder, a pipe, or empty: the common causes, in plain words."""
     try:
-        found = os.stat(path)
+        facts = os.stat(path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         raise unreadable(path, "no such file; is --prefix right?" if missing else error.strerror) from None
-    if not stat.S_ISREG(found.st_mode):  # reading from a pipe would wait for ever
-        raise unreadable(path, f"a {'folder' if stat.S_ISDIR(found.st_mode) else 'pipe or device'}, not a file")
-    if found.st_size == 0:
+    if not stat.S_ISREG(facts.st_mode):  # reading from a pipe would wait indefinitely
+        raise unreadable(path, f"a {'folder' if stat.S_ISDIR(facts.st_mode) else 'pipe or device'}, not a file")
+    if facts.st_size == 0:
         raise unreadable(path, "0 bytes")
 
 
 def probe(path: str) -> Probe:
-    """Reads the packets of `path`. Raises VideoError for what is no video or stops before its end."""
+    """Reads the packets of `path`. Raises VideoError for a file that is not a video or is cut off."""
     check_file(path)
     try:
         with av.open(path, metadata_errors="replace") as container:  # a title in Latin-1 is no damage
@@ -81,7 +80,7 @@ def probe(path: str) -> Probe:
             false_keys = 0
             interlaced = codec.name == "h264" and h264.may_be_interlaced(codec.extradata)
             for p in container.demux(stream):
-                # Where pictures are renewed stripe by stripe, H.264 calls a frame a key that leans on earlier ones.
+                # Where pictures are refreshed stripe by stripe, H.264 marks frames as keys that need earlier ones.
                 false = p.is_keyframe and codec.name == "h264" and not h264.is_intra(bytes(p), prefix)
                 false_keys += false
                 if p.size:
@@ -91,7 +90,7 @@ def probe(path: str) -> Probe:
             claimed = stream.frames  # 0: the container does not say
             if width * height > MOST_PIXELS:
                 raise unreadable(path, f"its frames are {width} x {height}, more than {MOST_PIXELS >> 20} Mi pixels")
-            invisible = codec.name == "vp8"  # alternate reference frames are packets that nobody sees
+            invisible = codec.name == "vp8"  # alternate reference frames are packets that are never shown
     except av.FFmpegError as error:
         raise unreadable(path, error.strerror or error) from None
     if not packets:
@@ -99,13 +98,13 @@ def probe(path: str) -> Probe:
     if any(corrupt for *_, corrupt in packets):
         raise unreadable(path, "truncated: the file ends in the middle of a frame")
     turned = bool(containers & {"mov", "mp4"}) and is_turned(path)
-    found = _judge(packets, containers, pix_fmt, width, height, reorders, invisible, turned)
-    more: tuple[str, ...] = ("key frames that are none",) if false_keys else ()
+    judged = _judge(packets, containers, pix_fmt, width, height, reorders, invisible, turned)
+    more: tuple[str, ...] = ("false key frames",) if false_keys else ()
     if interlaced:
         more += ("interlaced",)
     if claimed > 2 * len(packets):
         more += (f"an index of {claimed} frames",)  # decord makes room for all of them
-    return replace(found, quirks=(*found.quirks, *more))
+    return replace(judged, quirks=(*judged.quirks, *more))
 
 
 def _judge(

@@ -1,7 +1,7 @@
 """Opens a video with the decoder that is right for this file on this machine.
 
-`open_video(path)` is the entry. A file without quirks (`umt.data.video.probe`) goes to the decoder asked for; the
-others go to PyAV, whatever was asked for, since right frames come before speed.
+`open_video(path)` is the entry. A file without quirks (`umt.data.video.probe`) is read by the decoder that was asked
+for; the others always by PyAV, since right frames come before speed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from umt.errors import ConfigError, VideoError
 # In order of preference for --decoder auto, by what few frames and whole videos cost (docs/performance.md, Decoding).
 ORDER = ("pyav", "torchcodec", "decord")
 
-_ON_GPU = "torchcodec-cuda"  # only if asked for: its frames differ a little, and it takes memory from the training
+_ON_GPU = "torchcodec-cuda"  # only if asked for: its frames differ a little, and it takes GPU memory from the training
 
-_WANTS = {
+_NEEDS = {
     "decord": "pip install decord (no wheel for ARM)",
     "torchcodec": "pip install torchcodec and FFmpeg's libraries, e.g. apt install ffmpeg",
     "pyav": "pip install av",
-    _ON_GPU: "what torchcodec wants, a CUDA device, and an NVIDIA driver with its video library (libnvcuvid)",
+    _ON_GPU: "what torchcodec needs, a CUDA device, and an NVIDIA driver with its video library (libnvcuvid)",
 }
 
 
 @cache
 def available(decoder: str) -> bool:
-    """Whether `decoder` can be imported here; torchcodec also wants FFmpeg's libraries, torchcodec-cuda a device."""
+    """Whether `decoder` can be imported here; torchcodec also needs FFmpeg's libraries, torchcodec-cuda a device."""
     try:
         if decoder == "decord":
             import decord  # noqa: F401
@@ -55,7 +55,7 @@ def choose(decoder: str = "auto") -> str:
         raise ConfigError(f"--decoder ({decoder}) must be one of auto, {', '.join(DECODERS)}.")
     for name in dict.fromkeys(("pyav", decoder if decoder != "auto" else "pyav")):
         if not available(name):
-            raise ConfigError(f"--decoder ({decoder}): {name} does not work on this machine. It wants: {_WANTS[name]}.")
+            raise ConfigError(f"--decoder ({decoder}): {name} does not work on this machine. It needs: {_NEEDS[name]}.")
     return decoder if decoder != "auto" else next(name for name in ORDER if available(name))
 
 
@@ -83,7 +83,7 @@ def open_video(path: str | os.PathLike[str], decoder: str = "auto") -> VideoRead
     if length is not None and name != "pyav":
         try:
             return DECODERS[name](path, length)
-        except VideoError:  # a codec that this decoder was built without, or another count of frames: PyAV knows it
+        except VideoError:  # built without this codec, or another number of frames: PyAV can
             pass
     return PyAV(path, known)
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
 
+VIDEO_ENDINGS = (".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+
 
 class VideoReader(Protocol):
     """An opened video."""
@@ -31,7 +34,7 @@ class VideoReader(Protocol):
 
 
 class Reader:
-    """What the readers share: checks of indices, decoding every wanted frame once and in order, closing."""
+    """What the readers share: checking indices, decoding every frame once and in order, closing."""
 
     path: str
     length: int
@@ -40,13 +43,14 @@ class Reader:
         return self.length
 
     def frames(self, indices: Sequence[int] | NDArray[np.int64]) -> Frames:
-        wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
-        if not len(wanted) or wanted[0] < 0 or wanted[-1] >= self.length:
+        unique, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        if not len(unique) or unique[0] < 0 or unique[-1] >= self.length:
             raise IndexError(f"{self.path}: frames {indices} of {self.length}")
-        decoded = self._decode(wanted)
-        return decoded if len(places) == len(wanted) and (np.diff(places) > 0).all() else decoded[places]
+        decoded = self._decode(unique)
+        return decoded if len(places) == len(unique) and (np.diff(places) > 0).all() else decoded[places]
 
-    def _decode(self, wanted: NDArray[np.int64]) -> Frames:
+    def _decode(self, indices: NDArray[np.int64]) -> Frames:
+        """Frames `indices`, ascending and each once."""
         raise NotImplementedError
 
     def close(self) -> None:

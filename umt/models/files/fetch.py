@@ -1,17 +1,16 @@
-"""Weights by whatever name people have for them, as a file or folder on this machine. No torch.
+"""Weights by any of the names that people have for them, as a file or folder on this machine. No torch.
 
     fetch("weights.pth"), fetch("https://host/weights.pth#sha256=0123..."), fetch("hf://OpenGVLab/UMT/FILE"),
     fetch("b16_ptk710_ftk710_ftk400_f8_res224")
 
 Files by URL lie in `cache_folder()`, those of the hub in its own cache. A download is written under a temporary name
-and renamed when it is whole; one that was cut off goes on where it stopped; processes that want the same file wait for
-one of them.
+and renamed when it is whole; one that was cut off continues where it stopped; of processes that want the same file one
+fetches it and the others wait.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import http.client
 import os
@@ -23,16 +22,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from umt.errors import CheckpointError, install
+from umt.errors import CheckpointError
 from umt.models.files import published
-from umt.models.files.hub_access import asking_the_hub
+from umt.models.files.hub_access import asking_the_hub, hub_errors
+from umt.models.files.opened import open_file, what_it_is_instead
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
 _HEX = re.compile(r"[0-9a-f]{64}")
 # What of a hub's repository is a model: its descriptions and its weights, in the first of the forms that it has.
 _DESCRIPTIONS = ["*.json", "*.txt", "README.md"]
-_WEIGHTS = ["model*.safetensors", "pytorch_model*.bin"]
+_WEIGHTS = ["model*.safetensors", "pytorch_model*.bin", "open_clip*.safetensors", "open_clip*.bin"]
 
 
 def is_remote(source: str) -> bool:
@@ -60,14 +60,14 @@ def path_here(source: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    found = try_to_load_from_cache(repo, file, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    cached = try_to_load_from_cache(repo, file, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def hint(name: str) -> str:
-    """What to do about a path that does not exist: the published names that it resembles, or nothing known."""
+    """What to do about a path that does not exist: the published names that it resembles; "" if there are none."""
     near = published.nearest(name) if "/" not in name else []
-    return f"The published weights that come near are {' and '.join(near)}." if near else ""
+    return f"The nearest published weights are {' and '.join(near)}." if near else ""
 
 
 def cache_folder() -> Path:
@@ -78,26 +78,28 @@ def cache_folder() -> Path:
 
 
 def fetch(source: str | os.PathLike[str], *, sha256: str = "") -> Path:
-    """The file or folder that `source` names, on this machine; downloaded if need be.
+    """The file or folder that `source` names, on this machine; downloaded if it is not.
 
     Args:
-        source: a path; https://...; hf://OWNER/REPO/FILE or hf://OWNER/REPO (with @REVISION after REPO, if wanted);
+        source: a path; https://...; hf://OWNER/REPO/FILE or hf://OWNER/REPO (@REVISION may follow REPO);
             or a name of the published zoo. `#sha256=HEX` after it is the hash that the file must have.
         sha256: the same, as a keyword.
 
     Raises `CheckpointError`.
     """
     name, _, suffix = str(source).partition("#sha256=")
-    wanted = (sha256 or suffix).lower()
-    if wanted and not _HEX.fullmatch(wanted):
-        raise CheckpointError(f"{source}: a sha256 has 64 hexadecimal digits, and '{wanted}' has not. Copy it whole.")
-    path = _found(name)
-    if wanted:
-        _check_hash(path, wanted, name)
+    expected = (sha256 or suffix).lower()
+    if expected and not _HEX.fullmatch(expected):
+        raise CheckpointError(
+            f"{source}: a sha256 has 64 hexadecimal digits, and '{expected}' does not. Copy it whole."
+        )
+    path = _place_of(name)
+    if expected:
+        _check_hash(path, expected, name)
     return path
 
 
-def _found(name: str) -> Path:
+def _place_of(name: str) -> Path:
     if name.startswith("hf://"):
         return _from_hub(name)
     if name.startswith(("https://", "http://")):
@@ -111,29 +113,14 @@ def _found(name: str) -> Path:
     raise CheckpointError(f"{name} does not exist. {hint(name) or 'Check the path of the weights.'}")
 
 
-@functools.lru_cache(maxsize=64)
-def _sha256(path: str, size: int, changed: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file, in hexadecimal digits; computed once in a process as long as it does not change."""
-    state = path.stat()
-    return _sha256(str(path), state.st_size, state.st_mtime_ns)
-
-
-def _check_hash(path: Path, wanted: str, name: str) -> None:
+def _check_hash(path: Path, expected: str, name: str) -> None:
     if path.is_dir():
         raise CheckpointError(f"{name} is a folder, which has no sha256. Name the file of weights in it.")
-    have = sha256_of(path)
-    if have != wanted:
+    digits = open_file(path).sha256()  # it stays open for what reads it next
+    if digits != expected:
         raise CheckpointError(
-            f"{name} has the sha256 {have}, not {wanted}: it is another file, or damaged. "
-            f"Take away {path} and fetch it again, or correct the hash."
+            f"{name} has the sha256 {digits}, not {expected}: it is another file, or damaged. "
+            f"Remove {path} and fetch it again, or correct the hash."
         )
 
 
@@ -141,7 +128,7 @@ def _check_hash(path: Path, wanted: str, name: str) -> None:
 
 
 def _cached(url: str) -> Path:
-    """The place of a file by URL in the cache; the folder's name tells files of the same name apart."""
+    """The place of a file by URL in the cache; the folder's name distinguishes files of one name."""
     try:
         path = urllib.parse.urlsplit(url).path
     except ValueError as error:
@@ -179,7 +166,7 @@ def _from_url(url: str) -> Path:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Waits until no other process is inside with the same file."""
+    """Waits until no other process fetches the same file."""
     with lock.open("w") as file:
         try:
             import fcntl
@@ -207,7 +194,7 @@ def _download(url: str, path: Path) -> None:
         start = part.stat().st_size if answer.status == 206 else 0
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else None
-        if not start:  # what is there is of another file, whose tag must not be the new one's
+        if not start:  # what is there is part of another file, and must not get the new one's tag
             part.unlink(missing_ok=True)
         tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
         with part.open("ab" if start else "wb") as file, _bar(path.name, start, total) as bar:
@@ -216,10 +203,11 @@ def _download(url: str, path: Path) -> None:
                 bar.update(len(chunk))
             file.flush()
             os.fsync(file.fileno())
-    got = part.stat().st_size
-    if total is not None and got != total:
+    received = part.stat().st_size
+    if total is not None and received != total:
         raise CheckpointError(
-            f"{url} was cut off after {got} of {total} bytes. Start the same command again: it goes on from there."
+            f"{url} was cut off after {received} of {total} bytes. "
+            "Start the same command again: it continues from there."
         )
     with part.open("rb") as file:
         beginning = file.read(512)
@@ -228,17 +216,6 @@ def _download(url: str, path: Path) -> None:
         raise CheckpointError(f"{url} is {problem}")
     os.replace(part, path)
     tag.unlink()
-
-
-def what_it_is_instead(start: bytes) -> str:
-    """What people have in place of weights, told by the first bytes, as the end of a sentence; "" if it may be some."""
-    if not start:
-        return "empty (0 bytes). Copy or download it again."
-    if start.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, not the weights themselves. Run: git lfs pull"
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page, not weights: the download failed. Fetch it again from its link."
-    return ""
 
 
 def _bar(name: str, start: int, total: int | None) -> Any:
@@ -267,7 +244,7 @@ def _from_zoo(row: published.Published) -> Path:
         try:
             return _from_hub(f"{published.MIRROR}/{row.file}")
         except CheckpointError as second:
-            raise CheckpointError(f"{row.name} has two places, and neither gives it. {first} {second}") from None
+            raise CheckpointError(f"{row.name} has two addresses, and neither works. {first} {second}") from None
 
 
 def _hub_name(name: str) -> tuple[str, str | None, str | None] | None:
@@ -281,45 +258,14 @@ def _from_hub(name: str) -> Path:
     if parts is None:
         raise CheckpointError(f"{name} is not a name of the hub. It reads hf://OWNER/REPO/FILE, or hf://OWNER/REPO.")
     repo, revision, file = parts
-    try:
+    with hub_errors(name, repo, file=file, revision=revision), asking_the_hub():
         import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError:
-        raise CheckpointError(f"{name} needs huggingface_hub. Run: {install('hub')}") from None
-    try:
-        with asking_the_hub():
-            if file:
-                return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
-            for pattern in _WEIGHTS:
-                wanted = [*_DESCRIPTIONS, pattern]
-                folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=wanted))
-                if any(folder.glob(pattern)):
-                    return folder
-        raise CheckpointError(f"{name} has no {' or '.join(_WEIGHTS)}. Name the file: {name}/FILE")
-    except errors.GatedRepoError:
-        raise CheckpointError(
-            f"{name} is behind a form: accept it on https://huggingface.co/{repo}, then run: hf auth login"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise CheckpointError(
-            f"{name}: the hub has no {repo}, or it is private. Check the name, or run: hf auth login"
-        ) from None
-    except errors.EntryNotFoundError as error:
-        if isinstance(error, errors.LocalEntryNotFoundError):
-            raise CheckpointError(_unreachable(name)) from None
-        raise CheckpointError(f"{name}: {repo} has no file {file}. Look at its files on the hub.") from None
-    except errors.RevisionNotFoundError:
-        raise CheckpointError(f"{name}: {repo} has no revision {revision}. Leave it out for the newest.") from None
-    except errors.HFValidationError as error:
-        raise CheckpointError(f"{name} is not a name of the hub: {str(error).splitlines()[0]}") from None
-    except (OSError, errors.OfflineModeIsEnabled):  # every error of its HTTP client is one
-        raise CheckpointError(_unreachable(name)) from None
 
-
-def _unreachable(name: str) -> str:
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
-    why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
-    return (
-        f"{name} is not in the hub's cache here, and {why}. Fetch it where there is a network (hf download), or name "
-        "a file."
-    )
+        if file:
+            return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
+        for pattern in _WEIGHTS:
+            files = [*_DESCRIPTIONS, pattern]
+            folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=files))
+            if any(folder.glob(pattern)):
+                return folder
+    raise CheckpointError(f"{name} has no {' or '.join(_WEIGHTS)}. Name the file: {name}/FILE")

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from umt.errors import install
-from umt.models.description import Description
-from umt.models.specs import find_spec, image_shape
+from umt.models.files.description import Description
+from umt.models.specs import FAMILIES, Family, find_spec, image_shape
 
 TAGS = ("model_hub_mixin", "pytorch_model_hub_mixin", "unmasked-teacher", "video", "vision-transformer")
 # Licences by the hub's identifiers, as far as weights like these have them; others are given by name.
 _LICENCES = (
-    "mit",
-    "apache-2.0",
-    "bsd-3-clause",
-    "cc-by-4.0",
-    "cc-by-sa-4.0",
-    "cc-by-nc-4.0",
-    "cc-by-nc-sa-4.0",
-    "cc0-1.0",
-)
+    "mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0",
+)  # fmt: skip
 _OF = {"code": "this library's code", "weights": "these weights", "teacher": "the teacher", "data": "the training data"}
 _PAPER = "https://arxiv.org/abs/2303.16058"
 
@@ -70,14 +63,16 @@ def _what(description: Description, classes: int, parameters: int) -> str:
     inside = f" ({', '.join(sizes)})" if sizes else ""
     named = description.architecture == description.model
     layout = f"in the layout of `{description.model}`" if named else "of sizes that no model of this library has"
-    if find_spec(description.model).kind == "student":
-        return f"An Unmasked Teacher student{inside} with its decoders, {layout}."
-    head = f"It tells {classes} classes apart." if classes else "It has no head and gives features."
-    return f"A plain video ViT{inside}, {layout}. {head}"
+    head = f"It distinguishes {classes} classes." if classes else "It has no head and gives features."
+    return _family(description).card.format(sizes=inside, layout=layout, head=head)
+
+
+def _family(description: Description) -> Family:
+    return FAMILIES[find_spec(description.model).kind]
 
 
 def _use(where: str, name: str, description: Description, classes: int) -> str:
-    kind = "Student" if find_spec(description.model).kind == "student" else "VisionTransformer"
+    kind = _family(description).model.rpartition(":")[2]
     lines = ["```python", f"from umt.models import {kind}", ""]
     lines += [f'model = {kind}.from_pretrained("{name}")  # {install("hub")}', "```"]
     if not classes:
@@ -86,7 +81,7 @@ def _use(where: str, name: str, description: Description, classes: int) -> str:
     recognise = ["```python", "import umt", "", f'model = umt.load("{where}")  # {install("train")}']
     recognise += [f'probabilities = model.predict(model.transform("video.mp4", {views}))']
     recognise += ["print(model.labels[probabilities.argmax()])", "```"]
-    return "\n".join([*recognise, "", "As a backbone, which needs torch alone beside the hub's packages:", "", *lines])
+    return "\n".join([*recognise, "", "As a backbone, which needs only torch and the packages of the hub:", "", *lines])
 
 
 def _input(description: Description) -> str:
@@ -104,9 +99,11 @@ def _input(description: Description) -> str:
 
 
 def _classes(description: Description, classes: int) -> str:
-    how = "They do not exclude each other: a sigmoid each." if description.multi_label else "One of them: a softmax."
+    how = "They exclude each other: a softmax."
+    if description.multi_label:
+        how = "They do not exclude each other: one sigmoid per class."
     if description.labels is None:
-        return f"{classes}, whose names these weights do not say. {how}"
+        return f"{classes}, whose names are not known. {how}"
     source = f", from {description.labels_source}" if description.labels_source else ""
     some = ", ".join(description.labels[:5]) + (", and so on" if classes > 5 else "")
     return f"{classes}{source}: {some}; all in the order of the head in `config.json`. {how}"
@@ -114,7 +111,7 @@ def _classes(description: Description, classes: int) -> str:
 
 def _licences(licence: Mapping[str, str]) -> str:
     known = {"code": "MIT", **licence}
-    return _table({what: known.get(key, "not stated; ask whoever made it") for key, what in _OF.items()})
+    return _table({what: known.get(key, "not stated; ask the author") for key, what in _OF.items()})
 
 
 def _numbers(values: tuple[float, ...]) -> str:

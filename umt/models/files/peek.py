@@ -1,36 +1,26 @@
-"""What a file of weights is, by names and shapes alone. No torch: a dry run on a login node looks at checkpoints too.
-
-The pickle inside torch's zip files is read by an unpickler that knows tensors as their shapes and everything else but
-plain containers as nothing: it imports no class and calls none, so a hostile file does nothing here.
-"""
+"""What a file of weights is, by names and shapes alone. No torch: a dry run on a login node may look too."""
 
 from __future__ import annotations
 
-import collections
-import io
 import json
-import pickle
 import re
-import struct
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from umt.errors import CheckpointError
 from umt.models.files import published
 from umt.models.files.fetch import path_here
-from umt.models.files.pickles import memo_is_sound
+from umt.models.files.opened import open_file
+from umt.models.files.pickles import DAMAGE, Stored
 from umt.models.specs import SPECS
 
-_LONGEST = 100 << 20  # bytes of a description: the names of a million tensors
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class Start:
-    """What weights to start from tell of the run that takes them up. None: they do not tell."""
+    """What weights say of the run that starts from them. None: they do not say it."""
 
     source: str
     model: str | None = None  # a classifier of this library that they fit
@@ -55,22 +45,21 @@ def peek(source: str) -> Start:
             return _folder(source, path)
         file = path if path.is_file() else path.with_name(f"{path.name}.pth")
         if file.is_file():
-            found = _of(source, *_content(file))
+            header = open_file(file).header
+            if header is None:
+                return known
+            start = _of(source, header.content)
             # Shapes say neither frames nor pixels; its name in the zoo does.
             return replace(
-                found,
-                num_frames=found.num_frames or known.num_frames,
-                input_size=found.input_size or known.input_size,
+                start, num_frames=start.num_frames or known.num_frames, input_size=start.input_size or known.input_size
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error, zipfile.BadZipFile):
-        pass  # what is wrong with it is said, in a sentence, where it is loaded
-    except (pickle.UnpicklingError, EOFError, MemoryError, RecursionError, ImportError, CheckpointError):
-        pass
+    except DAMAGE:
+        pass  # where it is loaded, a sentence says what is wrong with it
     return known
 
 
 def _classifier(model: str | None) -> str | None:
-    """The classifier that a student or classifier is, or becomes."""
+    """The classifier that a model is, or that a student becomes."""
     if model is None or model not in SPECS:
         return None
     name = model.removeprefix("pretrain_umt_")
@@ -80,70 +69,52 @@ def _classifier(model: str | None) -> str | None:
 
 def _folder(source: str, path: Path) -> Start:
     """An exported folder, the folder of a run, or one of transformers; each has a config.json of its own."""
-    told = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    if "hidden_size" in told:
-        return _of_transformers(source, told)
-    if "task" in told:
-        head = told.get("nb_classes", 0) if told["task"] == "finetune" else 0
-        names, sizes = told.get("class_names"), {**told, "image_size": told.get("input_size")}
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if "hidden_size" in config:
+        return _of_transformers(source, config)
+    if "task" in config:
+        head = config.get("nb_classes", 0) if config["task"] == "finetune" else 0
+        names, sizes = config.get("class_names"), {**config, "image_size": config.get("input_size")}
     else:
-        names, sizes = told.get("labels"), told.get("arguments", {})
+        names, sizes = config.get("labels"), config.get("arguments", {})
         head = sizes.get("num_classes", len(names or ()))
     size = sizes.get("image_size")
     return Start(
         source,
-        _classifier(told.get("model")),
+        _classifier(config.get("model")),
         sizes.get("num_frames"),
         sizes.get("tubelet_size"),
         size if isinstance(size, int) else None,
         int(head),
         tuple(names) if names else None,
-        told if "task" in told else {},
+        config if "task" in config else {},
     )
 
 
-def _of_transformers(source: str, told: Mapping[str, Any]) -> Start:
-    classifies = any("VideoClassification" in name for name in told.get("architectures", ()))
+def _of_transformers(source: str, config: Mapping[str, Any]) -> Start:
+    classifies = any("VideoClassification" in name for name in config.get("architectures", ()))
     return Start(
         source,
-        _of_sizes(told["hidden_size"], told["num_hidden_layers"], told["patch_size"]),
-        told.get("num_frames"),
-        told.get("tubelet_size"),
-        told.get("image_size"),
-        len(told.get("id2label", ())) if classifies else 0,
+        _of_sizes(config["hidden_size"], config["num_hidden_layers"], config["patch_size"]),
+        config.get("num_frames"),
+        config.get("tubelet_size"),
+        config.get("image_size"),
+        len(config.get("id2label", ())) if classifies else 0,
     )
 
 
 def _of_sizes(width: int, depth: int, patch: int) -> str | None:
     """The first classifier of these sizes."""
-    wanted = ("classifier", width, depth, patch)
-    return next((name for name, s in SPECS.items() if (s.kind, s.width, s.depth, s.patch_size) == wanted), None)
+    sizes = ("classifier", width, depth, patch)
+    return next((name for name, s in SPECS.items() if (s.kind, s.width, s.depth, s.patch_size) == sizes), None)
 
 
-def _content(path: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, ...]]]:
-    """(config of a training checkpoint, shapes by name) of a file of weights."""
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > _LONGEST:
-                raise ValueError("no safetensors file")
-            entries = json.loads(file.read(length))
-        return {}, {name: tuple(entry["shape"]) for name, entry in entries.items() if name != "__metadata__"}
-    with zipfile.ZipFile(path) as archive:
-        name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-        if archive.getinfo(name).file_size > _LONGEST:
-            raise ValueError("too long")
-        pickled = archive.read(name)
-    if not memo_is_sound(pickled):
-        raise ValueError("an impossible place in its memo")
-    content = _Shapes(io.BytesIO(pickled)).load()
+def _of(source: str, content: Mapping[str, Any]) -> Start:
+    """Of what a file of weights holds: the flags of a training checkpoint, and shapes by name."""
     config = content.get("config")
+    config = config if isinstance(config, dict) else {}
     state = next((content[key] for key in ("model", "module") if isinstance(content.get(key), dict)), content)
-    shapes = {str(key): value.shape for key, value in state.items() if isinstance(value, _Shape)}
-    return config if isinstance(config, dict) else {}, shapes
-
-
-def _of(source: str, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Start:
+    shapes = {str(key): value.shape for key, value in state.items() if isinstance(value, Stored)}
     patches = [name for name, shape in shapes.items() if name.endswith("patch_embed.proj.weight") and len(shape) == 5]
     model = _classifier(config.get("model"))
     tubelet: int | None = None
@@ -164,44 +135,3 @@ def _of(source: str, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, 
         tuple(map(str, names)) if isinstance(names, list) else None,
         config,
     )
-
-
-# ---- a pickle without its classes
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """A tensor."""
-
-    shape: tuple[int, ...]
-
-
-class _Nothing:
-    """Whatever else a pickle holds."""
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __setstate__(self, _: Any) -> None: ...
-
-
-def _tensor(_storage: Any, _offset: Any, size: Any, *_: Any) -> _Shape:
-    return _Shape(tuple(int(n) for n in size))
-
-
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
-
-
-_KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-}
-
-
-class _Shapes(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        return _KNOWN.get((module, name), _Nothing)
-
-    def persistent_load(self, _: Any) -> Any:
-        return None

@@ -1,4 +1,4 @@
-"""What a source of weights has to say of itself beside the weights: the model, its sizes, its classes, its training.
+"""What a source of weights says of itself: the model, its sizes, its classes, its training.
 
 A source is a file, a folder, a URL, a name of the hub or of the published zoo (fetch.py). It may be a checkpoint of a
 run of this library, an exported folder, a file of the original's or of VideoMAE's code, or a folder of Hugging Face's
@@ -7,7 +7,6 @@ VideoMAE.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -20,12 +19,13 @@ from torch import Tensor
 
 from umt.errors import CheckpointError
 from umt.formats import CHECKPOINT
-from umt.models import adapters
-from umt.models.description import Description
 from umt.models.files import published
-from umt.models.files.checkpoint_file import read_content, state_of
+from umt.models.files.checkpoint_file import read_content, read_header, state_of
+from umt.models.files.description import Description
 from umt.models.files.fetch import fetch
-from umt.models.layouts import huggingface
+from umt.models.files.opened import open_file
+from umt.models.files.pickles import flags_in
+from umt.models.layouts import adapters, huggingface
 
 CONFIG = "config.json"
 _PREPROCESSOR = "preprocessor_config.json"
@@ -37,13 +37,13 @@ class Weights:
     """A source that was opened.
 
     Attributes:
-        source: as it was named; `path`: where it lies on this machine.
+        source: as it was named; `path`: where it lies on this machine; `sha256`: its hash, if asked for.
         state: its state dict, with wrappers' prefixes removed, under the names of the file.
         settings: flags of the run or fields of the configuration that it holds, as far as it holds any.
         description: of an exported folder.
-        config: of a Hugging Face folder, and its `preprocessor`.
+        config, preprocessor: of a Hugging Face folder.
         licence: of a folder of the hub, as its card names it.
-        row: of the published zoo, if the file has a name of one, and its head the size.
+        row: of the published zoo, if the file has its name, and its head the size.
     """
 
     source: str
@@ -55,6 +55,7 @@ class Weights:
     preprocessor: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
+    sha256: str = ""
     row: published.Published | None = None
 
     def head(self) -> int:
@@ -64,12 +65,12 @@ class Weights:
         return int(self.state[min(heads, key=len)].shape[0]) if heads else 0
 
     def tubelet_size(self) -> int:
-        """Frames that one token covers; 0 where no patch embedding of a video is found."""
+        """Frames that one token covers; 0 without the patch embedding of a video model."""
         kernels = [value for name, value in self.state.items() if name.endswith(_PATCHES) and value.ndim == 5]
         return int(kernels[0].shape[2]) if kernels else 0
 
     def labels(self) -> tuple[tuple[str, ...] | None, str]:
-        """(names of the head's classes, None where nothing says them; what says them)."""
+        """(names of the head's classes, None where they are not known; where they come from)."""
         rows = self.head()
         named = self.settings.get("class_names")
         if isinstance(named, list | tuple) and len(named) == rows:
@@ -84,35 +85,47 @@ class Weights:
 
 
 def open_weights(
-    source: str | os.PathLike[str], *, sha256: str = "", model_key: str = "model|module", lazily: bool = False
+    source: str | os.PathLike[str],
+    *,
+    sha256: str = "",
+    model_key: str = "model|module",
+    header: bool = False,
+    hashed: bool = False,
 ) -> Weights:
-    """Fetches and reads `source`. `lazily`: tensors are not read before they are used. Raises `CheckpointError`."""
+    """Fetches and reads `source`. Raises `CheckpointError`.
+
+    Args:
+        sha256: the hash that its file must have. `hashed`: its hash is computed, if it is one file.
+        model_key: keys under which the weights may lie, separated by "|"; the first that the file has counts.
+        header: `state` has shapes instead of tensors, which are not read.
+    """
     path = fetch(source, sha256=sha256)
-    content = read_content(path, lazily=lazily)
+    digits = open_file(path).sha256() if hashed and path.is_file() else ""
+    content = read_header(path) if header else read_content(path)
     if isinstance(content, dict) and isinstance(content.get("conditions"), Mapping):  # only this library's has them
         CHECKPOINT.check(content, source)
     state = adapters.strip_wrappers(state_of(content, str(path), model_key))
     if all(name.startswith("model.") for name in state):  # VideoMAE V2 on the hub
         state, _ = adapters.take_prefix(state, "model.")
-    opened = Weights(str(source).partition("#sha256=")[0], path, state)
+    weights = Weights(str(source).partition("#sha256=")[0], path, state, sha256=digits)
     if isinstance(content, dict):
-        opened.settings = _settings(content)
+        weights.settings = _settings(content)
         progress = content.get("progress")
         if isinstance(progress, Mapping):
-            opened.progress = dict(progress)
+            weights.progress = dict(progress)
         elif isinstance(content.get("epoch"), int):
-            opened.progress = {"epoch": content["epoch"]}
-    _read_beside(opened)
-    row = published.find(Path(opened.source).name)
-    if row is not None and row.num_classes == opened.head():
-        opened.row = row
-    return opened
+            weights.progress = {"epoch": content["epoch"]}
+    _read_neighbours(weights)
+    row = published.find(Path(weights.source).name)
+    if row is not None and row.num_classes == weights.head():
+        weights.row = row
+    return weights
 
 
 class Head(NamedTuple):
-    """Classes of a head, 0 without one; their names where something says them; whether it may be one of the original's.
+    """Classes of a head, 0 without one; their names where known; whether it may be one of the original's.
 
-    The original's tokens cover one frame. Of those that cover two, VideoMAE's, nobody here knows the order of classes.
+    The original's tokens cover one frame. Where they cover two, as VideoMAE's do, the order of classes is not known.
     """
 
     rows: int
@@ -121,42 +134,39 @@ class Head(NamedTuple):
 
 
 def read_head(source: str | os.PathLike[str], *, model_key: str = "model|module") -> Head:
-    """The head of `source`. Tensors of files in torch's present form are not read. Raises `CheckpointError`."""
-    weights = open_weights(source, model_key=model_key, lazily=True)
+    """The head of `source`, by its header. Raises `CheckpointError`."""
+    weights = open_weights(source, model_key=model_key, header=True)
     names, _ = weights.labels()
     return Head(weights.head(), None if names is None else list(names), weights.tubelet_size() <= 1)
 
 
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
     """Flags: `config` of a checkpoint of this library, or the `args` that the original pickles."""
-    config, args = content.get("config"), content.get("args")
-    if isinstance(config, Mapping):
-        return dict(config)
-    return dict(vars(args)) if isinstance(args, argparse.Namespace) else {}
+    config = content.get("config")
+    return dict(config) if isinstance(config, Mapping) else flags_in(content.get("args"))
 
 
-def _read_beside(opened: Weights) -> None:
+def _read_neighbours(weights: Weights) -> None:
     """config.json and preprocessor_config.json of an exported or a Hugging Face folder."""
-    folder = opened.path if opened.path.is_dir() else opened.path.parent
-    named = opened.path.name.startswith(("model", "pytorch_model", "tf_model"))
-    if not opened.path.is_dir() and not named:
+    path = weights.path
+    if not path.is_dir() and not path.name.startswith(("model", "pytorch_model", "tf_model")):
         return
+    folder = path if path.is_dir() else path.parent
     config = _json(folder / CONFIG)
-    opened.licence = _licence(folder / "README.md")
+    videomae_v2 = config.get("model_config")  # its code lies next to it on the hub
+    weights.licence = _licence(folder / "README.md")
     if "umt_model" in config:
-        opened.description = Description.from_json(config, str(folder / CONFIG))
-    elif huggingface.is_huggingface(opened.state):
-        opened.config, opened.preprocessor = config, _json(folder / _PREPROCESSOR)
-    elif (
-        isinstance(own := config.get("model_config"), dict) and "img_size" in own
-    ):  # VideoMAE V2's, whose code is apart
-        opened.settings = {"num_frames": own.get("num_frames", 16), "input_size": own["img_size"]}
-        opened.preprocessor = _json(folder / _PREPROCESSOR)
+        weights.description = Description.from_json(config, str(folder / CONFIG))
+    elif huggingface.is_huggingface(weights.state):
+        weights.config, weights.preprocessor = config, _json(folder / _PREPROCESSOR)
+    elif isinstance(videomae_v2, dict) and "img_size" in videomae_v2:
+        weights.settings = {"num_frames": videomae_v2.get("num_frames", 16), "input_size": videomae_v2["img_size"]}
+        weights.preprocessor = _json(folder / _PREPROCESSOR)
     elif str(config.get("model_type")).startswith("clip"):
-        return  # a teacher's: clip_layouts.py
-    elif config.get("model_type") and not any(name.endswith("patch_embed.proj.weight") for name in opened.state):
+        return  # a teacher's: layouts/clip.py
+    elif config.get("model_type") and not any(name.endswith("patch_embed.proj.weight") for name in weights.state):
         raise CheckpointError(
-            f"{opened.source} is a {config['model_type']} of Hugging Face, which is another architecture. "
+            f"{weights.source} is a {config['model_type']} of Hugging Face, which is another architecture. "
             "Of theirs, VideoMAE loads."
         )
 

@@ -1,1 +1,1 @@
-"""Names of weights in other libraries' files, and what a state dict tells of its model: pure functions."""
+"""Names of weights in other libraries' files, what a state dict says of its model, and plans for loading it."""

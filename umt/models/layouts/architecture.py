@@ -40,29 +40,27 @@ class Architecture:
     def is_student(self) -> bool:
         return self.pretrained == "student"
 
-    def entry(self, kind: str, image_size: int | None = None) -> str:
+    def name(self, kind: str, image_size: int | None = None) -> str:
         """Name of the library's model of these sizes, or "" if it has none; that of `image_size` before others."""
-        return next(iter(self.entries(kind, image_size)), "")
+        return next(iter(self.names(kind, image_size)), "")
 
-    def entries(self, kind: str, image_size: int | None = None) -> list[str]:
+    def names(self, kind: str, image_size: int | None = None) -> list[str]:
         """Names of all of them."""
         fits = [name for name, spec in SPECS.items() if spec.kind == kind and self._fits(spec)]
         return sorted(fits, key=lambda name: SPECS[name].image_size != image_size)
 
     def _fits(self, spec: ModelSpec) -> bool:
-        own = (spec.width, spec.depth, spec.patch_size, int(spec.width * spec.mlp_ratio))
-        return own == (self.width, self.depth, self.patch_size, self.hidden)
+        sizes = (spec.width, spec.depth, spec.patch_size, int(spec.width * spec.mlp_ratio))
+        return sizes == (self.width, self.depth, self.patch_size, self.hidden)
 
     def arguments(self, kind: str) -> dict[str, Any]:
-        """Keywords of the model's class that the file settles, beside the sizes of its entry."""
-        own: dict[str, Any] = {"tubelet_size": self.tubelet_size}
+        """Keywords of the model's class that the file settles, apart from the sizes of its entry."""
+        arguments: dict[str, Any] = {"tubelet_size": self.tubelet_size}
         if self.init_values:
-            own["init_values"] = self.init_values
+            arguments["init_values"] = self.init_values
         if kind == "student":
-            own |= {"return_layers": self.return_layers, "teacher_width": self.teacher_width}
-        else:
-            own |= {"num_classes": self.num_classes, "use_mean_pooling": self.use_mean_pooling}
-        return own
+            return arguments | {"return_layers": self.return_layers, "teacher_width": self.teacher_width}
+        return arguments | {"num_classes": self.num_classes, "use_mean_pooling": self.use_mean_pooling}
 
     def __str__(self) -> str:
         return f"width {self.width}, {self.depth} blocks, patch {self.patch_size}, hidden width {self.hidden}"

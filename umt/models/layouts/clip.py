@@ -4,7 +4,7 @@
     Hugging Face          vision_model.encoder.layers.0.self_attn.q_proj.weight, ..., visual_projection.weight
     timm                  blocks.0.attn.qkv.weight, ..., head.weight; in open_clip under visual.trunk.
 
-Pure functions; a file is recognised by its names, whatever it is called. Shapes: D width, E output width.
+Pure functions; a file is recognised by its names, not by what it is called. Shapes: D width, E output width.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from umt.errors import CheckpointError
-from umt.models.adapters import StateDict, take_prefix
+from umt.models.layouts.adapters import StateDict, take_prefix
 
 OPENAI = "OpenAI's"
 # Within a block, and outside of the blocks.
@@ -151,10 +151,7 @@ def _from_timm(state: StateDict, unused: list[str], layout: str, path: str) -> V
             f"{path} has a head with a bias, a classifier's, where CLIP has its projection. "
             "Take the weights before they were finetuned."
         )
-    converted: StateDict = {
-        "proj": head.t().contiguous(),
-        "class_embedding": tower.pop("cls_token").flatten(),
-    }
+    converted: StateDict = {"proj": head.t().contiguous(), "class_embedding": tower.pop("cls_token").flatten()}
     if "pos_embed" in tower:
         converted["positional_embedding"] = tower.pop("pos_embed").flatten(0, -2)
     for name, value in tower.items():
@@ -182,7 +179,7 @@ def configured_activation(folder: Path) -> str | None:
     """What the configuration in `folder` says of the visual tower's activation: "quick_gelu", another, or None.
 
     Read are Hugging Face's `config.json`, which names it; open_clip's `open_clip_config.json`, whose flag `quick_gelu`
-    is off unless it is said; and timm's `config.json`, which names its architecture.
+    is off by default; and timm's `config.json`, which names its architecture.
     """
     config = _json(folder / "open_clip_config.json").get("model_cfg")
     if isinstance(config, dict) and isinstance(config.get("vision_cfg"), dict):
@@ -199,13 +196,13 @@ def configured_activation(folder: Path) -> str | None:
 
 
 def refuse_other_activations(path: str) -> None:
-    """`CheckpointError` where the configuration beside the file `path`, or in the folder, says another than QuickGELU.
+    """`CheckpointError` where the configuration next to the file `path`, or in it, names another than QuickGELU.
 
-    The names and shapes of such a tower are the same, and its features would be wrong without a word.
+    The names and shapes of such a tower are the same, and its features would be wrong without any error.
     """
-    found = configured_activation(Path(path) if Path(path).is_dir() else Path(path).parent)
-    if found not in (None, "quick_gelu"):
-        raise CheckpointError(other_activation(path, str(found), "as the configuration beside it says"))
+    activation = configured_activation(Path(path) if Path(path).is_dir() else Path(path).parent)
+    if activation not in (None, "quick_gelu"):
+        raise CheckpointError(other_activation(path, str(activation), "as the configuration next to it says"))
 
 
 def other_activation(path: str, activation: str, because: str) -> str:
@@ -217,7 +214,7 @@ def other_activation(path: str, activation: str, because: str) -> str:
 
 
 def activation_of_timm(architecture: str, tag: str = "") -> str | None:
-    """The activation that weights of timm's were trained with, as far as their name tells it; else None.
+    """The activation that weights of timm's were trained with, as far as their name says it; else None.
 
     Its hub has OpenAI's and MetaCLIP's weights under architectures with GELU; timm notes that they are QuickGELU's.
     """

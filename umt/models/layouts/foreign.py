@@ -1,4 +1,4 @@
-"""Files that look like ours and are of another architecture: told by their names, so that a sentence can say which."""
+"""Files that look like ours but are of another architecture, recognised by names so that a sentence can say which."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _settings(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _ratio(hidden: int, width: int) -> float:
-    """The `mlp_ratio` of which int(width * ratio) is `hidden`, whatever the rounding."""
+    """The `mlp_ratio` of which int(width * ratio) is exactly `hidden`."""
     return hidden / width if int(width * (hidden / width)) == hidden else (hidden + 0.5) / width
 
 

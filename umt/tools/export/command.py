@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from umt.errors import ConfigError
 from umt.flags.command_line import Parser
-
-FORMATS = ("safetensors", "onnx", "torch_export", "original")
-DTYPES = ("float32", "float16", "bfloat16")
-LICENCES = ("weights", "teacher", "data", "code")
-OPSETS = range(18, 24)
+from umt.tools.export.request import DTYPES, FORMATS, LICENCES, Request, check
 
 _DESCRIPTION = """Weights as a folder that others can use: config.json, a model card, and the weights as
 
@@ -25,30 +19,8 @@ _DESCRIPTION = """Weights as a folder that others can use: config.json, a model 
 A pretraining checkpoint gives its encoder as a model of features; `original` keeps all of it. docs/export.md"""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is asked for."""
-
-    checkpoint: str
-    output: Path
-    formats: tuple[str, ...] = ("safetensors",)
-    dtype: str = "float32"
-    ema: bool = False
-    features: bool = False
-    with_preprocessing: bool = False
-    opset: int = 20
-    model: str | None = None
-    num_frames: int | None = None
-    input_size: int | None = None
-    labels: str | None = None
-    licence: dict[str, str] = field(default_factory=dict)
-    push_to_hub: str = ""
-    private: bool = False
-    overwrite: bool = False
-
-
 def main(argv: Sequence[str]) -> int:
-    """Runs `umt export ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
+    """Runs `umt export ARGV`; returns its exit code. Raises UserError for what the caller can correct."""
     request = parse(argv)
     from umt.tools.export.exporting import export  # torch takes seconds
 
@@ -59,26 +31,12 @@ def main(argv: Sequence[str]) -> int:
 
 def parse(argv: Sequence[str]) -> Request:
     """The flags as a request. Raises ConfigError for what cannot work."""
-    words = _parser().words(argv)
-    request = Request(
-        checkpoint=words.checkpoint,
-        output=Path(words.output).expanduser(),
-        formats=tuple(dict.fromkeys(words.format)),
-        dtype=words.dtype,
-        ema=words.ema,
-        features=words.features,
-        with_preprocessing=words.with_preprocessing,
-        opset=words.opset,
-        model=words.model,
-        num_frames=words.num_frames,
-        input_size=words.input_size,
-        labels=words.labels,
-        licence=_licence(words.licence),
-        push_to_hub=words.push_to_hub,
-        private=words.private,
-        overwrite=words.overwrite,
-    )
-    _check(request)
+    words = vars(_parser().words(argv))
+    words["output"] = Path(words["output"]).expanduser()
+    words["formats"] = tuple(dict.fromkeys(words.pop("format")))
+    words["licence"] = _licence(words["licence"])
+    request = Request(**words)
+    check(request)
     return request
 
 
@@ -107,30 +65,11 @@ def _parser() -> Parser:
 
 
 def _licence(words: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    licences: dict[str, str] = {}
     for word in words:
         of, equals, name = word.partition("=")
         of, name = (of, name) if equals else ("weights", word)
         if of not in LICENCES or not name:
             raise ConfigError(f"--licence ({word}) must read NAME, or OF=NAME with OF one of {', '.join(LICENCES)}.")
-        found[of] = name
-    return found
-
-
-def _check(request: Request) -> None:
-    graphs = [name for name in request.formats if name in ("onnx", "torch_export")]
-    if request.dtype != "float32" and graphs:
-        raise ConfigError(
-            f"--dtype ({request.dtype}) is for safetensors and original; {graphs[0]} is exported and compared in "
-            "float32. Export it apart, and convert it with the tools of its runtime."
-        )
-    if request.with_preprocessing and not graphs:
-        raise ConfigError("--with_preprocessing is for --format onnx or torch_export, which hold a computation.")
-    if request.opset not in OPSETS:
-        raise ConfigError(f"--opset ({request.opset}) must lie in {OPSETS[0]}..{OPSETS[-1]}; 20 is usual.")
-    if request.push_to_hub and not re.fullmatch(r"[\w.-]+/[\w.-]+", request.push_to_hub):
-        raise ConfigError(f"--push_to_hub ({request.push_to_hub}) must read OWNER/NAME.")
-    if request.features and request.labels:
-        raise ConfigError("--labels names the classes of a head, and --features leaves the head out. Drop one of them.")
-    if request.private and not request.push_to_hub:
-        raise ConfigError("--private says how --push_to_hub uploads. Name the repository: --push_to_hub OWNER/NAME.")
+        licences[of] = name
+    return licences

@@ -10,37 +10,44 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from umt import __version__
 from umt.errors import CheckpointError, ConfigError, install
 from umt.inference.class_names import class_names
-from umt.models import Student, VisionTransformer
-from umt.models.description import Description
-from umt.models.files.checkpoint_file import read_content
-from umt.models.files.fetch import fetch, sha256_of
+from umt.models.files.checkpoint_file import read_header
+from umt.models.files.description import Description
+from umt.models.files.fetch import fetch
 from umt.models.files.hub import CARD, HubModel, cast_state, described, upload_folder, write_config, write_weights
 from umt.models.files.model_card import model_card
-from umt.models.pretrained import load_pretrained
-from umt.tools.export.command import Request
+from umt.models.files.opened import sha256_of
+from umt.models.files.pretrained import load_pretrained
+from umt.models.files.weights import Weights, open_weights
 from umt.tools.export.graphs import TRACED, WithPreprocessing, compare, example, save_onnx, save_program, trace
 from umt.tools.export.new_folder import check_target, new_folder
+from umt.tools.export.request import Request
 
 REPORT = "export.json"
 Written = tuple[Path, dict[str, Any]]
 
 
 def export(request: Request) -> Iterator[str]:
-    """Does what is asked; gives the lines to tell. Raises UserError."""
+    """Does what is asked; gives the lines to print. Raises UserError."""
     check_target(request.output, request.overwrite)
-    whole, told = _load(request)
-    keeps_student = isinstance(whole, VisionTransformer) or request.formats == ("original",)
-    model, description = (whole, told) if keeps_student else _load(request, "classifier")
+    weights = _open(request)
+    model, description = _build(request, weights, request.model)
+    saved = model  # what `original` writes: of pretraining, all of it
+    if model.exported_as and request.formats != ("original",):
+        if request.model:
+            raise ConfigError(
+                f"--model ({request.model}) is a {model.kind}, whose encoder is exported. Leave --model out."
+            )
+        model, description = _build(request, weights, model.exported_as)
     description = described(model, description)
     count = sum(parameter.numel() for parameter in model.parameters())
-    classes = int(description.arguments.get("num_classes", 0))
+    named = "" if description.labels else " without names"
     yield f"{request.checkpoint}: {description.architecture}, {count / 1e6:.3g} M parameters, " + (
-        f"{classes} classes" + ("" if description.labels else " without names") if classes else "features"
+        f"{model.num_classes} classes{named}" if model.num_classes else "features"
     )
     if new := description.provenance.get("untrained"):
         yield f"  not in the checkpoint, and as a new model has them: {new}"
@@ -50,14 +57,13 @@ def export(request: Request) -> Iterator[str]:
         card = model_card(description, parameters=count, repository=request.push_to_hub)
         (folder / CARD).write_text(card, encoding="utf-8")
         for form in request.formats:
-            subject = whole if form == "original" else model
-            file, fact = _WRITERS[form](subject, description, folder, request)
+            file, facts = _WRITERS[form](saved if form == "original" else model, description, folder, request)
             size = 0
             for part in sorted(folder.glob(f"{file.name}*")):  # large graphs keep their weights in a second file
                 size += part.stat().st_size
                 report["files"][part.name] = {"bytes": part.stat().st_size, "sha256": sha256_of(part)}
-            report["files"][file.name] |= fact
-            yield f"  {file.name:<18} {size / 1e6:>8.1f} MB  {fact['says']}"
+            report["files"][file.name] |= facts
+            yield f"  {file.name:<18} {size / 1e6:>8.1f} MB  {facts['says']}"
         (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     yield f"  in {request.output}, with config.json, {CARD} and {REPORT}"
     if request.push_to_hub:
@@ -65,25 +71,22 @@ def export(request: Request) -> Iterator[str]:
         yield f"  uploaded: {url}"
 
 
-def _load(request: Request, kind: str | None = None) -> tuple[HubModel, Description]:
-    """The weights as what they are, or as a `kind` of model, with what is told of them."""
-    asked: dict[str, Any] = {"model": kind or request.model}
-    for name, value in (("num_frames", request.num_frames), ("input_size", request.input_size)):
-        asked |= {name: value} if value is not None else {}
-    if request.ema:
-        content = read_content(fetch(request.checkpoint), lazily=True)
-        if not isinstance(content, dict) or "model_ema" not in content:
-            raise CheckpointError(f"{request.checkpoint} holds no moving average of the weights. Leave out --ema.")
-        asked["model_key"] = "model_ema"
-    if kind and request.model:
-        raise ConfigError(f"--model ({request.model}) is a student, whose encoder is exported. Leave --model out.")
-    loaded = load_pretrained(request.checkpoint, **asked)
-    if not isinstance(loaded.model, VisionTransformer | Student):
-        raise CheckpointError(
-            f"{request.checkpoint} is a {type(loaded.model).__name__}; classifiers and students are exported."
-        )
-    model, description = loaded.model, loaded.description
-    bad = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+def _open(request: Request) -> Weights:
+    if not request.ema:
+        return open_weights(request.checkpoint, hashed=True)
+    content = read_header(fetch(request.checkpoint))
+    if not isinstance(content, dict) or "model_ema" not in content:
+        raise CheckpointError(f"{request.checkpoint} holds no moving average of the weights. Leave out --ema.")
+    return open_weights(request.checkpoint, model_key="model_ema", hashed=True)
+
+
+def _build(request: Request, weights: Weights, model: str | None) -> tuple[HubModel, Description]:
+    """The weights as `model`, a name or a kind (None: what they are), and its description."""
+    loaded = load_pretrained(weights, model=model, num_frames=request.num_frames, input_size=request.input_size)
+    built, description = loaded.model, loaded.description
+    if not isinstance(built, HubModel):
+        raise CheckpointError(f"{request.checkpoint} is a {type(built).__name__}; video models are exported.")
+    bad = [name for name, value in built.state_dict().items() if not value.isfinite().all()]
     if bad:
         raise CheckpointError(
             f"{request.checkpoint}: {bad[0]} holds values that are no numbers ({len(bad)} such). "
@@ -96,17 +99,17 @@ def _load(request: Request, kind: str | None = None) -> tuple[HubModel, Descript
     description = dataclasses.replace(
         description, provenance=provenance, licence={**description.licence, **request.licence}
     )
-    if isinstance(model, VisionTransformer) and request.features:
-        model.reset_classifier(0)
-    elif isinstance(model, VisionTransformer) and model.num_classes:
-        names = class_names(request.checkpoint, model.num_classes, description.labels, request.labels)
+    if built.num_classes and request.features:
+        built.reset_classifier(0)
+    elif built.num_classes:
+        names = class_names(request.checkpoint, built.num_classes, description.labels, request.labels)
         source = _public(request.labels or description.labels_source)
         description = dataclasses.replace(description, labels=names, labels_source=source)
-    return model, description
+    return built, description
 
 
 def _public(source: str) -> str:
-    """A file or folder by its name alone: where it lay on this machine is nobody's business."""
+    """A file or folder by its name alone: where it lay on this machine is not for others."""
     return Path(source).resolve().name if Path(source).exists() else source
 
 
@@ -125,32 +128,36 @@ def _original(model: HubModel, description: Description, folder: Path, request: 
 
 
 def _torch_export(model: HubModel, description: Description, folder: Path, request: Request) -> Written:
-    computed, program, fact = _traced(model, description, request)
-    file = folder / "model.pt2"
-    exported = save_program(program, file)
-    check = compare(computed, exported, file.name, description, request.with_preprocessing)
-    return file, {"says": str(check), **fact, **dataclasses.asdict(check)}
+    return _graph(model, description, folder / "model.pt2", request)
 
 
 def _onnx(model: HubModel, description: Description, folder: Path, request: Request) -> Written:
-    computed, program, fact = _traced(model, description, request)
-    file = folder / "model.onnx"
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    facts = {"model": description.architecture, "exported_with": f"umt {__version__}"}
-    exported = save_onnx(program, file, opset=request.opset, output=fact["output"], size=size, facts=facts)
-    fact["opset"] = request.opset
+    return _graph(model, description, folder / "model.onnx", request)
+
+
+def _graph(model: HubModel, description: Description, file: Path, request: Request) -> Written:
+    """Traces the model, writes it in the form that the file's ending says, and compares what was written with it."""
+    from_uint8 = request.with_preprocessing
+    module = (WithPreprocessing(model, description) if from_uint8 else model).eval()
+    program = trace(module, example(description, TRACED, from_uint8))
+    facts: dict[str, Any] = {
+        "input": "uint8 (batch, T, H, W, 3)" if from_uint8 else "float32 (batch, 3, T, H, W), normalised",
+        "output": "logits" if model.num_classes else "features",
+    }
+    exported: Callable[[Tensor], Tensor] | None
+    if file.suffix == ".pt2":
+        exported = save_program(program, file)
+    else:
+        size = sum(p.numel() * p.element_size() for p in model.parameters())
+        metadata = {"model": description.architecture, "exported_with": f"umt {__version__}"}
+        exported = save_onnx(
+            program, file, opset=request.opset, output=facts["output"], size=size, facts=metadata
+        )  # fmt: skip
+        facts["opset"] = request.opset
     if exported is None:
-        return file, {"says": f"not compared: {install('onnx')}", **fact}
-    check = compare(computed, exported, file.name, description, request.with_preprocessing)
-    return file, {"says": str(check), **fact, **dataclasses.asdict(check)}
-
-
-def _traced(model: HubModel, description: Description, request: Request) -> tuple[nn.Module, Any, dict[str, Any]]:
-    takes = request.with_preprocessing
-    computed = (WithPreprocessing(model, description) if takes else model).eval()
-    taken = "uint8 (batch, T, H, W, 3)" if takes else "float32 (batch, 3, T, H, W), normalised"
-    given = "logits" if description.arguments.get("num_classes") else "features"
-    return computed, trace(computed, example(description, TRACED, takes)), {"input": taken, "output": given}
+        return file, {"says": f"not compared: {install('onnx')}", **facts}
+    check = compare(module, exported, file.name, description, from_uint8)
+    return file, {"says": str(check), **facts, **dataclasses.asdict(check)}
 
 
 # Form -> what writes it into the folder, and gives its file and what to say of it.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from umt.errors import CheckpointError, ConfigError, install
-from umt.models.description import Description
+from umt.models.files.description import Description
 from umt.models.specs import image_shape
 
 TRACED = 2  # clips in the example that is traced; 0 and 1 would be taken for constants

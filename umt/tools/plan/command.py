@@ -9,32 +9,33 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from umt.config.cli import parse
-from umt.config.schema import CONFIGS, Config
 from umt.errors import ConfigError
 from umt.flags.command_line import COUNT, Number, Parser
+from umt.run.command_line import parse
 from umt.spelling import did_you_mean
+from umt.tasks.base import TASKS, Recipe
 from umt.tools.plan.hardware import find_gpu
 
+USAGE = """umt plan SCRIPT|pretrain|finetune [--gpu NAME] [--gpus N] [--measure] [--utilisation U] [--flag value ...]
+
+What a run needs, before it is started: parameters, FLOPs, peak memory of a GPU by parts, hours.
+
+  SCRIPT             an experiment, e.g. exp/pretraining/l16_ptk710_f8_res224.sh; flags after it win, as in a run
+  --gpu NAME         a GPU of the table (A100-80, H100, ...); default: this machine's
+  --gpus N           how many; default: as many as the recipe was made for, else 1
+  --measure          time a real step on this machine's GPU, or CPU, instead of modelling its hours
+  --utilisation U    share of the peak rate that a modelled step reaches (default 0.35; 0.6 in fp32)"""
 MARK = "UMT_FLAGS "
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "umt plan",
-        "What a run needs, before it is started: parameters, FLOPs, peak memory of a GPU by parts, hours.",
-        "umt plan SCRIPT|pretrain|finetune [--gpu NAME] [--gpus N] [--measure] [--utilisation U] [--flag value ...]",
-    )
-    add = parser.add_argument
-    example = "an experiment, e.g. exp/pretraining/l16_ptk710_f8_res224.sh; flags after it win, as in a run"
-    add("script", metavar="SCRIPT", help=example)
-    add("--gpu", metavar="NAME", help="a GPU of the table (A100-80, H100, ...); default: this machine's")
-    add("--gpus", type=COUNT, metavar="N", help="how many; default: as many as the recipe was made for, else 1")
-    add("--measure", action="store_true",
-        help="time a real step on this machine's GPU, or CPU, instead of modelling its hours")  # fmt: skip
+    parser = Parser("umt plan", "")
+    parser.add_argument("script", metavar="SCRIPT")
+    parser.add_argument("--gpu")
+    parser.add_argument("--gpus", type=COUNT)
+    parser.add_argument("--measure", action="store_true")
     share = Number(float, above=0, at_most=1, rule="is a share of the peak rate: above 0, at most 1")
-    add("--utilisation", type=share, metavar="U",
-        help="share of the peak rate that a modelled step reaches (default 0.35; 0.6 in fp32)")  # fmt: skip
+    parser.add_argument("--utilisation", type=share)
     return parser
 
 
@@ -49,30 +50,30 @@ def plan_command(argv: Sequence[str]) -> str:
     if not argv:
         raise ConfigError(
             "umt plan takes an experiment, e.g. umt plan exp/pretraining/l16_ptk710_f8_res224.sh --gpu A100-80, or "
-            f"{' or '.join(CONFIGS)} with flags."
+            f"{' or '.join(TASKS)} with flags."
         )
     if {"-h", "--help"} & set(argv):
-        return _parser().format_help()
+        return USAGE
     words, flags = _parser().known_words(argv)
     gpu = find_gpu(words.gpu) if words.gpu else None
     if words.measure and gpu is not None:
         raise ConfigError("--measure times this machine, --gpu models another one. Leave out one of them.")
     config = resolve(words.script, flags)
 
+    from umt.tasks.base.sizing import sizing_of
     from umt.tools.plan.report import report  # torch
-    from umt.tools.plan.sizing_base import sizing_of
 
     return report(sizing_of(config), gpu=gpu, gpus=words.gpus, measured=words.measure, utilisation=words.utilisation)
 
 
-def resolve(experiment: str, flags: Sequence[str]) -> Config:
+def resolve(experiment: str, flags: Sequence[str]) -> Recipe:
     """The run of an experiment script, or of the task that `experiment` names, with `flags` after its own."""
-    if experiment in CONFIGS:
+    if experiment in TASKS:
         return parse(experiment, flags, files=False)
     if not Path(experiment).is_file():
         scripts = {path.stem: str(path) for path in sorted(Path("exp").rglob("*.sh"))}
         hint = did_you_mean(
-            Path(experiment).stem, scripts, f"Name a file below exp/, or {' or '.join(CONFIGS)}.", count=3
+            Path(experiment).stem, scripts, f"Name a file below exp/, or {' or '.join(TASKS)}.", count=3
         )
         raise ConfigError(f"umt plan: there is no script {experiment}. {hint}")
     environ = {k: v for k, v in os.environ.items() if k not in ("SUBMIT", "PARTITION", "GPUS", "NODES")}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from umt.engine import runtime
-from umt.tools.plan.sizing_base import Sizing
+from umt.tasks.base.sizing import Sizing
 from umt.tools.plan.trace import make_optimizer
 
 
@@ -29,7 +29,7 @@ def measure(sizing: Sizing) -> Measured:
     run = runtime.start(device=settings.device, precision=settings.precision, threads=settings.threads or 0)
     on_gpu = run.device.type == "cuda"
     if not on_gpu:
-        sizing = sizing.with_batch(batch_size=sizing.least_batch())
+        sizing = sizing.with_flags(batch_size=sizing.least_batch())
     task = sizing.task()
     task.to(run.device)
     task.model.train()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from umt.config.run_flags import ParallelConfig
+    from umt.flags.run import ParallelConfig
     from umt.tools.plan.trace import Step
 
 GIB = 2**30
@@ -22,7 +22,7 @@ FLAGS = {
     "zero3": "--enable_deepspeed --zero_stage 3",
     "fsdp": "--fsdp",
 }
-_ZERO_BUCKETS = 2 * 50_000_000 * 4  # reduce and allgather buckets, as umt.config.deepspeed sets them, in fp32
+_ZERO_BUCKETS = 2 * 50_000_000 * 4  # reduce and allgather buckets, as umt.run.deepspeed sets them, in fp32
 # An allowance for what the allocator and CUDA's libraries hold next to tensors: context, workspaces, fragments.
 CUDA_BASE = 0.6 * GIB
 FRAGMENTS = 0.03

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from umt.config.plan import accumulation, world_size_from
-from umt.config.schema import Config
 from umt.errors import ConfigError, UserError
+from umt.processes import announced_size
+from umt.tasks.base import Recipe
+from umt.tasks.base.sizing import Sizing, sizing_of
 from umt.tools.plan.memory import FLAGS, GIB, parts, strategy_of
-from umt.tools.plan.sizing_base import Sizing, sizing_of
 
 if TYPE_CHECKING:
     from umt.tools.plan.trace import Step
@@ -37,7 +37,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def explain(recipe: Config, cause: str) -> OutOfMemoryError:
+def explain(recipe: Recipe, cause: str) -> OutOfMemoryError:
     """The sentence. `cause` is the first line of the error that ended the run."""
     gc.collect()  # a model has cycles; what it held counts below
     sizing, batch = sizing_of(recipe), recipe.optim.batch_size
@@ -46,7 +46,7 @@ def explain(recipe: Config, cause: str) -> OutOfMemoryError:
         f"{device} is out of memory at --batch_size {batch} ({sizing.samples()} clips of {sizing.sample()} at once): "
         f"{_first_line(cause)}"
     )
-    if sizing.only_tests():
+    if recipe.only_tests:
         return OutOfMemoryError(f"{where}. Test with a smaller --batch_size, e.g. {max(1, batch // 2)}.")
     try:
         remedies = _Remedies(sizing, limit)
@@ -75,8 +75,8 @@ class _Remedies:
         self.sizing, self.limit = sizing, limit
         self.gpu = recipe.runtime.device != "cpu" and torch.cuda.is_available()
         self.precision = choose_precision(recipe.runtime.precision, torch.device("cuda" if self.gpu else "cpu"))
-        self.processes = world_size_from(os.environ)
-        self.accumulation = accumulation(recipe.optim, self.processes)
+        self.processes = announced_size(os.environ)
+        self.accumulation = recipe.optim.accumulation(self.processes)
         self.strategy = strategy_of(recipe.parallel, self.processes)
         self.steps: dict[Sizing, Step] = {}
 
@@ -118,7 +118,7 @@ class _Remedies:
                 yield FLAGS[strategy], self.peak(strategy=strategy)
         total = optim.batch_size * self.processes * self.accumulation
         for batch in self._smaller_batches(total)[: _HALVINGS if self.limit is None else None]:
-            smaller = sizing.with_batch(batch_size=batch, update_freq=1, global_batch_size=total)
+            smaller = sizing.with_flags(batch_size=batch, update_freq=1, global_batch_size=total)
             size = self.peak(smaller, accumulation=total // (batch * self.processes))
             yield f"--batch_size {batch} --global_batch_size {total}", size
             if self.verdict(size) == " (fits)":

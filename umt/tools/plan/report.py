@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from umt.config.plan import plan
 from umt.engine.runtime import choose_precision
+from umt.run.plan import plan
+from umt.tasks.base.sizing import Sizing
 from umt.tools.plan.hardware import Gpu, recognise
 from umt.tools.plan.measure import measure
 from umt.tools.plan.memory import FLAGS, GIB, STRATEGIES, parts, strategy_of
-from umt.tools.plan.sizing_base import Sizing
 from umt.tools.plan.trace import Step, trace
 
 

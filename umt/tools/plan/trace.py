@@ -28,7 +28,7 @@ from umt.engine.runtime import Runtime
 from umt.layers import attention
 from umt.optim.build import create_optimizer
 from umt.tasks.base import Task
-from umt.tools.plan.sizing_base import Sizing
+from umt.tasks.base.sizing import Sizing
 
 
 @dataclass

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from umt.config.lists import list_file
 from umt.data import labels
 from umt.data.lists.class_folders import read_folders
+from umt.data.lists.split_files import list_file
 from umt.data.lists.subsets import held_out
 from umt.data.lists.video_list import VideoList
 from umt.errors import AnnotationError, ConfigError

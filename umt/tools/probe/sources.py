@@ -20,7 +20,7 @@ from umt.inference.feature_files import Row
 from umt.inference.feature_folder import Unread
 from umt.inference.recognizer import Recognizer
 from umt.models import create_model
-from umt.models.description import Description
+from umt.models.files.description import Description
 from umt.models.specs import Grid, find_spec
 from umt.randomness import key
 from umt.tools.probe.features import (

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from umt.data.transforms.normalize import normalize
 from umt.models import create_model
-from umt.models.clip_teacher import ClipTeacher
+from umt.models.teachers.clip import ClipTeacher
 from umt.randomness import generator, key
 from umt.tools.quickstart import shapes
 from umt.tools.quickstart.shapes import Frames

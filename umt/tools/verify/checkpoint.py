@@ -43,9 +43,9 @@ def stated_by(model: str, *, fetching: bool) -> Stated:
     path = fetch(model)
     if (path / "config.json").is_file() and (stated := _by_description(path / "config.json")):
         return stated
-    from umt.models.files.checkpoint_file import read_content  # torch
+    from umt.models.files.checkpoint_file import read_header  # torch
 
-    content = read_content(path, lazily=True)
+    content = read_header(path)
     config = content.get("config") if isinstance(content, Mapping) else None
     if not isinstance(config, Mapping):
         return Stated()
@@ -55,7 +55,7 @@ def stated_by(model: str, *, fetching: bool) -> Stated:
 
 
 def _by_description(file: Path) -> Stated | None:
-    from umt.models.description import Description
+    from umt.models.files.description import Description
 
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

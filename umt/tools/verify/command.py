@@ -15,10 +15,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from umt.config import cli
 from umt.errors import ConfigError
 from umt.flags.command_line import COUNT, Number, Parser
+from umt.flags.parser import flag_names
+from umt.run.command_line import parse
 from umt.spelling import did_you_mean
+from umt.tasks.base import recipe_class
 from umt.tools.verify.checkpoint import refuse_another_head, stated_by
 from umt.tools.verify.expected import expected_row
 from umt.tools.verify.given_list import ListFlags, prepare
@@ -82,7 +84,7 @@ def _words(argv: Sequence[str]) -> tuple[Any, list[str]]:
             "lists/k400/test.csv."
         )
     words, passed = _parser().known_words(argv)
-    known = cli.flag_names("finetune")
+    known = flag_names(recipe_class("finetune"))
     for flag in (word.split("=")[0] for word in passed if word.startswith("--")):
         if flag not in known:
             choices = [*(f"--{name}" for name in vars(words)), *known]
@@ -144,9 +146,9 @@ def _test(argv: list[str]) -> None:
     """`umt test ARGV`, in this process."""
     from umt.engine.preemption import Preemption
 
-    config = cli.parse("finetune", argv)
+    config = parse("finetune", argv)
     with Preemption(max_hours=config.runtime.max_hours) as preemption:
-        from umt.assemble import execute
+        from umt.run.execute import execute
 
         execute(config, preemption)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from umt.inference.recognizer import Recognizer
 from umt.models import VisionTransformer
-from umt.models.rollout import class_maps
+from umt.models.vit.rollout import class_maps
 from umt.tools.visualize.look import Look
 
 

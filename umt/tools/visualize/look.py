@@ -17,7 +17,7 @@ from torch import Tensor
 from umt.data.video.decoders import Frames
 from umt.inference.recognizer import Recognizer
 from umt.models import Student, VisionTransformer
-from umt.models.rollout import block_attentions, received, rollout
+from umt.models.vit.rollout import block_attentions, received, rollout
 
 
 @dataclass(frozen=True)

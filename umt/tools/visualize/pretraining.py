@@ -20,7 +20,7 @@ from umt.randomness import generator
 from umt.tools.visualize.look import Look
 from umt.tools.visualize.teacher import Guide
 
-# By what a teacher's saliency is (umt/models/timm_teacher.py).
+# By what a teacher's saliency is (umt/models/teachers/timm.py).
 _SALIENCY = {
     "class token": "The class token's attention in the last block",
     "attention pool": "The attention pool's attention",

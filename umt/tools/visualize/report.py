@@ -34,7 +34,7 @@ def visualize(words: Namespace, command: Sequence[str], model: Recognizer) -> st
         raise ConfigError(f"{words.checkpoint} is a {type(model.model).__name__}: only video models have these maps.")
     videos = find_videos(words.videos)
     paths = [videos.file(row) for row in range(min(len(videos), words.limit))]
-    guide = guide_of(words, model, open_weights(words.checkpoint, lazily=True).settings)
+    guide = guide_of(words, model, open_weights(words.checkpoint, header=True).settings)
     shows: list[Show] = [Pretraining(model, guide, seed=words.seed), Attention(model, residual=words.residual)]
     if model.num_classes:
         shows.append(ClassMaps(model, topk=words.topk))

@@ -11,8 +11,8 @@ from umt.errors import ConfigError
 from umt.inference.recognizer import Recognizer
 from umt.models import Student, VisionTransformer
 from umt.models.specs import find_spec
-from umt.models.teacher import Teacher, as_module, create_teacher
-from umt.models.timm_names import is_timm
+from umt.models.teachers.base import Teacher, as_module, create_teacher
+from umt.models.teachers.timm_names import is_timm
 
 
 @dataclass

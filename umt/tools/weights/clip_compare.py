@@ -1,4 +1,4 @@
-"""The converted tower beside the library that its file is of: the same frames, the features of both.
+"""The converted tower and the library that its file belongs to: the same frames, the features of both.
 
 A renaming that is wrong gives weights of the right shapes. So the library's own code loads the file in its own way and
 computes class token and patches; timm, transformers and open_clip are imported here and only here, where installed.
@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from umt.models.adapters import StateDict
-from umt.models.clip_teacher import ClipTeacher
+from umt.models.layouts.adapters import StateDict
 from umt.models.layouts.clip import OPENAI, VisualTower
+from umt.models.teachers.clip import ClipTeacher
 from umt.tools.weights.clip_source import Source
 
 FRAMES = 2
@@ -49,7 +49,7 @@ def compare(source: Source, state: StateDict, tower: VisualTower, teacher: ClipT
         makers = {"timm": lambda: _timm(dict(state), teacher)}
     height, width = teacher.image_shape
     frames = torch.randn(FRAMES, 3, height, width, generator=torch.Generator().manual_seed(0))
-    done = []
+    comparisons = []
     with torch.no_grad():
         ours = teacher.encode_tokens(frames[:, :, None])[:, 0]
         for library, make in makers.items():
@@ -57,8 +57,8 @@ def compare(source: Source, state: StateDict, tower: VisualTower, teacher: ClipT
             if version is not None:
                 theirs = make()(frames)
                 difference = (ours - theirs).abs().max().item()
-                done.append(Comparison(f"{library} {version}", difference, theirs.abs().max().item()))
-    return done or f"{' and '.join(makers)}, whose files these are, cannot be imported here"
+                comparisons.append(Comparison(f"{library} {version}", difference, theirs.abs().max().item()))
+    return comparisons or f"{' and '.join(makers)}, whose files these are, cannot be imported here"
 
 
 def _version(library: str) -> str | None:
@@ -99,8 +99,8 @@ def _transformers(path: Path, state: StateDict, teacher: ClipTeacher) -> Referen
         vision = {**content.get("vision_config", content), "projection_dim": content.get("projection_dim", 512)}
         config = CLIPVisionConfig(**vision)
     model: Any = CLIPVisionModelWithProjection(config).eval()
-    own = {name: state[name].float() for name in model.state_dict() if name in state}
-    model.load_state_dict(own, strict=True)
+    tower = {name: state[name].float() for name in model.state_dict() if name in state}
+    model.load_state_dict(tower, strict=True)
 
     def tokens(frames: Tensor) -> Tensor:
         out = model(pixel_values=frames)

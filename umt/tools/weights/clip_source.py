@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from torch import Tensor
-
 from umt.errors import CheckpointError, ConfigError
-from umt.models.adapters import strip_wrappers
 from umt.models.files.checkpoint_file import read_state_dict, weights_files
-from umt.models.files.fetch import fetch, sha256_of
-from umt.models.files.torchscript_file import is_torchscript, read_torchscript
+from umt.models.files.fetch import fetch
+from umt.models.files.opened import open_file
+from umt.models.files.torchscript_file import read_torchscript
 from umt.models.layouts import clip as clip_layouts
+from umt.models.layouts.adapters import StateDict, strip_wrappers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,122 +34,98 @@ TIMM = {
     "clip_l14": "hf://timm/vit_large_patch14_clip_224.openai",
     "clip_l14_336": "hf://timm/vit_large_patch14_clip_336.openai",
 }
-# Files of a repository of the hub, in the order in which they are looked for; beside them lies the configuration.
+# Files of a repository of the hub, in the order in which they are looked for; the configuration lies next to them.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-_ANOTHER_MAY_BE = (
-    "has no file",
-    "HF_HUB_OFFLINE",
-    "the hub cannot be reached",
-)  # what fetch says where the next of them is worth a try
-_CONFIGURATIONS = ("config.json", "open_clip_config.json")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file, or a folder of shards, and what is known of it beside its content."""
+    """A file, or a folder of shards, and what is known of it apart from its content."""
 
     name: str  # as the user gave it
     path: Path
     sha256: str  # of several shards: joined by blanks
-    checked: str  # against what the hash was held
+    checked: str  # what the hash was compared with
 
 
-def find(given: str, model: str, sha256: str) -> Source:
+def find(name: str, model: str, sha256: str) -> Source:
     """The weights that --from names, on this machine. Raises `CheckpointError`, also for another hash."""
-    name, wanted, checked = given, sha256, "as --sha256 says"
-    if given == "timm":
-        name = _published(TIMM, given, model)
-    elif given == "openai":
-        digest, file = _published(PUBLISHED, given, model)
+    expected, checked = sha256, "as --sha256 says"
+    if name == "timm":
+        name = _published(TIMM, name, model)
+    elif name == "openai":
+        digest, file = _published(PUBLISHED, name, model)
         name = f"{_OPENAI}/{digest}/{file}"
-        if not wanted:
-            wanted, checked = digest, "as OpenAI publishes it"
-    path = _from_repository(name, wanted) if name.startswith("hf://") else fetch(name, sha256=wanted)
+        if not expected:
+            expected, checked = digest, "as OpenAI publishes it"
+    is_repository = name.startswith("hf://") and name.removeprefix("hf://").count("/") == 1
+    path = fetch(name, sha256="" if is_repository else expected)
     if path.is_dir() and (inside := [path / file for file in _WEIGHTS if (path / file).is_file()]):
         path = inside[0]
-        if wanted:
-            fetch(path, sha256=wanted)
+        if expected:
+            fetch(path, sha256=expected)
     files = weights_files(path)
-    digests = [sha256_of(file) for file in files]
-    if not wanted:
+    digests = [open_file(file).sha256() for file in files]
+    if not expected:
         known = dict(PUBLISHED.values())
-        checked = "nothing to hold it against; --sha256 HEX would check it"
+        checked = "nothing to compare it with; --sha256 HEX would check it"
         if digests[0] in known:
             checked = f"OpenAI's published {known[digests[0]]}"
     return Source(name, path, " ".join(digests), checked)
 
 
-def _published(table: Mapping[str, T], given: str, model: str) -> T:
+def _published(table: Mapping[str, T], place: str, model: str) -> T:
     if model not in table:
-        raise ConfigError(f"--from {given} has no {model}. It has {', '.join(table)}; give a file for others.")
+        raise ConfigError(f"--from {place} has no {model}. It has {', '.join(table)}; give a file for others.")
     return table[model]
 
 
-def _from_repository(name: str, sha256: str) -> Path:
-    """A file of the hub; of a repository without a file's name, its weights, with its configuration beside them."""
-    if name.removeprefix("hf://").count("/") > 1:
-        return fetch(name, sha256=sha256)
-    lacking: list[CheckpointError] = []
-    for file in _WEIGHTS:
-        try:
-            path = fetch(f"{name}/{file}", sha256=sha256)
-        except CheckpointError as error:
-            if not any(reason in str(error) for reason in _ANOTHER_MAY_BE):
-                raise
-            lacking.append(error)
-            continue
-        for configuration in _CONFIGURATIONS:
-            try:
-                fetch(f"{name}/{configuration}")
-            except CheckpointError as error:
-                log.debug("%s", error)  # most repositories have one of the two
-        return path
-    if _ANOTHER_MAY_BE[0] not in str(lacking[0]):
-        raise lacking[0]
-    raise CheckpointError(f"{name} has none of {', '.join(_WEIGHTS)}. Name its file: {name}/FILE.")
+def read(source: Source) -> tuple[StateDict, tuple[str, ...]]:
+    """The state dict of the source, and of a TorchScript archive the names of its classes. Raises `CheckpointError`."""
+    if source.path.is_file() and (file := open_file(source.path)).format == "torchscript":
+        archive = read_torchscript(source.path)
+        file.close()
+        return strip_wrappers(archive.state), archive.types
+    return strip_wrappers(read_state_dict(source.path, model_key=MODEL_KEY)), ()
 
 
-def read(source: Source) -> dict[str, Tensor]:
-    """The state dict of the source. Raises `CheckpointError`."""
-    return strip_wrappers(read_state_dict(source.path, model_key=MODEL_KEY))
+def activation_of(source: Source, names: Collection[str], classes: Sequence[str], flag: str) -> tuple[str, str]:
+    """("quick_gelu", what says so). Raises `CheckpointError` for another activation, and where nothing says it.
 
-
-def activation_of(source: Source, state: dict[str, Tensor], given: str) -> tuple[str, str]:
-    """("quick_gelu", who says so). Raises `CheckpointError` for another activation, and where nobody says anything."""
-    stated = _stated_activation(source, state)
+    `names`: those of the state dict. `classes`: those of a TorchScript archive.
+    """
+    stated = _stated_activation(source, names, classes)
     if stated is None:
-        if not given:
+        if not flag:
             raise CheckpointError(
                 f"{source.path} does not say whether its MLPs have QuickGELU, as OpenAI's and open_clip's -quickgelu "
                 "models, or GELU, as most others of open_clip's; names and shapes are the same. "
                 "Look where it comes from, and say --activation quick_gelu or gelu."
             )
-        stated = given, "as --activation says"
+        stated = flag, "as --activation says"
     activation, because = stated
-    if given and given != activation:
-        raise ConfigError(f"--activation ({given}) contradicts {source.path}: {activation}, {because}.")
+    if flag and flag != activation:
+        raise ConfigError(f"--activation ({flag}) contradicts {source.path}: {activation}, {because}.")
     if activation != "quick_gelu":
         raise CheckpointError(clip_layouts.other_activation(str(source.path), activation, because))
     return activation, because
 
 
-def _stated_activation(source: Source, state: dict[str, Tensor]) -> tuple[str, str] | None:
+def _stated_activation(source: Source, names: Collection[str], classes: Sequence[str]) -> tuple[str, str] | None:
     path = source.path
     if any(digest in source.sha256 for digest, _ in PUBLISHED.values()):
         return "quick_gelu", "OpenAI's published file"
-    if path.is_file() and is_torchscript(path):
-        kinds = {name.rsplit(".", 1)[-1] for name in read_torchscript(path).types}
-        if "QuickGELU" in kinds:
-            return "quick_gelu", "the archive has modules of that name"
-        if "GELU" in kinds:
-            return "gelu", "the archive has modules of that name"
-    found = clip_layouts.configured_activation(path if path.is_dir() else path.parent)
-    if found is not None:
-        return found, "as the configuration beside it says"
+    kinds = {name.rsplit(".", 1)[-1] for name in classes}
+    for kind, activation in (("QuickGELU", "quick_gelu"), ("GELU", "gelu")):
+        if kind in kinds:
+            return activation, "the archive has modules of that name"
+    stated = clip_layouts.configured_activation(path if path.is_dir() else path.parent)
+    if stated is not None:
+        return stated, "as the configuration next to it says"
     if source.name.startswith("hf://timm/"):
-        found = clip_layouts.activation_of_timm(source.name.split("/")[3])
-    if found is not None or "quickgelu" in source.name.lower():
-        return found or "quick_gelu", "as its name says"
-    if {"input_resolution", "context_length", "vocab_size"} <= state.keys():
+        stated = clip_layouts.activation_of_timm(source.name.split("/")[3])
+    if stated is not None or "quickgelu" in source.name.lower():
+        return stated or "quick_gelu", "as its name says"
+    if {"input_resolution", "context_length", "vocab_size"} <= set(names):
         return "quick_gelu", "OpenAI's archives have its further entries"
     return None

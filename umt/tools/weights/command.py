@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from umt.flags.command_line import Tools
 
 # Command -> module and what it is for.
-COMMANDS = {
-    "clip": ("umt.tools.weights.clip", "the visual tower of a CLIP, from whatever file or hub it comes, as a teacher"),
-}
+COMMANDS = {"clip": ("umt.tools.weights.clip", "the visual tower of a CLIP, from any file or hub, as a teacher")}
 
 
 def usage() -> str:
@@ -18,7 +16,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs `umt weights ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
+    """Runs `umt weights ARGV`; returns its exit code. Raises UserError for what the caller can correct."""
     return _TOOLS.run(argv)
 
 

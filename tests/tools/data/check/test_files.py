@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -18,10 +20,11 @@ from tests import damaged
 from tests.tools.data.check.conftest import Check
 from tests.videos import render
 from umt.data.video.reader import open_video
+from umt.errors import UserError
 from umt.tools.data import shard
-from umt.tools.data.check import command, crew
-from umt.tools.data.check.crew import Task, look_at
+from umt.tools.data.check import command
 from umt.tools.data.check.findings import OF_FILES
+from umt.tools.data.check.looking import Facts, Task, look_at
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +90,7 @@ def test_decoding_finds_what_is_truncated_undecodable_short_odd_or_damaged(
     }  # fmt: skip
     assert done.detail("short") == "5 frames, a clip spans 8"
     assert done.detail("odd_size") == "65 x 49"
-    assert "told by the decoder, first: " in done.detail("damaged")
+    assert "errors from the decoder, first: " in done.detail("damaged")
     assert (done.code, done.report["files"]["decoded"]) == (1, 10)
 
 
@@ -260,56 +263,94 @@ def test_videos_in_tar_shards_are_looked_for_and_decoded(check: Check, videos: P
         assert done.report["files"]["known"] == 0
 
 
-def children() -> list[int]:
-    """Processes of this one that look at files."""
+def workers_of(pid: int) -> list[int]:
+    """Processes of `pid` that look at files: not the helper that Python starts next to spawned ones."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"umt.tools.data.check.worker" in (entry / "cmdline").read_bytes():
+            if parent == pid and b"spawn_main" in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
         except OSError:
             continue
     return found
 
 
+@pytest.fixture
+def long(tmp_path: Path) -> Path:
+    """A video that takes many seconds to decode."""
+    file = tmp_path / "long.h264"
+    file.write_bytes(render(tmp_path / "once.h264", frames=20).read_bytes() * 2500)
+    return file
+
+
+def look(*files: Path, limit: float = 60) -> list[Facts]:
+    tasks = [Task(str(file)) for file in files]
+    found = dict(look_at(tasks, workers=1, limit=limit, decoder="pyav"))
+    return [found[number] for number in range(len(files))]
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes in /proc")
-def test_a_process_that_dies_takes_one_file_with_it_and_is_replaced(videos: Path) -> None:
-    def tasks() -> Iterator[Task]:
-        yield Task(0, str(videos / "whole.mp4"), -1)
-        (pid,) = children()
-        os.kill(pid, 9)
-        yield Task(1, str(videos / "whole.mp4"), -1)
-        yield Task(2, str(videos / "whole.mp4"), -1)
+@pytest.mark.parametrize("number", [signal.SIGSEGV, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_a_process_that_dies_takes_one_file_with_it_and_is_replaced(
+    videos: Path, long: Path, number: signal.Signals
+) -> None:
+    def kill() -> None:
+        """When the worker has decoded for a second."""
+        while not (workers := workers_of(os.getpid())) or seconds_of(workers[0]) < 1.5:
+            time.sleep(0.05)
+        os.kill(workers[0], number)
 
-    found = {task.file: facts for task, facts in look_at(tasks(), workers=1, limit=60, decoder="auto")}
-    assert [found[file].problem for file in range(3)] == ["", "crashes", ""]
-    assert found[1].cause == "the process that decoded it died: SIGKILL"
-    assert children() == []
-
-
-def test_a_file_that_takes_too_long_is_given_up_and_the_others_are_decoded(tmp_path: Path, videos: Path) -> None:
-    long = tmp_path / "long.h264"
-    long.write_bytes(render(tmp_path / "once.h264", frames=20).read_bytes() * 2500)  # many seconds of decoding
-    tasks = [Task(0, str(long), -1), Task(1, str(videos / "short.mp4"), -1)]
-    found = {task.file: facts for task, facts in look_at(tasks, workers=1, limit=1.5, decoder="pyav")}
-    assert (found[0].problem, found[1].problem, found[1].frames) == ("hangs", "", 5)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    before, lost, after = look(videos / "whole.mp4", long, videos / "whole.mp4")
+    killer.join()
+    assert [before.problem, lost.problem, after.problem] == ["", "crashes", ""]
+    assert lost.cause == f"decoding it ended with {number.name}"
+    assert workers_of(os.getpid()) == []
 
 
+def seconds_of(pid: int) -> float:
+    """Of the processor, that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_file_that_takes_too_long_is_given_up_and_the_others_are_decoded(videos: Path, long: Path) -> None:
+    hanging, other = look(long, videos / "short.mp4", limit=1.5)
+    assert (hanging.problem, hanging.cause) == ("hangs", "no end after 1.5 s")
+    assert (other.problem, other.frames) == ("", 5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes in /proc")
 def test_a_check_that_is_left_in_the_middle_leaves_no_process(videos: Path) -> None:
-    looking = look_at(
-        (Task(n, str(videos / "whole.mp4"), -1) for n in range(1000)), workers=2, limit=60, decoder="auto"
-    )
+    looking = look_at([Task(str(videos / "whole.mp4"))] * 1000, workers=2, limit=60, decoder="auto")
     next(looking)
     looking.close()
-    assert children() == []
+    assert workers_of(os.getpid()) == []
 
 
-def test_a_process_that_does_not_start_is_said(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", "")
-    monkeypatch.setattr(crew.sys, "executable", shutil.which("false"))
-    with pytest.raises(ValueError, match=r"The process that decodes does not start: it says nothing"):
-        list(look_at([Task(0, str(videos / "whole.mp4"), -1)], workers=1, limit=60, decoder="auto"))
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_check_that_is_stopped_leaves_no_process(tmp_path: Path, long: Path, number: signal.Signals) -> None:
+    words = [sys.executable, "-m", "umt", "data", "check", str(listed(tmp_path, tmp_path, long.name)), "--decode"]
+    run = subprocess.Popen([*words, "--no_cache", "--num_workers", "2"], stderr=subprocess.DEVNULL)
+    while not (workers := workers_of(run.pid)) or seconds_of(workers[0]) < 1.5:
+        time.sleep(0.05)
+    run.send_signal(number)
+    run.wait(timeout=20)
+    end = time.monotonic() + 15
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_process_that_does_not_start_is_said(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "av.py").write_text("raise ImportError('libavcodec.so.99: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"A worker process cannot start: ImportError: libavcodec\.so\.99.*Mend that"):
+        look(videos / "whole.mp4")
 
 
 @pytest.mark.parametrize(("name", "code"), [("whole.mp4", 0), ("page.mp4", 1), (None, 2)])

@@ -84,7 +84,7 @@ def test_a_folder_per_class_has_no_list_to_clean(folder: Path) -> None:
     for name in "abc":
         (folder / "jump" / f"{name}.mp4").write_bytes(b"x")
     with pytest.raises(
-        ConfigError, match="--fix writes lists beside lists, which a folder per class and a URL do not have"
+        ConfigError, match="--fix writes lists next to lists, which a folder per class and a URL do not have"
     ):
         main([str(folder), "--fix", "--no_cache"])
 

@@ -22,7 +22,7 @@ def test_a_good_list_may_be_trained_on(check: Check, file: Path) -> None:
     done = check(file, "--lines_only", "--nb_classes", 2)
     assert (done.code, done.found(), done.report["may_be_trained_on"]) == (0, [], True)
     assert "2 rows  train, separator ','" in done.text
-    assert "May be trained on: nothing found." in done.text
+    assert "No problems found; this list can be trained on." in done.text
 
 
 @pytest.mark.parametrize("separator", [",", " ", "\t", ";", "|"])
@@ -31,12 +31,21 @@ def test_the_separator_is_found_out(check: Check, file: Path, separator: str) ->
     assert check(file, "--lines_only").found("malformed", "separator") == []
 
 
+def test_the_verdict_counts_errors_and_warnings(check: Check, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("a b.mp4,0\nb.mp4,1\n")
+    (tmp_path / "val.csv").write_text("c.mp4,0\n")
+    warned = check(tmp_path, "--lines_only").text.splitlines()[-1]
+    assert warned == "2 warnings, no errors; these lists can be trained on."
+    failed = check(tmp_path / "train.csv", "--lines_only", "--nb_classes", 1).text.splitlines()[-1]
+    assert failed == "1 error and 1 warning: this list cannot be trained on."
+
+
 def test_a_wrong_separator_is_named_once_and_the_check_goes_on(check: Check, file: Path) -> None:
     file.write_text("a.mp4,0\nb.mp4,9\n")
     done = check(file, "--lines_only", "--split", " ", "--nb_classes", 2)
     assert done.code == 1
     assert done.found("separator", "label") == [("separator", 1, "a.mp4,0"), ("label", 2, "b.mp4")]
-    assert "--split ' ' does not part the columns, --split ',' does" in done.text
+    assert "--split ' ' does not separate the columns, --split ',' does" in done.text
 
 
 def test_lines_that_are_no_rows_are_named_each(check: Check, file: Path) -> None:

@@ -14,7 +14,6 @@ import pytest
 
 from tests.tools.data.prepare.conftest import Tree, kinetics_csv
 from tests.videos import played
-from umt.config.schema import FinetuneDataConfig
 from umt.data import labels
 from umt.data.lists.reading import read_list
 from umt.data.loading.clips import TrainClips, Videos
@@ -22,6 +21,7 @@ from umt.data.sampling import training_sampler
 from umt.data.storage.presence import missing_files
 from umt.data.transforms.pipelines import FinetuneTransform
 from umt.errors import AnnotationError, ConfigError
+from umt.tasks.classify.flags import FinetuneDataConfig
 from umt.tools.data.prepare import DATASETS, main, prepare
 
 
@@ -141,7 +141,7 @@ def test_hmdb_split_files_say_what_trains_and_what_tests(tree: Tree, tmp_path: P
     ],
 )  # fmt: skip
 def test_every_data_set_says_what_it_looked_for(tree: Tree, tmp_path: Path, dataset: str, looked_for: str) -> None:
-    with pytest.raises(AnnotationError, match=f"{dataset}: no annotation in or beside .*looked for .*{looked_for}"):
+    with pytest.raises(AnnotationError, match=f"{dataset}: no annotation in or next to .*looked for .*{looked_for}"):
         prepare(dataset, videos=[tree("a.mp4")], out=tmp_path / "out")
 
 
@@ -151,7 +151,7 @@ def test_every_data_set_says_what_it_looked_for(tree: Tree, tmp_path: Path, data
 def test_a_folder_per_class_becomes_lists_and_class_names(tree: Tree, tmp_path: Path) -> None:
     videos = tree(*(f"{name}/{i}.mp4" for name in ("juggling", "Cooking") for i in range(12)))
     said = prepare("folder", videos=[videos], out=tmp_path / "out")
-    assert labels.read_names(tmp_path / "out/labels.txt") == ["Cooking", "juggling"]
+    assert labels.read_names(tmp_path / "out/labels.txt") == ("Cooking", "juggling")
     train, val = (read_list(tmp_path / f"out/{split}.csv", separator=",") for split in ("train", "val"))
     assert (len(train), len(val)) == (20, 4)
     assert not {train.path(i) for i in range(20)} & {val.path(i) for i in range(4)}
@@ -183,7 +183,7 @@ def test_a_name_that_no_list_can_hold_is_missing_with_its_cause(tree: Tree, tmp_
     shutil.copy(videos / "val/a/2.mp4", os.fsencode(videos / "train/a") + b"/" + name)
     prepare("folder", videos=[videos], out=tmp_path / "out")
     assert (tmp_path / "out/train.csv").read_text() == "train/a/1.mp4,0\n"
-    assert b"its path is no UTF-8, holds a line end or" in (tmp_path / "out/missing.txt").read_bytes()
+    assert b"its path is not UTF-8, has a line end in it or spaces" in (tmp_path / "out/missing.txt").read_bytes()
 
 
 def test_a_run_reads_the_frames_of_a_prepared_list(tree: Tree, tmp_path: Path, clip: Path) -> None:

@@ -19,9 +19,10 @@ from umt.drawing import masked
 from umt.errors import AnnotationError, ConfigError
 from umt.models import create_model
 from umt.randomness import generator
+from umt.tasks.base.shown import Shown
 from umt.tools.data import command
 from umt.tools.data.show.look import Seen, choose, look
-from umt.tools.data.show.plan import Shown, resolve
+from umt.tools.data.show.plan import resolve
 
 HOSTILE = "<script>document.title='run'</script><img src=x onerror=alert(1)>"
 NAMES = ("juggling", HOSTILE, "猫 & $x^2$", "never seen")
@@ -67,7 +68,7 @@ def test_the_page_opens_in_a_browser_with_all_its_pictures_and_nothing_else(
     page = tmp_path / "page.html"
     words = ["show", str(listed / "train.csv"), "--as", task, "--out", str(page), "--processes", "1"]
     assert command.main([*words, *flags]) == 0
-    assert "6 videos, 4 classes; 6 looked into, 1 of them unreadable; a clip takes" in capsys.readouterr().out
+    assert "6 videos, 4 classes; 6 opened, 1 of them unreadable; a clip takes" in capsys.readouterr().out
     visit = browser.visit(page, tmp_path / "profile")
     assert (visit.complaints, visit.requests) == ([], [])
     assert len(visit.pictures) == 3 + 5 * (3 if task == "finetune" else 1)  # classes, lengths, sizes; 5 videos
@@ -153,7 +154,7 @@ def test_a_masked_picture_keeps_visible_patches_and_greys_the_others() -> None:
 
 def test_separator_prefix_and_classes_need_no_flags(listed: Path) -> None:
     what = shown(listed, *FINETUNE)
-    assert what.task == "finetune"
+    assert what.title == "finetuning"
     assert (what.config.data.split, what.videos.prefix, what.classes) == (",", str(listed), 4)
     assert what.names == NAMES
 
@@ -161,7 +162,7 @@ def test_separator_prefix_and_classes_need_no_flags(listed: Path) -> None:
 def test_a_list_without_labels_is_read_as_for_pretraining(listed: Path, tmp_path: Path) -> None:
     (tmp_path / "all.txt").write_text(f"{listed}/v1.mp4\n{listed}/v2.mp4\n")
     what = resolve(str(tmp_path / "all.txt"), ["--num_frames", "8"])
-    assert (what.task, what.classes, len(what.videos)) == ("pretrain", 0, 2)
+    assert (what.title, what.classes, len(what.videos)) == ("pretraining", 0, 2)
 
 
 def test_a_folder_per_class_is_shown(listed: Path, tmp_path: Path) -> None:

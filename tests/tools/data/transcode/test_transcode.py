@@ -264,7 +264,7 @@ def test_a_worker_that_dies_costs_one_video_and_a_run_that_dies_goes_on(tmp_path
     os.kill(workers(process.pid)[0], signal.SIGKILL)
     said, _ = process.communicate(timeout=120)
     assert "1 video failed" in said
-    assert "died: SIGKILL" in said
+    assert "transcoding it ended with SIGKILL" in said
     assert sorted(p.name for p in out.glob("*.mp4*")) == ["1.mp4", "2.mp4"]
 
     process = begin()
@@ -273,6 +273,39 @@ def test_a_worker_that_dies_costs_one_video_and_a_run_that_dies_goes_on(tmp_path
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "2 of 3 videos are there already" in said
     assert sorted(p.name for p in out.iterdir()) == ["0.mp4", "1.mp4", "2.mp4", "transcoded.jsonl"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "v").mkdir()
+    render(tmp_path / "v/a.mp4", frames=600, width=640, height=480)
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "umt", "data", "transcode", "--videos", str(tmp_path / "v"), "--out", str(out)]
+    process = subprocess.Popen([*words, "--workers", "1", "--preset", "veryslow"], stderr=subprocess.DEVNULL)
+    while not list(out.glob("*.part")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    left = workers(process.pid)
+    process.send_signal(number)
+    process.wait(timeout=20)
+    end = time.monotonic() + 15
+    while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
+    assert (number == signal.SIGTERM) == bool(list(out.glob("*.part")))  # which the same command replaces
+
+
+def test_a_video_that_takes_too_long_has_failed_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    render(tmp_path / "v/long.mp4", frames=250, width=640, height=480)
+    render(tmp_path / "v/short.mp4", frames=5)
+    words = ["--videos", str(tmp_path / "v"), "--out", str(tmp_path / "out"), "--workers", "1", "--sample", "0"]
+    main([*words, "--preset", "veryslow", "--time_limit", "1"])
+    (failure,) = map(json.loads, (tmp_path / "out/failed.jsonl").read_text().splitlines())
+    assert failure["cause"] == "no end after 1 s (--time_limit)"
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.mp4*")) == ["short.mp4"]
 
 
 def test_the_picture_is_the_one_that_was_rendered(tmp_path: Path) -> None:
@@ -285,6 +318,6 @@ def test_the_picture_is_the_one_that_was_rendered(tmp_path: Path) -> None:
 def test_where_nothing_can_be_transcoded_the_run_fails(tmp_path: Path) -> None:
     (tmp_path / "v").mkdir()
     (tmp_path / "v/a.mp4").write_text("<html>")
-    with pytest.raises(ConfigError, match=r"Not one video could be transcoded; why is in .*failed\.jsonl"):
+    with pytest.raises(ConfigError, match=r"No video could be transcoded; .*failed\.jsonl has the causes"):
         main(["--videos", str(tmp_path / "v"), "--out", str(tmp_path / "out"), *FAST])
     assert "Invalid data" in (tmp_path / "out/failed.jsonl").read_text()

@@ -1,5 +1,12 @@
-"""`umt data check LIST...`: whether lists, and with --decode the files that they name, may be trained on."""
+"""`umt data check LIST...`: whether a run can train on lists, and with --decode on the files that they name."""
 
-from umt.tools.data.check.command import main
+from __future__ import annotations
 
-__all__ = ["main"]
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `umt data check ARGV`. Worker processes import this package, and none of what the command needs."""
+    from umt.tools.data.check.command import main
+
+    return main(argv)

@@ -1,4 +1,4 @@
-"""What rows say of each other: one file twice, in training and validation, with two labels; classes without samples."""
+"""What rows show only together: repeated files, leaks from training into validation, two labels, empty classes."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ class Files:
         self.lists = lists
         known: dict[str, int] = {}
         ids = [
-            known.setdefault(_plain(one.videos.file(row)), len(known))
-            for one in lists
-            for row in range(len(one.videos))
+            known.setdefault(_plain(checked.videos.file(row)), len(known))
+            for checked in lists
+            for row in range(len(checked.videos))
         ]
         self.names: list[str] = list(known)
-        self._starts = np.cumsum([0, *(len(one.videos) for one in lists)])
+        self._starts = np.cumsum([0, *(len(checked.videos) for checked in lists)])
         self._ids: NDArray[np.int64] = np.array(ids, np.int64)
         self._order = np.argsort(self._ids, kind="stable")
         self._bounds = np.searchsorted(self._ids[self._order], np.arange(len(known) + 1))
-        listed = [one.videos.num_frames for one in lists] or [np.zeros(0, np.int64)]
-        # Of each file, as the first row says that names it: -1 for a video, else the listed number of images.
+        listed = [checked.videos.num_frames for checked in lists] or [np.zeros(0, np.int64)]
+        # Of each file, by the first row that names it: -1 for a video, else the listed number of images.
         self.frames: NDArray[np.int64] = np.concatenate(listed)[self._order[self._bounds[:-1]]]
 
     def places(self, file: int) -> list[Place]:
         """The rows of a file, in the order of the lists."""
-        found = self._order[self._bounds[file] : self._bounds[file + 1]]
-        at = np.searchsorted(self._starts, found, side="right") - 1
-        return [Place(self.lists[i], int(row - self._starts[i])) for i, row in zip(at, found, strict=True)]
+        rows = self._order[self._bounds[file] : self._bounds[file + 1]]
+        at = np.searchsorted(self._starts, rows, side="right") - 1
+        return [Place(self.lists[i], int(row - self._starts[i])) for i, row in zip(at, rows, strict=True)]
 
     def repeated(self) -> Iterator[int]:
         """Files with several rows."""
@@ -76,7 +76,7 @@ class Files:
 
 
 def repeats(files: Files) -> Iterator[Finding]:
-    """Files that the lists name more than once: held out as well as trained on, with several labels, or just twice."""
+    """Files that the lists name more than once: both held out and trained on, with several labels, or just twice."""
     for file in files.repeated():
         places = files.places(file)
         held = _held_out(places)
@@ -93,7 +93,7 @@ def repeats(files: Files) -> Iterator[Finding]:
 
 
 def twins(files: Files, groups: Sequence[Sequence[int]], why: str) -> Iterator[Finding]:
-    """Different names, one content: `groups` of files; `why` says how that is known."""
+    """Files with different names and the same content, in `groups`; `why` says how that is known."""
     for group in groups:
         firsts = [place for file in group for place in files.places(file)[:1]]
         held = {file: _held_out(files.places(file)) for file in group}
@@ -115,9 +115,9 @@ def _held_out(places: Sequence[Place]) -> Place | None:
 
 
 def _earlier(before: Sequence[Place], place: Place) -> Place | None:
-    """The place before this one that makes it a repeat: in its list, or in any of lists whose role is unknown.
+    """The earlier place that makes this one a repeat: in the same list, or in a list whose role is unknown.
 
-    Validation and test may be one, and what is in training, too, is told otherwise.
+    Validation and test may share videos, and those that training shares with them count as leaked.
     """
     return next((p for p in before if p.list is place.list or not (p.list.role and place.list.role)), None)
 
@@ -126,39 +126,37 @@ def labels(lists: Sequence[Checked], classes: int | None, pretrain: bool) -> Ite
     """Labels outside the classes, rows without a label, classes without a sample."""
     if pretrain:
         return
-    known = [one.videos.labels for one in lists if len(one.videos)]
-    if not known:
-        return
-    number = classes if classes is not None else int(max(found.max() for found in known)) + 1
-    for one in lists:
-        found = one.videos.labels
-        if not len(found):
-            continue
-        lowest = int(found[found >= 0].min(initial=1 << 62))
-        for row in np.flatnonzero((found < 0) | (found >= number)):
-            label, place = int(found[row]), Place(one, int(row))
+    lists = [checked for checked in lists if len(checked.videos)]
+    number = classes
+    if number is None:
+        number = max((int(checked.videos.labels.max()) + 1 for checked in lists), default=0)
+    for checked in lists:
+        values = checked.videos.labels
+        lowest = int(values[values >= 0].min(initial=1 << 62))
+        for row in np.flatnonzero((values < 0) | (values >= number)):
+            label, place = int(values[row]), Place(checked, int(row))
             if label == -1:
-                if not one.several:  # a video may have none then
+                if not checked.several:  # then a video may have none
                     yield place.finding("no_label")
                 continue
             hint = ". Is the list 1-based? Labels start at 0" if label == number and lowest == 1 else ""
             yield place.finding("label", f"{label} is outside 0..{number - 1}{hint}")
-        inside = found[(found >= 0) & (found < number)]
+        inside = values[(values >= 0) & (values < number)]
         lacking = np.flatnonzero(np.bincount(inside, minlength=number)[:number] == 0)
-        if len(lacking) and not one.several:
-            shown = ", ".join(map(str, lacking[:12])) + (", ..." if len(lacking) > 12 else "")
-            yield Finding("no_samples", one.source, detail=f"{len(lacking)} of {number}: {shown}", count=len(lacking))
+        if len(lacking) and not checked.several:
+            detail = f"{len(lacking)} of {number}: {', '.join(map(str, lacking[:12]))}"
+            detail += ", ..." if len(lacking) > 12 else ""
+            yield Finding("no_samples", checked.source, detail=detail, count=len(lacking))
 
 
 def label_orders(lists: Sequence[Checked], data_set: str, classes: int, flag: str) -> Iterator[Finding]:
-    """Lists whose class folders say another order of labels than what else is known; notes the order of the others."""
-    for one in lists:
-        if len(one.videos):
+    """Lists whose class folders contradict the order of labels that is known; notes the order of the others."""
+    for checked in lists:
+        if len(checked.videos):
+            folder, videos = os.path.dirname(checked.source), checked.videos
             try:
-                told = of_list(
-                    os.path.dirname(one.source), data_set=data_set, classes=classes, flag=flag, videos=one.videos
-                )
+                order = of_list(folder, data_set=data_set, classes=classes, flag=flag, videos=videos)
             except AnnotationError as error:
-                yield Finding("label_order", one.source, detail=str(error).removeprefix(f"{one.source} is "))
+                yield Finding("label_order", checked.source, detail=str(error).removeprefix(f"{checked.source} is "))
             else:
-                one.note += f", {told}" if told.names else ""
+                checked.note += f", {order}" if order.names else ""

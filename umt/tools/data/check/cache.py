@@ -1,7 +1,7 @@
-"""What was seen of files before, so that a second check looks at nothing that has not changed.
+"""What earlier checks saw of files, so that a check looks only at what is new or has changed.
 
 Keyed by path, size, time of change and the versions of the decoders. A cache that cannot be used is no reason to stop:
-the check says so and looks again.
+the check says so and looks at every file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = Format("a cache of checks", OutputError, key="user_version")  # of the table
 _LOOKING = 1  # raised when looking at a file finds more
-_FLUSH = 500  # answers between writes; what is lost with a crash is looked at again
+_FLUSH = 500  # answers between writes; files whose answers a crash loses are looked at again
 
 
 class Stamp(NamedTuple):
@@ -43,18 +43,18 @@ def cache_folder() -> Path:
 
 
 def versions(decoder: str) -> str:
-    """The versions of whatever looks at a file: another one may see another thing."""
-    found = [f"looking {_LOOKING}", f"decoder {decoder}"]
+    """The versions of everything that looks at a file: another version may see something else."""
+    parts = [f"looking {_LOOKING}", f"decoder {decoder}"]
     for name in ("av", "decord", "torchcodec"):
         try:
-            found.append(f"{name} {metadata.version(name)}")
+            parts.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    return ", ".join(found)
+    return ", ".join(parts)
 
 
 class Cache:
-    """Facts and contents' hashes in a file of SQLite; `folder` None: remembers nothing."""
+    """Facts about files and hashes of their contents, in an SQLite file; `folder` None: remembers nothing."""
 
     def __init__(self, folder: Path | None, version: str) -> None:
         self._version = version
@@ -85,8 +85,8 @@ class Cache:
 
     def facts(self, stamp: Stamp) -> Facts | None:
         """What was seen of a file that has not changed since."""
-        found = self._get(stamp, self._version)
-        return None if found is None else Facts(**json.loads(found))
+        content = self._get(stamp, self._version)
+        return None if content is None else Facts(**json.loads(content))
 
     def hash(self, stamp: Stamp) -> str | None:
         """The hash of its content."""
@@ -106,17 +106,17 @@ class Cache:
             return None
         path, size, changed = _key(stamp)
         try:
-            found: Sequence[str] | None = self._base.execute(
+            row: Sequence[str] | None = self._base.execute(
                 "SELECT what FROM seen WHERE path = ? AND version = ? AND size = ? AND changed = ?",
                 (path, version, size, changed),
             ).fetchone()
         except sqlite3.Error as error:
             self._give_up("", error)
             return None
-        return found[0] if found else None
+        return row[0] if row else None
 
     def flush(self) -> None:
-        """Writes what waits."""
+        """Writes what has been kept since the last write."""
         if self._base is not None and self._waiting:
             try:
                 with self._base:
@@ -133,5 +133,5 @@ class Cache:
 
 
 def _key(stamp: Stamp) -> tuple[str, int, int]:
-    # SQLite's text is UTF-8; a name that is not is spelled so that it is.
+    # SQLite stores UTF-8; the bytes of other names are escaped.
     return stamp.path.encode("utf-8", "backslashreplace").decode(), stamp.size, stamp.changed

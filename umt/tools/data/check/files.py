@@ -1,4 +1,4 @@
-"""What there is on the disk: found side by side by threads, hashed by threads, decoded by processes."""
+"""What is on the disk: looked up and hashed by threads, decoded by processes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from umt.data.storage.shards import Member, Shards, open_shards
 from umt.data.storage.urls import is_url
 from umt.tools.data.check.across import Files, Place, twins
 from umt.tools.data.check.cache import Cache, Stamp
-from umt.tools.data.check.crew import Task, look_at
 from umt.tools.data.check.findings import Finding
-from umt.tools.data.check.looking import Facts
+from umt.tools.data.check.looking import Facts, Task, look_at
 
 Bar = Callable[[int, str], Callable[[], None]]  # (total, what) -> a step of it
 _THREADS = 16  # network disks answer slowly, but many at once
@@ -41,32 +40,33 @@ class Seen:
 
 
 def on_disk(files: Files, bar: Bar) -> list[Seen]:
-    """Every file of `files`, found or not. Raises AnnotationError for a damaged index of shards."""
+    """The state of every file of `files`. Raises AnnotationError for a damaged index of shards."""
     step = bar(len(files.names), "finding")
     frames = files.frames.tolist()
-    shards = {id(one): open_shards(one.videos) for one in files.lists}
+    shards = {id(checked): open_shards(checked.videos) for checked in files.lists}
 
     def find(file: int) -> Seen:
-        if not any(shards.values()):
-            return _find(files.names[file], frames[file])
-        place = files.places(file)[0]
-        held = shards.get(id(place.list))
-        return _find(files.names[file], frames[file]) if held is None else _in_shards(held, place)
+        if any(shards.values()):
+            place = files.places(file)[0]
+            archive = shards.get(id(place.list))
+            if archive is not None:
+                return _in_shards(archive, place)
+        return _find(files.names[file], frames[file])
 
-    return list(_side_by_side(find, range(len(frames)), step))
+    return list(_in_threads(find, range(len(frames)), step))
 
 
 def _in_shards(shards: Shards, place: Place) -> Seen:
     member = shards.member(place.row)
     if member is None:
         return Seen("missing", f"not in the shards of {shards.folder}")
-    stamp = Stamp(f"{member.digest} in shards", member.size, 0)  # the same content is the same file, wherever it is
+    stamp = Stamp(f"{member.digest} in shards", member.size, 0)  # the same content is the same file, wherever it lies
     return Seen("" if member.size else "empty", stamp=stamp, member=member)
 
 
-def _side_by_side(work: Callable[[A], T], over: Sequence[A], step: Callable[[], None]) -> Iterator[T]:
+def _in_threads(work: Callable[[A], T], over: Sequence[A], step: Callable[[], None]) -> Iterator[T]:
     def some(start: int) -> list[T]:
-        return [work(one) for one in over[start : start + _AT_ONCE]]
+        return [work(item) for item in over[start : start + _AT_ONCE]]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for answers in pool.map(some, range(0, len(over), _AT_ONCE)):
@@ -79,24 +79,22 @@ def _find(name: str, frames: int) -> Seen:
     if is_url(name):
         return _elsewhere(name, frames)
     try:
-        found = os.stat(name)
+        status = os.stat(name)
     except (FileNotFoundError, NotADirectoryError):
         return Seen("missing", _too_many_columns(name))
     except (OSError, ValueError) as error:
         return Seen("unreadable", getattr(error, "strerror", None) or str(error))
-    folder = stat.S_ISDIR(found.st_mode)
-    seen = Seen(
-        stamp=Stamp(os.path.abspath(name), found.st_size, found.st_mtime_ns), identity=(found.st_dev, found.st_ino)
-    )
+    folder, changed = stat.S_ISDIR(status.st_mode), status.st_mtime_ns
+    seen = Seen(stamp=Stamp(os.path.abspath(name), status.st_size, changed), identity=(status.st_dev, status.st_ino))
     if folder != (frames >= 0):
         seen.problem, seen.cause = "wrong_type", "a folder" if folder else "a file"
     elif folder:
-        # Its size says nothing; how many images are to be looked at does.
-        seen.stamp = Stamp(os.path.abspath(name), frames, found.st_mtime_ns)
+        # The size of a folder says nothing, the number of its images does.
+        seen.stamp = Stamp(os.path.abspath(name), frames, changed)
         _count(name, frames, seen)
-    elif found.st_size == 0:
+    elif status.st_size == 0:
         seen.problem = "empty"
-    elif not stat.S_ISREG(found.st_mode):
+    elif not stat.S_ISREG(status.st_mode):
         seen.problem, seen.cause = "wrong_type", "neither a file nor a folder"
     elif not os.access(name, os.R_OK):
         seen.problem, seen.cause = "unreadable", "Permission denied"
@@ -104,7 +102,7 @@ def _find(name: str, frames: int) -> Seen:
 
 
 def _too_many_columns(name: str) -> str:
-    """A hint, where a list of frame folders is read as one of videos, or has a column that nobody asked for."""
+    """A hint, where frame folders are listed and videos are expected, or a line has a column too many."""
     for separator in ",; |\t":
         path, _, number = name.rpartition(separator)
         if number.strip().isdecimal() and os.path.exists(path):
@@ -120,13 +118,13 @@ def _elsewhere(url: str, frames: int) -> Seen:
     from umt.data.storage import remote
 
     try:
-        found = remote.stat(url)
+        status = remote.stat(url)
     except remote.MissingError as error:
         return Seen("missing", str(error))
     except remote.RemoteError as error:
         return Seen("unreadable", str(error))
-    # Where a store tells of no change, the size must do.
-    return Seen("" if found.size else "empty", stamp=Stamp(url, found.size, zlib.crc32(found.tag.encode())))
+    # A store that gives no tag is known to have changed by the size alone.
+    return Seen("" if status.size else "empty", stamp=Stamp(url, status.size, zlib.crc32(status.tag.encode())))
 
 
 def _count(name: str, frames: int, seen: Seen) -> None:
@@ -145,34 +143,34 @@ def _count(name: str, frames: int, seen: Seen) -> None:
 
 
 def of_disk(files: Files, seen: Sequence[Seen]) -> Iterator[Finding]:
-    """Findings about what was found, or not."""
+    """Findings about the state of the files on the disk."""
     by_identity: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for file, one in enumerate(seen):
-        if one.problem:
-            yield from (place.finding(one.problem, one.cause) for place in files.places(file))
+    for file, state in enumerate(seen):
+        if state.problem:
+            yield from (place.finding(state.problem, state.cause) for place in files.places(file))
             continue
-        if one.identity[1]:  # some network disks number nothing
-            by_identity[one.identity].append(file)
-        if 0 < files.frames[file] < one.images:
-            cause = f"{files.frames[file]} listed, {one.images} images"
+        if state.identity[1]:  # some network disks give files no number
+            by_identity[state.identity].append(file)
+        if 0 < files.frames[file] < state.images:
+            cause = f"{files.frames[file]} listed, {state.images} images"
             yield from (place.finding("frame_count", cause) for place in files.places(file))
     yield from twins(files, [group for group in by_identity.values() if len(group) > 1], "a link to the file of")
 
 
 def same_content(files: Files, seen: Sequence[Seen], cache: Cache, bar: Bar) -> Iterator[Finding]:
-    """Files with the same bytes. Only those of one size are read."""
+    """Files with the same bytes. Only files of equal size are read."""
     by_size: dict[int, list[int]] = defaultdict(list)
     identities = set()
-    for file, one in enumerate(seen):
-        if not one.problem and one.stamp is not None and one.identity not in identities and not one.images:
-            if one.identity[1]:
-                identities.add(one.identity)
-            by_size[one.stamp.size].append(file)
+    for file, state in enumerate(seen):
+        if not state.problem and state.stamp is not None and state.identity not in identities and not state.images:
+            if state.identity[1]:
+                identities.add(state.identity)
+            by_size[state.stamp.size].append(file)
     alike = [file for group in by_size.values() if len(group) > 1 for file in group]
     known = {file: _known_hash(seen[file], cache) for file in alike}
-    wanted = [file for file, digest in known.items() if digest is None]
-    step = bar(len(wanted), "hashing")
-    for file, digest in zip(wanted, _side_by_side(lambda f: _hash(files.names[f]), wanted, step), strict=True):
+    unknown = [file for file, digest in known.items() if digest is None]
+    step = bar(len(unknown), "hashing")
+    for file, digest in zip(unknown, _in_threads(lambda f: _hash(files.names[f]), unknown, step), strict=True):
         stamp = seen[file].stamp
         if digest is not None and stamp is not None:
             known[file] = digest
@@ -195,7 +193,7 @@ def _hash(name: str) -> str | None:
     try:
         for block in _blocks(name):
             digest.update(block)
-    except OSError:  # told by whoever decodes it
+    except OSError:  # decoding reports it
         return None
     return digest.hexdigest()
 
@@ -219,31 +217,32 @@ def decoded(
 ) -> tuple[dict[int, Facts], int]:
     """Facts of every file that can be opened, by its number; and how many were known from an earlier check."""
     facts: dict[int, Facts] = {}
-    tasks = []
-    for file, one in enumerate(seen):
-        if one.problem or one.stamp is None:
+    tasks: dict[int, Task] = {}
+    for file, state in enumerate(seen):
+        if state.problem or state.stamp is None:
             continue
-        # A folder's time tells when a file was added or removed, not whether one was written anew.
-        known = cache.facts(one.stamp)
+        # A folder's time of change tells when a file was added or removed, not whether one was written again.
+        known = cache.facts(state.stamp)
         if known is not None:
             facts[file] = known
         else:
-            part = None if one.member is None else (one.member.url, one.member.start, one.member.size)
-            tasks.append(Task(file, files.names[file], int(files.frames[file]), part))
-    before = len(facts)
+            part = None if state.member is None else (state.member.url, state.member.start, state.member.size)
+            tasks[file] = Task(files.names[file], int(files.frames[file]), part)
+    before, numbers = len(facts), list(tasks)
     step = bar(len(tasks), "decoding")
-    for task, found in look_at(tasks, workers=max(1, min(workers, len(tasks))), limit=limit, decoder=decoder):
+    for place, result in look_at(list(tasks.values()), workers=workers, limit=limit, decoder=decoder):
         step()
-        facts[task.file] = found
-        stamp = seen[task.file].stamp
-        if stamp is not None and found.problem not in ("hangs", "crashes"):  # these may be the machine's fault
-            cache.keep(stamp, found)
+        file = numbers[place]
+        facts[file] = result
+        stamp = seen[file].stamp
+        if stamp is not None and result.problem not in ("hangs", "crashes"):  # these may be the machine's fault
+            cache.keep(stamp, result)
     cache.flush()
     return facts, before
 
 
 def of_facts(files: Files, facts: dict[int, Facts], clip: int) -> Iterator[Finding]:
-    """Findings about what decoding gave; `clip`: frames that one clip spans."""
+    """Findings about decoded files; `clip`: frames that one clip spans."""
     for file in sorted(facts):
         for kind, detail in _judge(facts[file], clip):
             yield from (place.finding(kind, detail) for place in files.places(file))
@@ -254,7 +253,7 @@ def _judge(facts: Facts, clip: int) -> Iterator[tuple[str, str]]:
         yield facts.problem, facts.cause
         return
     if facts.damaged:
-        yield "damaged", f"{facts.damaged} told by the decoder, first: {facts.damage}"
+        yield "damaged", f"{facts.damaged} errors from the decoder, first: {facts.damage}"
     if facts.announced and facts.announced != facts.frames:
         yield "frame_count", f"{facts.announced} announced, {facts.frames} decoded"
     if facts.frames < clip:

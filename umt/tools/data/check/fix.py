@@ -1,4 +1,4 @@
-"""Writes cleaned lists beside those that were checked."""
+"""Writes cleaned lists next to those that were checked."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from umt.data.lists.lines import SEPARATORS, Form, Row
 from umt.errors import OutputError
 from umt.tools.data.check.findings import KINDS, OF_FILES, WARNING, Finding
 from umt.tools.data.check.lists import Checked
+from umt.writing import whole
 
 
 def target(source: str, folder: str | None) -> Path:
@@ -26,10 +27,10 @@ def target(source: str, folder: str | None) -> Path:
 def fix(
     lists: Sequence[Checked], findings: Iterable[Finding], folder: str | None, *, frame_folders: bool, split: str | None
 ) -> list[dict[str, Any]]:
-    """Writes the lists without the rows that findings drop; says of each where, how many rows, and what was left out.
+    """Writes the lists without the rows that findings drop; returns for each its place, its rows and what is left out.
 
-    Separator is `split`, else that of the list. What --max_failures allows for stays. Raises OutputError where a folder
-    cannot be written.
+    The separator is `split`, else that of the list. Files that --max_failures allows for stay. Raises OutputError where
+    a folder cannot be written.
     """
     dropped: dict[str, dict[int, str]] = {}
     order = list(KINDS)
@@ -37,26 +38,26 @@ def fix(
         allowed = finding.kind in OF_FILES and finding.weight == WARNING
         if KINDS[finding.kind].drops and finding.line and not allowed:
             dropped.setdefault(finding.source, {}).setdefault(finding.line, finding.kind)
-    named = Path(folder or "", LABELS_FILE)
-    made = []
-    for one in lists:
-        form = Form(split or (one.form.separator if one.form else ","), frame_folders)
-        made.append(_write(one, dropped.get(one.source, {}), target(one.source, folder), form))
-    if folder and named.is_file() and any(one["fixed"] for one in made):  # without it the order of classes is unknown
-        shutil.copy(named, Path(folder, "fixed", LABELS_FILE))
-    return made
+    names = Path(folder or "", LABELS_FILE)
+    written = []
+    for checked in lists:
+        form = Form(split or (checked.form.separator if checked.form else ","), frame_folders)
+        written.append(_write(checked, dropped.get(checked.source, {}), target(checked.source, folder), form))
+    if folder and names.is_file() and any(entry["fixed"] for entry in written):  # it gives the order of the classes
+        shutil.copy(names, Path(folder, "fixed", LABELS_FILE))
+    return written
 
 
-def _write(one: Checked, dropped: dict[int, str], file: Path, form: Form) -> dict[str, Any]:
-    videos, left_out = one.videos, Counter(dropped.values())
-    is_parquet = parquet_list.is_parquet(one.source)
+def _write(checked: Checked, dropped: dict[int, str], file: Path, form: Form) -> dict[str, Any]:
+    videos, left_out = checked.videos, Counter(dropped.values())
+    is_parquet = parquet_list.is_parquet(checked.source)
     kept, lines = [], []
-    for row, number in enumerate(one.numbers):
+    for row, number in enumerate(checked.numbers):
         if number not in dropped:
             kept.append(Row(videos.path(row), int(videos.num_frames[row]), int(videos.labels[row])))
             lines.append("" if is_parquet else form.line(kept[-1]))
-    said = {
-        "source": one.source,
+    entry = {
+        "source": checked.source,
         "fixed": str(file) if kept else None,
         "rows": len(kept),
         "separator": None if is_parquet else form.separator,
@@ -64,22 +65,21 @@ def _write(one: Checked, dropped: dict[int, str], file: Path, form: Form) -> dic
     }
     if kept:
         try:
-            file.parent.mkdir(exist_ok=True)
-            part = file.with_name(f".{file.stem}.part{file.suffix}")
-            if is_parquet:
-                parquet_list.write(os.fspath(part), kept, frame_folders=form.frame_folders)
-            else:
-                part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
-            part.replace(file)
+            with whole(file, flush=False) as unfinished:
+                if is_parquet:
+                    parquet_list.write(os.fspath(unfinished), kept, frame_folders=form.frame_folders)
+                else:
+                    unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
         except OSError as error:
             raise OutputError(f"--fix cannot write {file}: {error.strerror}. Copy the list to where it can.") from None
-    return said
+    return entry
 
 
-def tell(fixed: dict[str, Any]) -> str:
-    """One list in a few lines."""
-    out = [f"{number:>9}  {KINDS[kind].what}" for kind, number in fixed["left_out"].items()] or ["           nothing"]
+def describe(fixed: dict[str, Any]) -> str:
+    """A cleaned list in a few lines."""
+    kinds = fixed["left_out"].items()
+    left_out = [f"{number:>9}  {KINDS[kind].what}" for kind, number in kinds] or ["           nothing"]
     if not fixed["fixed"]:
-        return "\n".join([f"{fixed['source']}: no row is left, so nothing is written. Left out:", *out])
+        return "\n".join([f"{fixed['source']}: no row is left, so nothing is written. Left out:", *left_out])
     split = f", --split {SEPARATORS.get(fixed['separator'], fixed['separator'])}" if fixed["separator"] else ""
-    return "\n".join([f"Written: {fixed['fixed']}, {fixed['rows']} rows{split}. Left out:", *out])
+    return "\n".join([f"Written: {fixed['fixed']}, {fixed['rows']} rows{split}. Left out:", *left_out])

@@ -1,32 +1,32 @@
-"""Reads a list as a run does, but goes on where a run stops: every line is a row or a finding."""
+"""Reads a list as a run does, but goes on where a run stops: every line gives a row or a finding."""
 
 from __future__ import annotations
 
 import os
 import re
 from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
 from umt.data.lists import parquet as parquet_list
 from umt.data.lists.class_folders import read_folders
-from umt.data.lists.lines import BETWEEN, SEPARATORS, Form, header, separator_of
+from umt.data.lists.lines import BETWEEN, SEPARATORS, Form, separator_of
 from umt.data.lists.reading import classes_of, rows_of
-from umt.data.lists.text import MARK, lines, plain_table, read_bytes, read_text
+from umt.data.lists.split_files import SPLITS, list_file
+from umt.data.lists.text import MARK, lines, parsed, plain_table, read_bytes, read_text
 from umt.data.lists.video_list import Rows, Table, VideoList
 from umt.data.storage.urls import is_url, join
 from umt.errors import AnnotationError
 from umt.tools.data.check.findings import Finding
 
-_SAMPLE = 1000  # lines that tell the separator
+_SAMPLE = 1000  # lines that the separator is detected by
 _LOOKED_AT = 50  # lines whose files are looked for
-_KEPT = 1000  # findings of a kind that says how lines are written
+_KEPT = 1000  # findings of each kind that is about how lines are written
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How lists are to be read: a run's own flags. `split` None: found out."""
+    """How lists are to be read: the flags of a run. `split` None: detected."""
 
     split: str | None = None
     prefix: str = ""
@@ -36,11 +36,11 @@ class Reading:
 
 @dataclass
 class Checked:
-    """A list: its rows that can be read, the line of each, and what was found on the way.
+    """A list: the rows that can be read, the line of each, and the findings.
 
     Attributes:
-        role: "train" or "held out" (validation and test), "" where the name does not tell.
-        form: how its lines are read; None for a folder per class, which has none, for parquet and names of classes.
+        role: "train" or "held out" (validation and test), "" where the name does not say it.
+        form: how its lines are read; None for a folder per class, for parquet and for names of classes.
     """
 
     source: str
@@ -50,12 +50,12 @@ class Checked:
     numbers: array[int]
     findings: list[Finding] = field(default_factory=list)
     note: str = ""
-    named: bool = False  # its labels are names, or several a video
-    several: bool = False  # several labels a video, of which the rows have the first, or none
+    named: bool = False  # its labels are names, or several per video
+    several: bool = False  # several labels per video, of which the rows have the first, or none
     _further: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # kind -> kept, further
 
     def style(self, kind: str, number: int, path: str, detail: str = "") -> None:
-        """A finding that every line may have: after so many of a kind the others are only counted."""
+        """A finding that every line may have: beyond the first 1000 of a kind they are only counted."""
         kept, further = self._further.get(kind, (0, 0))
         if kept < _KEPT:
             self.findings.append(Finding(kind, self.source, number, path, detail))
@@ -64,14 +64,14 @@ class Checked:
             self._further[kind] = kept, further + 1
 
     def close(self) -> None:
-        """Tells of the findings that were only counted."""
+        """Adds the numbers of findings that were only counted."""
         for kind, (_, further) in self._further.items():
             if further:
                 self.findings.append(Finding(kind, self.source, detail=f"on {further} further lines", count=further))
 
 
 def role_of(source: str) -> str:
-    """What a list is for, by its name."""
+    """What a list is for, judging by its name."""
     name = os.path.basename(source).lower()
     if "train" in name:
         return "train"
@@ -80,8 +80,8 @@ def role_of(source: str) -> str:
 
 def read_class_folders(root: str, classes: int | None) -> list[Checked]:
     """A folder per class as training, validation and test lists. Raises AnnotationError."""
-    made: list[Checked] = []
-    for split in ("train", "val", "test"):
+    lists: list[Checked] = []
+    for split in SPLITS:
         role = "train" if split == "train" else "held out"
         try:
             videos = read_folders(root, split, num_classes=classes)
@@ -89,13 +89,13 @@ def read_class_folders(root: str, classes: int | None) -> list[Checked]:
             if split == "train":
                 raise
             nothing = VideoList(os.path.join(root, split), [], [])
-            if not any(other.findings for other in made):
-                made.append(Checked(nothing.source, role, None, nothing, array("q"), [_unread(nothing.source, error)]))
+            if not any(other.findings for other in lists):
+                lists.append(Checked(nothing.source, role, None, nothing, array("q"), [_unread(nothing.source, error)]))
             continue
-        if any(videos.source == other.source and videos.note == other.videos.note for other in made[1:]):
+        if any(videos.source == other.source and videos.note == other.videos.note for other in lists[1:]):
             continue  # validation serves as test, too
-        made.append(Checked(videos.source, role, None, videos, array("q", range(1, len(videos) + 1))))
-    return made
+        lists.append(Checked(videos.source, role, None, videos, array("q", range(1, len(videos) + 1))))
+    return lists
 
 
 def _unread(source: str, error: AnnotationError) -> Finding:
@@ -105,7 +105,7 @@ def _unread(source: str, error: AnnotationError) -> Finding:
 def read(source: str, how: Reading) -> Checked:
     """The rows of a list, and its findings. Raises AnnotationError only if there is no such file."""
     if not is_url(source) and not os.path.exists(source):
-        read_text(source)  # says so
+        read_text(source)  # raises the error that names it
     checked = Checked(source, role_of(source), None, _listed(source, Rows().table(), how), array("q"))
     try:
         if parquet_list.is_parquet(source):
@@ -141,15 +141,15 @@ def _parquet(checked: Checked, how: Reading) -> Table:
 
 
 def _form_of_names(checked: Checked, how: Reading) -> Form | None:
-    """How to read a list whose labels are no numbers, but names or several a video; None: it is none that is seen.
+    """How to read a list whose labels are names, or several per video; None: nothing shows that it is such a list.
 
-    Seen is one whose first lines name files that are there: anything else with words at its end may be no list at all.
+    It is one if its first lines name files that exist: other text with words at the end of lines may be no list at all.
     """
     if how.pretrain:
         return None
     sample = [line for _, line in islice(lines(read_text(checked.source)), _SAMPLE)]
     separators = list(SEPARATORS) if how.split is None else [separator_of(how.split)]
-    read: dict[str, tuple[int, bool]] = {}  # separator -> files that are there, and whether any has several labels
+    read: dict[str, tuple[int, bool]] = {}  # separator -> files that exist, and whether any has several labels
     for separator in separators:
         form = Form(separator, how.frame_folders, words=True)
         rows = [row for line in sample[:_LOOKED_AT] if (row := form.row(line)) is not None]
@@ -163,10 +163,10 @@ def _form_of_names(checked: Checked, how: Reading) -> Form | None:
 
 def _by_names(checked: Checked, form: Form) -> Table:
     """Rows by the classes that labels.txt, or the training list of the folder, names."""
-    beside = [path for path in find_lists(os.path.dirname(checked.source) or ".") if role_of(path) == "train"]
-    train = (beside or [checked.source])[0]
-    both = {train, checked.source}
-    several = form.separator != BETWEEN and any(BETWEEN in row.text for one in both for _, row in rows_of(one, form))
+    training = [path for path in find_lists(os.path.dirname(checked.source) or ".") if role_of(path) == "train"]
+    train = (training or [checked.source])[0]
+    texts = (row.text for source in {train, checked.source} for _, row in rows_of(source, form))
+    several = form.separator != BETWEEN and any(BETWEEN in text for text in texts)
     classes = classes_of(train, form, multi_label=several)
     rows = Rows()
     for number, row in rows_of(checked.source, form):
@@ -177,22 +177,17 @@ def _by_names(checked: Checked, form: Form) -> Table:
             detail = f"'{unknown}' is none of the classes of {classes.source}" if unknown else "no label"
             checked.findings.append(Finding("malformed", checked.source, number, row.path, detail))
             continue
-        rows.add(
-            row.path.encode("utf-8", "surrogateescape"),
-            row.frames,
-            labels[0] if labels and labels[0] is not None else -1,
-            number,
-        )
+        label = -1 if not labels or labels[0] is None else labels[0]
+        rows.add(row.path.encode("utf-8", "surrogateescape"), row.frames, label, number)
     checked.named, checked.several = True, several
     checked.note = f"separator {SEPARATORS[form.separator]}, {classes.count} classes of {classes.source}"
     return rows.table()
 
 
 def _text(checked: Checked, how: Reading) -> Table:
-    source, found = checked.source, checked.findings
-    data, text = read_bytes(source), read_text(source)
+    data, text = read_bytes(checked.source), read_text(checked.source)
     if data.startswith(MARK):
-        found.append(Finding("bom", source, 1))
+        checked.findings.append(Finding("bom", checked.source, 1))
     _line_ends(checked, text)
     form = checked.form = _form(checked, text, how)
     table = plain_table(data, form)
@@ -201,24 +196,18 @@ def _text(checked: Checked, how: Reading) -> Table:
         return _line_by_line(checked, text, form)
     in_paths = text.count(" ") - (len(table) * (1 + form.frame_folders) if form.separator == " " else 0)
     if not text.isascii() or in_paths:
-        videos = _listed(source, table, how)
+        videos = _listed(checked.source, table, how)
         for row, number in enumerate(table.lines.tolist()):
             _letters(checked, number, videos.path(row))
     return table
 
 
-def _line_by_line(checked: Checked, text: str, form: Form) -> Table:
-    source, found, rows, first = checked.source, checked.findings, Rows(), True
-    for number, line in lines(text):
-        row = form.row(line)
-        if first and (row is None or row.label < 0):
-            named = header(line, form)
-            if named is not None:
-                form, first, checked.form = named, False, named
-                continue
-        first = False
+def _line_by_line(checked: Checked, text: str, detected: Form) -> Table:
+    rows = Rows()
+    for number, line, row, form in parsed(text, detected):
+        checked.form = form
         if row is None:
-            found.append(Finding("malformed", source, number, line[:200], _why(line, form)))
+            checked.findings.append(Finding("malformed", checked.source, number, line[:200], _why(line, form)))
             continue
         if '"' in line:
             checked.style("quotes", number, row.path)
@@ -234,7 +223,8 @@ def _line_by_line(checked: Checked, text: str, form: Form) -> Table:
 def _why(line: str, form: Form) -> str:
     other = None if form.columns is not None else form.other_separator(line)
     if other is not None:
-        return f"parted by {SEPARATORS[other]}, other lines by {SEPARATORS.get(form.separator, repr(form.separator))}"
+        usual = SEPARATORS.get(form.separator, repr(form.separator))
+        return f"separated by {SEPARATORS[other]}, other lines by {usual}"
     if form.columns is not None:
         return "not the columns that the header names"
     return "path and label, but no number of frames" if form.lacks_frames(line) else "no whole number at its end"
@@ -252,22 +242,22 @@ def _letters(checked: Checked, number: int, path: str) -> None:
 
 
 def _outer_spaces(checked: Checked, text: str) -> None:
-    found = [match.start() for match in re.finditer(r"^ +(?=\S)|(?<=\S) +\r?$", text, re.MULTILINE)]
-    if found:
-        where = text.count("\n", 0, found[0]) + 1
-        checked.findings.append(Finding("spaces", checked.source, where, detail="around lines", count=len(found)))
+    places = [match.start() for match in re.finditer(r"^ +(?=\S)|(?<=\S) +\r?$", text, re.MULTILINE)]
+    if places:
+        line = text.count("\n", 0, places[0]) + 1
+        checked.findings.append(Finding("spaces", checked.source, line, detail="around lines", count=len(places)))
 
 
 def _line_ends(checked: Checked, text: str) -> None:
-    windows, all_of_them = text.count("\r\n"), text.count("\n")
+    windows, total = text.count("\r\n"), text.count("\n")
     if windows:
-        where = text.count("\n", 0, text.index("\r\n")) + 1
-        share = "on every line" if windows == all_of_them else f"on {windows} of {all_of_them} lines"
-        checked.findings.append(Finding("line_ends", checked.source, where, detail=share, count=windows))
+        line = text.count("\n", 0, text.index("\r\n")) + 1
+        share = "on every line" if windows == total else f"on {windows} of {total} lines"
+        checked.findings.append(Finding("line_ends", checked.source, line, detail=share, count=windows))
 
 
 def _form(checked: Checked, text: str, how: Reading) -> Form:
-    """How the lines are to be read: with the separator that most of the first ones speak for, if --split is wrong."""
+    """How the lines are to be read: by --split, unless another separator fits most of the first lines."""
     sample = [line for _, line in islice(lines(text), _SAMPLE)]
     forms = {s: Form(s, how.frame_folders) for s in SEPARATORS}
     read_by = {s: sum(form.row(line) is not None for line in sample) for s, form in forms.items()}
@@ -281,16 +271,12 @@ def _form(checked: Checked, text: str, how: Reading) -> Form:
         given = Form(split, how.frame_folders)
         if read_by[best] > len(sample) // 2 > sum(given.row(line) is not None for line in sample):
             named = SEPARATORS.get(split, repr(split))
-            detail = f"--split {named} does not part the columns, --split {SEPARATORS[best]} does"
+            detail = f"--split {named} does not separate the columns, --split {SEPARATORS[best]} does"
             checked.findings.append(Finding("separator", checked.source, 1, sample[0][:200], detail))
             split = best
     return Form(split, how.frame_folders, how.pretrain)
 
 
 def find_lists(folder: str) -> list[str]:
-    """train, val and test lists of a folder, csv before parquet."""
-    there = []
-    for split in ("train", "val", "test"):
-        names: Iterable[str] = (f"{split}{ending}" for ending in (".csv", *parquet_list.ENDINGS))
-        there += list(islice((p for p in (os.path.join(folder, n) for n in names) if os.path.isfile(p)), 1))
-    return there
+    """The train, val and test lists of a folder."""
+    return [file for split in SPLITS if os.path.isfile(file := list_file(folder, split))]

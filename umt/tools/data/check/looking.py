@@ -1,23 +1,26 @@
-"""Looks at one file, in a process that may hang or die of it (`umt.tools.data.check.crew`)."""
+"""Looks at files, each in a process that may hang or die because of it (`umt.data.loading.pool`)."""
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from umt.data.loading.pool import Pool
 from umt.data.storage.urls import is_url
 from umt.errors import VideoError
 
-# What FFmpeg says of a file that is shorter than its container promises.
+# How FFmpeg complains about a file that is shorter than its container promises.
 _ENDS_EARLY = re.compile("ended prematurely|partial file", re.IGNORECASE)
 
 
 @dataclass
 class Facts:
-    """What was seen of a file. `problem` is a kind of finding, "" if it can be read; `cause` says more."""
+    """What decoding shows of a file. `problem` is a kind of finding, "" if it can be read; `cause` says more."""
 
     problem: str = ""
     cause: str = ""
@@ -32,16 +35,69 @@ class Facts:
     seconds: float = 0.0  # that it took
 
 
-def look(path: str, decoder: str = "auto", frames: int = -1, part: Sequence[Any] | None = None) -> Facts:
-    """Decodes all of `path`: a video by PyAV, and three frames of it as runs do; or a folder of `frames` images.
+class Task(NamedTuple):
+    """A file to look at; `frames` is -1 for a video, else the listed number of images in a folder.
 
-    `part`: the shard, place and size of a video that is in one.
+    `part`: the tar file, place and size of one that is in a shard.
     """
+
+    path: str
+    frames: int = -1
+    part: tuple[str, int, int] | None = None
+
+
+def look_at(tasks: Sequence[Task], *, workers: int, limit: float, decoder: str) -> Iterator[tuple[int, Facts]]:
+    """Place in `tasks` and facts of each file, in any order.
+
+    A file that takes more than `limit` seconds (0: any time) or whose process dies has that for its problem. Raises
+    UserError where the processes cannot start.
+    """
+    if not tasks:
+        return
+    # Spawned: small, and nothing of this process, its threads above all, is in the way.
+    pool = Pool(
+        functools.partial(look, decoder=decoder),
+        workers=max(1, min(workers, len(tasks))),
+        start_method="spawn",
+        timeout=limit,
+        start=_start,
+        lost=functools.partial(_lost, limit=limit),
+    )
+    try:
+        yield from pool.finished(tasks)
+    finally:
+        pool.close()
+
+
+def _start() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    # Now, so that no file's time goes into it.
+    import av
+    import cv2  # noqa: F401
+
+    from umt.data.video import (
+        probe,  # noqa: F401
+        reader,  # noqa: F401
+    )
+
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # two files in a row may have the same damage
+    nowhere = os.open(os.devnull, os.O_WRONLY)  # libraries print what is in the findings already
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+
+
+def _lost(task: Task, how: str, limit: float) -> Facts:
+    return Facts("crashes", f"decoding it ended with {how}") if how else Facts("hangs", f"no end after {limit:g} s")
+
+
+def look(task: Task, decoder: str = "auto") -> Facts:
+    """Decodes the whole file: a video by PyAV, and three frames of it as runs do; or a folder of images."""
     start = time.perf_counter()
-    if part is not None or is_url(path):
-        facts = _elsewhere(path, decoder, part)
+    if task.part is not None or is_url(task.path):
+        facts = _elsewhere(task.path, decoder, task.part)
     else:
-        facts = _video(path, decoder) if frames < 0 else _folder(path, frames)
+        facts = _video(task.path, decoder) if task.frames < 0 else _folder(task.path, task.frames)
     facts.seconds = round(time.perf_counter() - start, 3)
     return facts
 
@@ -97,7 +153,7 @@ def _video(path: str, decoder: str) -> Facts:
             raise VideoError("no frame of it can be decoded")
         if known.timed and facts.frames != len(known.times):
             facts.announced = len(known.times)
-        # All that was announced is there: then it is rubbish behind the end that is cut off.
+        # If all announced frames are there, only rubbish behind the end is cut off.
         lacking = not facts.announced or facts.frames < facts.announced
         if lacking and (_ENDS_EARLY.search(facts.damage) or (facts.announced and ends_early(path))):
             facts.problem, facts.cause = "truncated", f"the file ends early, after {facts.frames} frames"
@@ -118,7 +174,7 @@ def _video(path: str, decoder: str) -> Facts:
 def _decode(path: str, facts: Facts) -> None:
     import av
 
-    with av.logging.Capture(local=True) as said, av.open(path) as container:
+    with av.logging.Capture(local=True) as messages, av.open(path) as container:
         stream: Any = container.streams.video[0]
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
@@ -137,12 +193,12 @@ def _decode(path: str, facts: Facts) -> None:
                 f"decoding fails after {facts.frames} frames: {getattr(error, 'strerror', None) or error}"
             ) from None
         facts.announced = 0 if hidden else stream.frames
-    wrong = [text.strip() for level, _, text in said if level <= av.logging.ERROR]
+    wrong = [text.strip() for level, _, text in messages if level <= av.logging.ERROR]
     early = [text for text in wrong if _ENDS_EARLY.search(text)]
     facts.damaged, facts.damage = len(wrong), (early or wrong)[0][:200] if wrong else ""
 
 
 def _cause(path: str, error: VideoError) -> str:
-    """The cause alone: who reads it knows the file."""
+    """The cause without the name of the file, which the finding has."""
     text = str(error).replace(f"{path}: cannot be read as a video (", "").replace(f"{path}: ", "")
     return text.removesuffix(").").removeprefix("truncated: ").strip()[:300]

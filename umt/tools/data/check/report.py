@@ -14,7 +14,7 @@ SHOWN = 3  # findings of a kind in the summary
 
 @dataclass
 class Report:
-    """All that came out."""
+    """The result of a check."""
 
     lists: Sequence[Checked]
     files: int
@@ -27,15 +27,15 @@ class Report:
 
     @property
     def trainable(self) -> bool:
-        """Whether nothing was found that a run stops at."""
+        """Whether nothing would stop a run."""
         return all(finding.weight != ERROR for finding in self.findings)
 
     def counts(self) -> dict[str, int]:
-        """Findings of each kind, in the order in which they are told."""
-        found = dict.fromkeys(KINDS, 0)
+        """Findings of each kind, in the order of the report."""
+        numbers = dict.fromkeys(KINDS, 0)
         for finding in self.findings:
-            found[finding.kind] += finding.count
-        return {kind: number for kind, number in found.items() if number}
+            numbers[finding.kind] += finding.count
+        return {kind: number for kind, number in numbers.items() if number}
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`: everything, nothing cut short."""
@@ -43,8 +43,13 @@ class Report:
             "may_be_trained_on": self.trainable,
             "files_looked_at": self.depth,
             "lists": [
-                {"source": one.source, "role": one.role, "rows": len(one.videos), "note": one.note or one.videos.note}
-                for one in self.lists
+                {
+                    "source": checked.source,
+                    "role": checked.role,
+                    "rows": len(checked.videos),
+                    "note": checked.note or checked.videos.note,
+                }
+                for checked in self.lists
             ],
             "files": {"different": self.files, "decoded": self.decoded, "known": self.known},
             "seconds": round(self.seconds, 1),
@@ -56,10 +61,10 @@ class Report:
     def text(self) -> str:
         """For people: kinds with counts, the first of each, what to do."""
         lines = [self._title(), ""]
-        width = max((len(one.source) for one in self.lists), default=0)
-        for one in self.lists:
-            note = ", ".join(n for n in (one.role, one.note, one.videos.note) if n)
-            lines.append(f"  {one.source:<{width}}  {len(one.videos):>7} rows  {note}".rstrip())
+        width = max((len(checked.source) for checked in self.lists), default=0)
+        for checked in self.lists:
+            note = ", ".join(n for n in (checked.role, checked.note, checked.videos.note) if n)
+            lines.append(f"  {checked.source:<{width}}  {len(checked.videos):>7} rows  {note}".rstrip())
         for weight in (ERROR, WARNING):
             kinds = {f.kind for f in self.findings if f.weight == weight}
             for kind in (k for k in KINDS if k in kinds):
@@ -72,25 +77,29 @@ class Report:
         if self.known:
             looked += f", {self.known} of them known from an earlier check"
         files = "not looked for" if self.depth == "lines" else "looked for" + looked
-        lists, rows = _number(len(self.lists), "list"), sum(len(one.videos) for one in self.lists)
+        lists, rows = _number(len(self.lists), "list"), sum(len(checked.videos) for checked in self.lists)
         return f"{lists}, {rows} rows, {self.files} different files {files} ({self.seconds:.1f} s)"
 
     def _kind(self, kind: str, weight: str) -> list[str]:
-        found = [f for f in self.findings if f.kind == kind and f.weight == weight]
-        number = sum(f.count for f in found)
+        findings = [f for f in self.findings if f.kind == kind and f.weight == weight]
+        number = sum(f.count for f in findings)
         lines = [f"{weight:<8}{number:>7}  {KINDS[kind].what}. {KINDS[kind].remedy}"]
-        for finding in found[:SHOWN]:
+        for finding in findings[:SHOWN]:
             what = "  ".join(part for part in (finding.place, finding.path, finding.detail) if part)
             lines.append(f"{'':17}{what}")
-        if len(found) > SHOWN:
-            lines.append(f"{'':17}... and {len(found) - SHOWN} more (--json FILE has all)")
+        if len(findings) > SHOWN:
+            lines.append(f"{'':17}... and {len(findings) - SHOWN} more (--json FILE has all)")
         return lines
 
     def _verdict(self) -> str:
         errors = sum(f.count for f in self.findings if f.weight == ERROR)
         warnings = sum(f.count for f in self.findings) - errors
-        told = " and ".join(_number(n, what) for n, what in ((errors, "error"), (warnings, "warning")) if n)
-        return f"{'May not' if errors else 'May'} be trained on: {told or 'nothing found'}."
+        lists, these = ("list", "this") if len(self.lists) == 1 else ("lists", "these")
+        if errors:
+            also = f" and {_number(warnings, 'warning')}" if warnings else ""
+            return f"{_number(errors, 'error')}{also}: {these} {lists} cannot be trained on."
+        problems = f"{_number(warnings, 'warning')}, no errors" if warnings else "No problems found"
+        return f"{problems}; {these} {lists} can be trained on."
 
 
 def _number(number: int, what: str) -> str:

@@ -1,7 +1,7 @@
 """`umt data prepare`: official annotation files and a folder of videos -> lists, class names and a manifest.
 
-Reading order: clips.py, what an annotation says; kinetics.py, others.py and folder.py, one reader a data set; disk.py,
-what is there; match.py, the one against the other; output.py, what is written.
+Reading order: clips.py, what an annotation says; kinetics.py, others.py and folder.py, one reader per data set;
+disk.py, which videos are there; match.py, which clip is which video; output.py, what is written.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from umt.tools.data.prepare.match import Matched
 
 DESCRIPTION = """Writes train.csv, val.csv, test.csv, labels.txt and manifest.json for a data set, from its official
-annotation files and the videos that are really there. What is missing is counted, and named in missing.txt. Nothing is
-downloaded."""
+annotation files and the videos on disk. Missing videos are counted, and named in missing.txt. Nothing is downloaded."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,14 @@ DATASETS = {
 def _parser() -> Parser:
     parser = Parser("umt data prepare", DESCRIPTION)
     add = parser.add_argument
-    add("dataset", metavar="|".join(DATASETS), help="folder: one's own videos, a folder per class")
+    add("dataset", metavar="|".join(DATASETS), help="folder: your own videos, in a folder per class")
     add("--videos", nargs="+", required=True, type=Path, metavar="DIR", help="where the videos are, at any depth")
     add("--annotations", nargs="+", default=[], type=Path, metavar="DIR", help="where the official lists are; "
-        "default: in or beside --videos")  # fmt: skip
+        "default: in or next to --videos")  # fmt: skip
     add("--out", required=True, type=Path, metavar="DIR", help="folder of the lists: the --data_path of a run")
     add("--label_order", choices=("umt", "alphabetical"), default="umt", help="k400: the order of the published UMT "
-        "weights, or the alphabetical one of most other lists and weights (default: umt)")  # fmt: skip
-    add("--split", type=int, choices=(1, 2, 3), default=1, help="ucf101, hmdb51: which official split (default: 1)")
+        "weights, or the alphabetical order of most other lists and weights (default: umt)")  # fmt: skip
+    add("--split", type=int, choices=(1, 2, 3), default=1, help="ucf101, hmdb51: official split (default: 1)")
     add("--test", choices=("val", "official"), default="val", help="test.csv: the validation list again, as in "
         "published tables, or the official test list if it has labels (default: val)")  # fmt: skip
     add("--frame_folders", action="store_true", help="folders of frames (img_00001.jpg, ...) instead of videos")
@@ -68,14 +67,14 @@ def _parser() -> Parser:
 
 def main(argv: Sequence[str]) -> int:
     """Runs `umt data prepare ARGV`; returns its exit code. Raises UserError for what the caller can mend."""
-    asked = _parser().words(argv)
-    if asked.dataset not in DATASETS:
-        hint = did_you_mean(asked.dataset, list(DATASETS), count=1, cutoff=0.5)
-        raise ConfigError(f"umt data prepare: '{asked.dataset}' is not a data set. {hint}")
+    words = _parser().words(argv)
+    if words.dataset not in DATASETS:
+        hint = did_you_mean(words.dataset, list(DATASETS), count=1, cutoff=0.5)
+        raise ConfigError(f"umt data prepare: '{words.dataset}' is not a data set. {hint}")
     for line in prepare(
-        asked.dataset, videos=asked.videos, annotations=asked.annotations, out=asked.out,
-        label_order=asked.label_order, split=asked.split, test=asked.test, frame_folders=asked.frame_folders,
-        force=asked.force,
+        words.dataset, videos=words.videos, annotations=words.annotations, out=words.out,
+        label_order=words.label_order, split=words.split, test=words.test, frame_folders=words.frame_folders,
+        force=words.force,
     ):  # fmt: skip
         print(line)
     return 0
@@ -93,7 +92,7 @@ def prepare(
     frame_folders: bool = False,
     force: bool = False,
 ) -> list[str]:
-    """Writes the lists of `dataset` into `out`; returns what was found, as lines for a person.
+    """Writes the lists of `dataset` into `out`; returns a summary, line by line.
 
     Raises:
         AnnotationError: no annotation, a broken one, no videos, or none that the annotation names.
@@ -106,19 +105,22 @@ def prepare(
     output.refuse_to_overwrite(out, force=force)
     notes: dict[str, int] = {}
     sources: list[Path] = []
-    said: list[str] = []
+    summary: list[str] = []
     splits: dict[str, Matched]
     if dataset == "folder":
         _refuse_for_folders(annotations, videos, frame_folders=frame_folders)
         names, splits, note = folder.read(videos[0])
         root, order = os.path.abspath(videos[0]), "alphabetical"
-        said += [note] if note else []
+        summary += [note] if note else []
     else:
         disk.require_folders(videos)
+        if label_order == "alphabetical" and dataset != "k400":
+            raise ConfigError(
+                f"--label_order alphabetical is for k400; {dataset} has only one order of labels. Leave the flag out."
+            )
         if dataset.startswith("k"):
             official = kinetics.read(dataset, annotations, videos, label_order)
         else:
-            _refuse_alphabetical(dataset, label_order)
             official = others.READERS[dataset](annotations, videos, split)
         _settle_test(dataset, official, test)
         there = disk.scan(videos, frame_folders=frame_folders)
@@ -127,33 +129,28 @@ def prepare(
             splits["test"] = splits["val"]
         elif official.splits["test"]:
             splits["test"] = match(official, "test", there)
-        if not any(one.rows for one in splits.values()):
-            expected = next(one.missing[0][0] for one in splits.values() if one.missing)
+        if not any(matched.rows for matched in splits.values()):
+            expected = next(matched.missing[0][0] for matched in splits.values() if matched.missing)
             raise AnnotationError(
-                f"{dataset}: none of the {there.files} videos below {there.root} is in the annotation. Expected are "
-                f"names like {expected}, found are {' and '.join(there.examples())}. Check --videos and {dataset}."
+                f"{dataset}: none of the {there.files} videos below {there.root} is in the annotation. It expects "
+                f"names like {expected}; there are {' and '.join(there.examples())}. Check --videos and {dataset}."
             )
         root, order, names, notes = there.root, label_order, official.names, official.notes
         sources = official.files
-        said.append(f"{dataset}: {_number(there.files)} {'folders' if frame_folders else 'videos'} below {root}")
+        summary.append(f"{dataset}: {_number(there.files)} {'folders' if frame_folders else 'videos'} below {root}")
     manifest = _manifest(dataset, target, root, order, split, test, sources, notes)
     output.write(out, output.files_of(names, splits, target.separator, manifest))
-    said += _report(dataset, target, out, root, names, splits, notes)
-    return [*said, "folders of frames want --use_decord False"] if frame_folders else said
+    summary += _report(dataset, target, out, root, names, splits, notes)
+    return [*summary, "folders of frames need --use_decord False"] if frame_folders else summary
 
 
 def _refuse_for_folders(annotations: Sequence[Path], videos: Sequence[Path], *, frame_folders: bool) -> None:
     if annotations:
         raise ConfigError("folder takes its classes from the folders' names: leave out --annotations.")
     if len(videos) > 1:
-        raise ConfigError("folder takes one --videos, the folder that holds a folder per class.")
+        raise ConfigError("folder takes a single --videos, which holds a folder per class.")
     if frame_folders:
-        raise ConfigError("folder lists videos; folders of frames are read without a list: --data_set image_folder.")
-
-
-def _refuse_alphabetical(dataset: str, label_order: str) -> None:
-    if label_order != "umt":
-        raise ConfigError(f"--label_order alphabetical is for k400; {dataset} has one order. Leave the flag out.")
+        raise ConfigError("folder lists videos; folders of frames are read without a list, by --data_set image_folder.")
 
 
 def _settle_test(dataset: str, official: Official, test: str) -> None:
@@ -163,7 +160,7 @@ def _settle_test(dataset: str, official: Official, test: str) -> None:
         return
     clips = official.splits.get("test", [])
     if not clips:
-        raise AnnotationError(f"{dataset}: no official test list was found. Leave out --test official, or add it.")
+        raise AnnotationError(f"{dataset}: there is no official test list. Add it, or leave out --test official.")
     unlabelled = sum(clip.label < 0 for clip in clips)
     if unlabelled:
         raise AnnotationError(
@@ -204,26 +201,25 @@ def _report(
     from umt.tools.data.prepare import output
 
     lines = []
-    for split, one in splits.items():
-        if split == "test" and one is splits.get("val"):
+    for split, matched in splits.items():
+        if split == "test" and matched is splits.get("val"):
             official = "" if dataset in ("ucf101", "hmdb51") else "; --test official takes the official test list"
             lines.append(f"test: val again, as in published tables{official}")
             continue
-        lines.append(f"{split}: {_number(len(one.rows))} of {_number(one.official)}")
-        if one.repeated:
-            lines.append(f"  {_number(one.repeated)} annotated again, listed once")
-        empty = len(names) - len({row.label for row in one.rows})
-        if one.rows and empty:
+        lines.append(f"{split}: {_number(len(matched.rows))} of {_number(matched.official)}")
+        if matched.repeated:
+            lines.append(f"  {_number(matched.repeated)} annotated more than once, listed once")
+        empty = len(names) - len({row.label for row in matched.rows})
+        if matched.rows and empty:
             lines.append(f"  {empty} of {len(names)} classes have no video")
-        if not one.rows:
+        if not matched.rows:
             lines.append(f"  no {split}.csv is written")
     lines += [f"{name}: {_number(count)}" for name, count in notes.items() if count]
-    missing = sum(len(one.missing) for one in output.once(splits))
+    missing = sum(len(matched.missing) for matched in output.once(splits))
     if missing:
         lines.append(f"{_number(missing)} missing, named in {out / 'missing.txt'}")
-    found = sum(len(one.rows) for one in output.once(splits))
-    if found < missing:
-        lines.append("  more is missing than found: is --videos all of it, and are the annotations of this edition?")
+    if sum(len(matched.rows) for matched in output.once(splits)) < missing:
+        lines.append("  most are missing. Is --videos complete, and are the annotations of the same edition?")
     lines.append(f"lists, labels.txt ({len(names)} classes) and manifest.json are in {out}")
     place = f"DATA_PATH={shlex.quote(str(out))} PREFIX={shlex.quote(root)}"
     if target.scripts:

@@ -1,4 +1,4 @@
-"""What an official annotation says, whatever file it came from: clips, their labels, and the names of the classes."""
+"""What an official annotation says, in any form of file: clips, their labels, and the names of the classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One annotated clip. `label` -1: the annotation does not tell it."""
+    """One annotated clip. `label` -1: the annotation has none."""
 
     video: str  # what it was cut from: clips of one video count as one where sets are merged
     shown: str  # the usual name of its file, for a person

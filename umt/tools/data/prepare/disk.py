@@ -1,4 +1,4 @@
-"""What lies on the disk: the videos below a folder, found in one pass, and which of them is a given clip."""
+"""The videos below a folder, listed in one pass, and which of them is a given clip."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from umt.data.labels import plain
-from umt.data.lists.class_folders import VIDEO_ENDINGS
+from umt.data.lists.lines import fits_a_line
+from umt.data.video.video_reader import VIDEO_ENDINGS
 from umt.errors import AnnotationError
 from umt.tools.data.prepare.clips import Clip
 
 _FRAME = re.compile(r"img_\d{5}\.jpg", re.IGNORECASE)
-NOT_LISTED = "its path is no UTF-8, holds a line end or begins with a space: a list cannot name it"
+NOT_LISTED = "its path is not UTF-8, has a line end in it or spaces around it: a list cannot name it"
 _AT_ONCE = 16  # network disks answer slowly, but many at once
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Entry:
     """A video: path below the root, bytes; or a folder of frames and how many there are."""
 
     path: str
@@ -36,45 +37,39 @@ class Disk:
 
     root: str
     files: int = 0
-    stems: dict[str, list[Found]] = field(default_factory=dict)
+    stems: dict[str, list[Entry]] = field(default_factory=dict)
 
-    def find(self, clip: Clip, *, same_name_is_same_clip: bool) -> tuple[Found | None, str]:
-        """The file of a clip, or None and why not. Of several the fullest, in the folder of its class, is taken."""
+    def find(self, clip: Clip, *, same_name_is_same_clip: bool) -> tuple[Entry | None, str]:
+        """The file of a clip, or None and why not. Of several files `_rank` says which is taken."""
         folder = plain(clip.folder)
         for stem in clip.stems:
             known = self.stems.get(stem)
             if not known:
                 continue
-            found = min(known, key=lambda one: _rank(one, folder))
-            if len(known) > 1 and not same_name_is_same_clip and not _in_folder(found, folder):
+            entry = min(known, key=lambda entry: _rank(entry, folder))
+            if len(known) > 1 and not same_name_is_same_clip and not _in_folder(entry, folder):
                 return None, f"{len(known)} files have that name, none in a folder {clip.folder}"
-            if not found.size and not found.frames:
-                return None, f"{found.path} is empty (0 bytes)"
-            if not can_be_listed(found.path):
+            if not entry.size and not entry.frames:
+                return None, f"{entry.path} is empty (0 bytes)"
+            if not fits_a_line(entry.path):
                 return None, NOT_LISTED
-            return found, ""
+            return entry, ""
         return None, "no such file"
 
     def examples(self, count: int = 2) -> list[str]:
         """Paths of some videos, the same each time."""
-        return sorted(found.path for known in self.stems.values() for found in known)[:count]
+        return sorted(entry.path for known in self.stems.values() for entry in known)[:count]
 
 
-def can_be_listed(path: str) -> bool:
-    """Whether a line of a list can hold the path."""
-    lone = any("\ud800" <= c <= "\udfff" for c in path)  # a byte that is no UTF-8
-    return not lone and path == path.strip() and "\n" not in path and "\r" not in path
+def _in_folder(entry: Entry, folder: str) -> bool:
+    return plain(os.path.basename(os.path.dirname(entry.path))) == folder
 
 
-def _in_folder(found: Found, folder: str) -> bool:
-    return plain(os.path.basename(os.path.dirname(found.path))) == folder
-
-
-def _rank(found: Found, folder: str) -> tuple[bool, bool, bool, int, str]:
-    empty = not found.size and not found.frames
+def _rank(entry: Entry, folder: str) -> tuple[bool, bool, bool, int, str]:
+    empty = not entry.size and not entry.frames
     # Kinetics-400 comes with whole copies of files that are damaged in its archives.
-    replaces = "replacement" in found.path.lower()
-    return empty, not replaces, not _in_folder(found, folder), len(found.path), found.path
+    replaces = "replacement" in entry.path.lower()
+    return empty, not replaces, not _in_folder(entry, folder), len(entry.path), entry.path
 
 
 def require_folders(folders: Sequence[Path]) -> None:
@@ -86,7 +81,7 @@ def require_folders(folders: Sequence[Path]) -> None:
 
 
 def scan(folders: Sequence[Path], *, frame_folders: bool = False) -> Disk:
-    """Looks through `folders`, following links. Raises AnnotationError where there is no video."""
+    """Lists the videos below `folders`, following links. Raises AnnotationError where there is none."""
     roots = [os.path.abspath(folder) for folder in folders]
     disk = Disk(roots[0] if len(roots) == 1 else os.path.commonpath(roots))
     linked: set[str] = set()
@@ -94,7 +89,7 @@ def scan(folders: Sequence[Path], *, frame_folders: bool = False) -> Disk:
         ThreadPoolExecutor(_AT_ONCE) as pool,
         tqdm(desc="looking for videos", unit=" files", disable=None, leave=False, dynamic_ncols=True) as bar,
     ):
-        open_: set[Future[tuple[list[Found], list[str]]]] = set()
+        open_: set[Future[tuple[list[Entry], list[str]]]] = set()
 
         def visit(folders: Iterable[str]) -> None:
             for path in folders:
@@ -109,12 +104,12 @@ def scan(folders: Sequence[Path], *, frame_folders: bool = False) -> Disk:
         while open_:
             done, open_ = wait(open_, return_when=FIRST_COMPLETED)
             for task in done:
-                found, inner = task.result()
-                for one in found:
-                    name = os.path.basename(one.path)
-                    disk.stems.setdefault(name if frame_folders else os.path.splitext(name)[0], []).append(one)
-                disk.files += len(found)
-                bar.update(len(found))
+                videos, inner = task.result()
+                for entry in videos:
+                    name = os.path.basename(entry.path)
+                    disk.stems.setdefault(name if frame_folders else os.path.splitext(name)[0], []).append(entry)
+                disk.files += len(videos)
+                bar.update(len(videos))
                 visit(inner)
     if not disk.files:
         kinds = "folder of frames (img_00001.jpg, ...)" if frame_folders else f"video ({', '.join(VIDEO_ENDINGS)})"
@@ -122,9 +117,9 @@ def scan(folders: Sequence[Path], *, frame_folders: bool = False) -> Disk:
     return disk
 
 
-def _look(folder: str, root: str, frame_folders: bool) -> tuple[list[Found], list[str]]:
+def _look(folder: str, root: str, frame_folders: bool) -> tuple[list[Entry], list[str]]:
     """Videos directly in a folder, and the folders in it; or the folder itself where it holds frames."""
-    found: list[Found] = []
+    videos: list[Entry] = []
     inner: list[str] = []
     frames = 0
     below = os.path.relpath(folder, root)
@@ -139,12 +134,12 @@ def _look(folder: str, root: str, frame_folders: bool) -> tuple[list[Found], lis
                 elif entry.is_dir():
                     inner.append(entry.path)
                 elif not frame_folders and entry.name.lower().endswith(VIDEO_ENDINGS):
-                    found.append(Found(start + entry.name, _size(entry), 0))
+                    videos.append(Entry(start + entry.name, _size(entry), 0))
     except OSError as error:
         raise AnnotationError(f"{folder} cannot be looked into: {error.strerror}. Check its permissions.") from None
     if frames:
-        found.append(Found(below, 0, frames))
-    return found, inner
+        videos.append(Entry(below, 0, frames))
+    return videos, inner
 
 
 def _size(entry: os.DirEntry[str]) -> int:

@@ -1,8 +1,8 @@
 """Kinetics-400, -600 and -700 from their official annotation files, and Kinetics-710 merged from the three.
 
-The files come as CSV (`label,youtube_id,time_start,time_end,split`, in the ActivityNet form with `is_cc`, a test list
+The files are CSV (`label,youtube_id,time_start,time_end,split`, in the ActivityNet form with `is_cc`, a test list
 perhaps without `label`) or as JSON keyed by YouTube id. Kinetics-710 as in https://arxiv.org/abs/2211.09552: a video of
-several sets counts once, and one that any set validates or tests with is not trained on.
+several sets counts once, and is left out of training if any set validates or tests with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from umt.data import labels
-from umt.errors import AnnotationError, ConfigError
+from umt.errors import AnnotationError
 from umt.tools.data.prepare import sources
 from umt.tools.data.prepare.clips import SPLITS, Clip, Official
 
@@ -33,14 +33,9 @@ _LOOKED_FOR = (
 
 def read(name: str, annotations: Sequence[Path], videos: Sequence[Path], label_order: str) -> Official:
     """The annotation of k400, k600, k700 or k710. Raises AnnotationError naming what was looked for, or file:line."""
-    if label_order == "alphabetical" and name != "k400":
-        raise ConfigError(
-            f"--label_order alphabetical is for k400; {name} has the order of the published weights alone. "
-            "Leave the flag out."
-        )
     candidates = sources.files(annotations, videos, (".csv", ".json"))
     if name == "k710":
-        return _merge({one: _read_set(one, candidates, annotations, videos, "umt", "k710") for one in SETS})
+        return _merge({part: _read_set(part, candidates, annotations, videos, "umt", "k710") for part in SETS})
     return _read_set(name, candidates, annotations, videos, label_order, name)
 
 
@@ -48,14 +43,19 @@ def read(name: str, annotations: Sequence[Path], videos: Sequence[Path], label_o
 
 
 def _read_set(
-    name: str, candidates: list[Path], annotations: Sequence[Path], videos: Sequence[Path], label_order: str, asked: str
+    name: str,
+    candidates: list[Path],
+    annotations: Sequence[Path],
+    videos: Sequence[Path],
+    label_order: str,
+    dataset: str,
 ) -> Official:
     order = {"umt": "k400_umt", "alphabetical": "k400"}[label_order] if name == "k400" else name
     splits: dict[str, list[Clip]] = {}
     origin: dict[str, Path] = {}
     used: list[Path] = []
     digests: set[str] = set()
-    for file in _preferred([f for f in candidates if _is_of(f, name, strictly=asked == "k710")]):
+    for file in _preferred([f for f in candidates if _is_of(f, name, strictly=dataset == "k710")]):
         rows = list(_rows(file, name, labels.numbers(order)))
         digest = hashlib.sha256(file.read_bytes()).hexdigest() if rows else ""
         if not rows or digest in digests:
@@ -66,16 +66,16 @@ def _read_set(
             first = origin.setdefault(split, file)
             if first != file and split != "test":  # Kinetics-600 has two test lists
                 raise AnnotationError(
-                    f"{asked}: both {first} and {file} are lists of {split} videos of {name}. "
-                    "Name the folder of the one that is meant with --annotations."
+                    f"{dataset}: both {first} and {file} are lists of {split} videos of {name}. "
+                    "Name the folder of the right one with --annotations."
                 )
             splits.setdefault(split, []).append(clip)
     if not splits.get("train") and not splits.get("val"):
         number = name[1:]
         what = _LOOKED_FOR.format(n=number)
-        if asked == "k710":
+        if dataset == "k710":
             what = f"files of {name}, with {number} in their name or their folder's, e.g. {name}/train.csv"
-        raise sources.none_found(asked, what, annotations, videos)
+        raise sources.none_found(dataset, what, annotations, videos)
     return Official(list(labels.names_of(order)), splits, used, same_name_is_same_clip=True)
 
 
@@ -89,13 +89,13 @@ def _is_of(file: Path, name: str, *, strictly: bool) -> bool:
 
 
 def _preferred(files: list[Path]) -> list[Path]:
-    """Without the differences between two editions, and without a JSON beside the CSV that says the same."""
+    """Without files of differences between two editions, and without a JSON that has the same name as a CSV."""
     files = [file for file in files if "delta" not in file.stem.lower()]
     return [f for f in files if f.suffix.lower() == ".csv" or f.with_suffix(".csv") not in files]
 
 
 def _rows(file: Path, name: str, numbers: dict[str, int]) -> Iterator[tuple[str, Clip]]:
-    """(split, clip) of every annotated clip; nothing from a file that is no such annotation."""
+    """(split, clip) of every annotated clip; nothing from a file that is not such an annotation."""
     by_name = _SPLIT_WORD.findall(file.stem.lower())
     of_file = by_name[-1] if len(set(by_name)) == 1 else None
     for line, label, video, start, end, word in _csv(file) if file.suffix.lower() == ".csv" else _json(file):
@@ -158,11 +158,12 @@ def _json(file: Path) -> Iterator[_Row]:
     for video, entry in content.items():
         if not isinstance(entry, dict) or not {"subset", "annotations"} & set(entry):
             return
-        where, told = f" ({video})", entry.get("annotations") or {"segment": [0, 0]}  # a test list may say no more
-        segment = told.get("segment") if isinstance(told, dict) else None
+        # A test list may have no annotations.
+        where, annotation = f" ({video})", entry.get("annotations") or {"segment": [0, 0]}
+        segment = annotation.get("segment") if isinstance(annotation, dict) else None
         if not isinstance(segment, list) or len(segment) != 2:
             raise AnnotationError(f"{file}{where}: no segment of two times in seconds. Is it the official file?")
-        label, split, (start, end) = str(told.get("label", "")), str(entry.get("subset", "")), map(str, segment)
+        label, split, (start, end) = str(annotation.get("label", "")), str(entry.get("subset", "")), map(str, segment)
         yield _checked(file, where, label, video, start, end, split)
 
 
@@ -180,18 +181,18 @@ def _checked(file: Path, where: str, label: str, video: str, start: str, end: st
 
 
 def _merge(sets: dict[str, Official]) -> Official:
-    """The three sets as one; `Clip.source` keeps them apart: what is found settles whose clip of a video is taken."""
-    untested = [name for name, one in sets.items() if not one.splits.get("test") or not one.splits.get("val")]
+    """The three sets merged. `Clip.source` keeps them apart: the disk decides whose clip of a video counts."""
+    untested = [name for name, part in sets.items() if not part.splits.get("test") or not part.splits.get("val")]
     if untested:
         raise AnnotationError(
-            f"k710: the validation or test list of {', '.join(untested)} is not there, so its videos could not be kept "
+            f"k710: the validation or test list of {', '.join(untested)} is missing, so its videos could not be kept "
             "out of the training list. Put train, val and test of all three sets below --annotations."
         )
     index = labels.k710_index()
     splits: dict[str, list[Clip]] = {split: [] for split in SPLITS}
-    for name, one in sets.items():
+    for name, part in sets.items():
         rows = index["k400_umt" if name == "k400" else name]
-        for split, clips in one.splits.items():
+        for split, clips in part.splits.items():
             splits[split] += [
                 Clip(c.video, c.shown, c.stems, rows[c.label] if c.label >= 0 else -1, c.folder, name) for c in clips
             ]
@@ -205,7 +206,7 @@ def _merge(sets: dict[str, Official]) -> Official:
     }
     splits["train"] = trained
     splits["test"] = [clip for clip in splits["test"] if clip.video not in validated]
-    files = [file for one in sets.values() for file in one.files]
+    files = [file for part in sets.values() for file in part.files]
     return Official(list(labels.names_of("k710")), splits, files, same_name_is_same_clip=True, notes=notes)
 
 

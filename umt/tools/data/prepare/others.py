@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,23 @@ def _number(name: str, numbers: dict[str, int], where: str, what: str) -> int:
         raise AnnotationError(f"{where}: '{name}' is not a class of {what}. Is it the list of another set?") from None
 
 
-def _one(found: list[Path], dataset: str, what: str) -> Path | None:
-    if len(found) > 1:
+def _single(files: list[Path], dataset: str, what: str) -> Path | None:
+    if len(files) > 1:
         raise AnnotationError(
-            f"{dataset}: both {found[0]} and {found[1]} are lists of {what} videos. "
-            "Name the folder of the one that is meant with --annotations."
+            f"{dataset}: both {files[0]} and {files[1]} are lists of {what} videos. "
+            "Name the folder of the right one with --annotations."
         )
-    return found[0] if found else None
+    return files[0] if files else None
+
+
+def _by_part(there: list[Path], names: Mapping[str, Sequence[str]], dataset: str) -> dict[str, Path]:
+    """The file of each part of a data set, by its names in lower case; without the parts that have none."""
+    files = {}
+    for part, of_part in names.items():
+        file = _single([file for file in there if file.name.lower() in of_part], dataset, part)
+        if file is not None:
+            files[part] = file
+    return files
 
 
 # ---- Something-Something V2
@@ -44,35 +54,30 @@ _SSV2_FILES = {
 
 
 def ssv2(annotations: Sequence[Path], videos: Sequence[Path], split: int) -> Official:
-    """Lists of {id, template}; the class is the template without its brackets. The test list needs test-answers.csv."""
+    """Lists of {id, template}; the class is the template without its brackets. Testing needs test-answers.csv."""
     there = sources.files(annotations, videos, (".json", ".csv"))
-    named = {
-        part: _one([f for f in there if f.name.lower() in names], "ssv2", part) for part, names in _SSV2_FILES.items()
-    }
-    if named["train"] is None and named["val"] is None:
+    files = _by_part(there, _SSV2_FILES, "ssv2")
+    if not {"train", "val"} & set(files):
         looked_for = "train.json and validation.json, or something-something-v2-train.json and -validation.json"
         raise sources.none_found("ssv2", looked_for, annotations, videos)
     numbers = labels.numbers("ssv2")
-    if named["labels"] is not None:
-        _check_ssv2_labels(named["labels"], numbers)
-    splits = {}
-    for part in ("train", "val"):
-        file = named[part]
-        if file is not None:
-            splits[part] = [_ssv2_clip(file, i, entry, numbers) for i, entry in enumerate(_entries(file))]
-    if named["test"] is not None:
-        splits["test"] = [
-            _by_id(*_answer(named["test"], line, text), numbers, f"{named['test']}:{line}")
-            for line, text in sources.lines(named["test"])
-        ]
-    files = [f for f in named.values() if f is not None]
-    return Official(list(labels.names_of("ssv2")), splits, files, same_name_is_same_clip=True)
+    if "labels" in files:
+        _check_ssv2_labels(files["labels"], numbers)
+    splits = {
+        part: [_ssv2_clip(file, i, entry, numbers) for i, entry in enumerate(_entries(file))]
+        for part, file in files.items()
+        if part in ("train", "val")
+    }
+    if (file := files.get("test")) is not None:
+        lines = sources.lines(file)
+        splits["test"] = [_by_id(*_answer(file, line, text), numbers, f"{file}:{line}") for line, text in lines]
+    return Official(list(labels.names_of("ssv2")), splits, list(files.values()), same_name_is_same_clip=True)
 
 
 def _entries(file: Path) -> list[Any]:
     content = sources.json_of(file)
     if not isinstance(content, list):
-        raise AnnotationError(f"{file} is no list of videos. Is it the official file?")
+        raise AnnotationError(f"{file} is not a list of videos. Is it the official file?")
     return content
 
 
@@ -84,7 +89,7 @@ def _check_ssv2_labels(file: Path, numbers: dict[str, int]) -> None:
         if str(_number(name, numbers, str(file), "Something-Something V2")) != str(label):
             raise AnnotationError(
                 f"{file} gives '{name}' the label {label}, the published order {numbers[labels.plain(name)]}. "
-                "Take the file away: the lists are written in the published order."
+                "Remove the file: the lists are written in the published order."
             )
 
 
@@ -113,16 +118,15 @@ def _answer(file: Path, line: int, text: str) -> tuple[str, str]:
 def mitv1(annotations: Sequence[Path], videos: Sequence[Path], split: int) -> Official:
     """trainingSet.csv and validationSet.csv: `class/name.mp4,class,...` without a header."""
     there = sources.files(annotations, videos, (".csv", ".txt"))
-    names = {"train": "trainingset.csv", "val": "validationset.csv"}
-    files = {part: _one([f for f in there if f.name.lower() == name], "mitv1", part) for part, name in names.items()}
-    if not any(files.values()):
+    files = _by_part(there, {"train": ("trainingset.csv",), "val": ("validationset.csv",)}, "mitv1")
+    if not files:
         raise sources.none_found("mitv1", "trainingSet.csv and validationSet.csv", annotations, videos)
     numbers = labels.numbers("mitv1")
     for file in there:
         if file.name.lower() == "moments_categories.txt":
             _check_mit_categories(file, numbers)
-    splits = {part: _mit_clips(file, numbers) for part, file in files.items() if file is not None}
-    return Official(list(labels.names_of("mitv1")), splits, [f for f in files.values() if f is not None])
+    splits = {part: _mit_clips(file, numbers) for part, file in files.items()}
+    return Official(list(labels.names_of("mitv1")), splits, list(files.values()))
 
 
 def _mit_clips(file: Path, numbers: dict[str, int]) -> list[Clip]:
@@ -156,15 +160,16 @@ def _check_mit_categories(file: Path, numbers: dict[str, int]) -> None:
 def ucf101(annotations: Sequence[Path], videos: Sequence[Path], split: int) -> Official:
     """trainlist0N.txt and testlist0N.txt: `Class/v_Class_g01_c01.avi`, in a train list with the label from 1."""
     there = sources.files(annotations, videos, (".txt",))
-    wanted = {"train": f"trainlist0{split}.txt", "val": f"testlist0{split}.txt"}
-    files = {part: _one([f for f in there if f.name.lower() == name], "ucf101", part) for part, name in wanted.items()}
-    if None in files.values():
-        raise sources.none_found("ucf101", " and ".join(wanted.values()), annotations, videos)
-    numbers, splits = labels.numbers("ucf101"), {}
-    for part, file in files.items():
-        assert file is not None
-        splits[part] = [_ucf_clip(file, line, text, numbers) for line, text in sources.lines(file)]
-    return _tested_once(Official(list(labels.names_of("ucf101")), splits, [f for f in files.values() if f]))
+    train, test = f"trainlist0{split}.txt", f"testlist0{split}.txt"
+    files = _by_part(there, {"train": (train,), "val": (test,)}, "ucf101")
+    if len(files) < 2:
+        raise sources.none_found("ucf101", f"{train} and {test}", annotations, videos)
+    numbers = labels.numbers("ucf101")
+    splits = {
+        part: [_ucf_clip(file, line, text, numbers) for line, text in sources.lines(file)]
+        for part, file in files.items()
+    }
+    return _tested_once(Official(list(labels.names_of("ucf101")), splits, list(files.values())))
 
 
 def _ucf_clip(file: Path, line: int, text: str, numbers: dict[str, int]) -> Clip:
@@ -177,12 +182,12 @@ def _ucf_clip(file: Path, line: int, text: str, numbers: dict[str, int]) -> Clip
 
 
 def hmdb51(annotations: Sequence[Path], videos: Sequence[Path], split: int) -> Official:
-    """<class>_test_splitN.txt: `name.avi 1` trains, `2` tests, `0` does neither."""
+    """<class>_test_splitN.txt: `name.avi 1` is for training, `2` for testing, `0` for neither."""
     there = sources.files(annotations, videos, (".txt",))
     ending = f"_test_split{split}.txt"
     files = [f for f in there if f.name.lower().endswith(ending)]
     if not files:
-        raise sources.none_found("hmdb51", f"one file a class, brush_hair{ending} and so on", annotations, videos)
+        raise sources.none_found("hmdb51", f"one file per class, brush_hair{ending} and so on", annotations, videos)
     numbers = labels.numbers("hmdb51")
     splits: dict[str, list[Clip]] = {"train": [], "val": []}
     seen: dict[int, Path] = {}
@@ -190,7 +195,7 @@ def hmdb51(annotations: Sequence[Path], videos: Sequence[Path], split: int) -> O
         folder = file.name[: -len(ending)]
         number = _number(folder, numbers, str(file), "HMDB51")
         if number in seen:
-            _one([seen[number], file], "hmdb51", folder)
+            _single([seen[number], file], "hmdb51", folder)
         seen[number] = file
         for line, text in sources.lines(file):
             name, _, use = text.rpartition(" ")
@@ -211,7 +216,7 @@ def hmdb51(annotations: Sequence[Path], videos: Sequence[Path], split: int) -> O
 
 
 def _tested_once(official: Official) -> Official:
-    """The official test list is all there is beside training: it validates and tests."""
+    """The official test list is the only one next to training: it serves for validation and test."""
     official.splits["test"] = official.splits["val"]
     return official
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -12,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from umt.data.labels import LABELS_FILE, text_of
+from umt.data.lists import lines
+from umt.data.lists.lines import Form
 from umt.errors import ConfigError, OutputError
 from umt.formats import Format
 from umt.tools.data.prepare.match import Matched, Row
@@ -22,59 +22,50 @@ FORMAT = Format("a manifest of lists", ConfigError)
 
 def list_text(rows: Sequence[Row], separator: str) -> bytes:
     """The list as runs read it: path, for folders of frames their number, label."""
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
-    quoted = csv.writer(text, delimiter=separator, lineterminator="\n")
-    for row in rows:
-        fields = [row.path, *([row.frames] if row.frames > 0 else []), row.label]
-        if '"' in row.path:
-            quoted.writerow(fields)
-        elif separator in row.path:  # a list is split from the right, so a path may hold the separator
-            text.write(separator.join(map(str, fields)) + "\n")
-        else:
-            writer.writerow(fields)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    form = Form(separator, frame_folders=any(row.frames > 0 for row in rows))
+    listed = (lines.Row(row.path, row.frames if form.frame_folders else -1, row.label) for row in rows)
+    return "".join(f"{form.line(row)}\n" for row in listed).encode()
 
 
 def files_of(
     names: Sequence[str], splits: Mapping[str, Matched], separator: str, manifest: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """Name -> content of everything that is written. A split without a single video has no list."""
-    files = {f"{split}.csv": list_text(one.rows, separator) for split, one in splits.items() if one.rows}
+    """Name -> content of all files to write. A split without videos has no list."""
+    files = {f"{split}.csv": list_text(part.rows, separator) for split, part in splits.items() if part.rows}
     files[LABELS_FILE] = text_of(names).encode("utf-8", "surrogateescape")
-    first = {id(one): split for split, one in reversed(list(splits.items()))}
-    gone = [(first[id(one)], shown, why) for one in once(splits) for shown, why in one.missing]
-    if gone:
-        text = "".join("\t".join(map(_one_line, line)) + "\n" for line in gone)
+    first = {id(part): split for split, part in reversed(list(splits.items()))}
+    missing = [(first[id(part)], shown, why) for part in once(splits) for shown, why in part.missing]
+    if missing:
+        text = "".join("\t".join(map(_escaped, line)) + "\n" for line in missing)
         files[MISSING] = text.encode("utf-8", "surrogateescape")
-    counts = {split: _counts(one, files.get(f"{split}.csv", b""), len(names)) for split, one in splits.items()}
+    counts = {split: _counts(part, files.get(f"{split}.csv", b""), len(names)) for split, part in splits.items()}
     labelled = {"classes": len(names), "labels_sha256": digest(files[LABELS_FILE])}
     content = {**FORMAT.stamp(), **manifest, **labelled, "splits": counts}
     files[MANIFEST] = json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
     return files
 
 
-def _one_line(text: str) -> str:
+def _escaped(text: str) -> str:
     return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 def once(splits: Mapping[str, Matched]) -> list[Matched]:
     """The splits, without a test split that is the validation split again."""
-    return list({id(one): one for one in splits.values()}.values())
+    return list({id(part): part for part in splits.values()}.values())
 
 
-def _counts(one: Matched, text: bytes, classes: int) -> dict[str, Any]:
-    present = {row.label for row in one.rows}
+def _counts(part: Matched, text: bytes, classes: int) -> dict[str, Any]:
+    present = {row.label for row in part.rows}
     sizes = hashlib.sha256()
-    for row in one.rows:
+    for row in part.rows:
         sizes.update(f"{row.path}\t{row.size}\n".encode("utf-8", "surrogateescape"))
     return {
-        "official": one.official,
-        "found": len(one.rows),
-        "missing": len(one.missing),
-        "annotated_again": one.repeated,
+        "official": part.official,
+        "found": len(part.rows),
+        "missing": len(part.missing),
+        "annotated_again": part.repeated,
         "classes_without_videos": classes - len(present),
-        "bytes": sum(row.size for row in one.rows),
+        "bytes": sum(row.size for row in part.rows),
         "list_sha256": digest(text),
         "paths_and_sizes_sha256": sizes.hexdigest(),
     }
@@ -86,7 +77,7 @@ def digest(content: bytes) -> str:
 
 
 def refuse_to_overwrite(folder: Path, *, force: bool) -> None:
-    """Raises OutputError if `folder` holds what would be written, unless `force`; before anything is looked for."""
+    """Raises OutputError if `folder` holds files of these names, unless `force`."""
     ours = [f"{split}.csv" for split in ("train", "val", "test")] + [LABELS_FILE, MANIFEST, MISSING]
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"--out ({folder}) is a file. Give a folder.")
@@ -98,7 +89,7 @@ def refuse_to_overwrite(folder: Path, *, force: bool) -> None:
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes all or, on a full disk, none under its own name; takes away lists that an earlier call left there."""
+    """Writes all files or, on a full disk, none; removes lists that an earlier call left there."""
     written: list[tuple[Path, Path]] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

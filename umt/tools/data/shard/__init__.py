@@ -2,10 +2,10 @@
 
 DIR then holds the shards, their index `shards.idx`, and the lists, whose rows are the original's: a run reads them with
 `--data_path DIR --prefix DIR` (a folder or a URL) and gets the same batches, to the bit, as from the plain files. A
-video that is in several lists is stored once. Within a list the videos are shuffled, so that a shard holds all classes,
-which matters to who reads shard by shard; the order of the list's rows stays.
+video that is in several lists is stored once. Within a list the videos are shuffled, so that every shard holds all
+classes, as reading shard by shard needs; the order of the rows of a list stays.
 
-The same lists and videos give the same bytes. Stopped and started again, it goes on with the shards that are not there.
+The same lists and videos give the same bytes. Stopped and started again, it writes the shards that are missing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the shuffle before packing (default: 0)")
     parser.add_argument("--workers", type=COUNT, default=4, metavar="N", help="shards written at once (default: 4)")
     parser.add_argument("--skip_missing", action="store_true", help="leave out rows whose file is missing or empty")
-    parser.add_argument("--verify", metavar="DIR", help="instead: read all shards of DIR and hold them to their index")
+    parser.add_argument(
+        "--verify", metavar="DIR", help="instead: read the shards of DIR and compare them with the index"
+    )
     words = parser.words(argv)
     if words.verify:
         return verify(words.verify)
@@ -78,10 +80,10 @@ def main(argv: Sequence[str]) -> int:
 
 def bytes_of(size: str) -> int:
     """`1GB`, `500 MB`, `2GiB` or a number of bytes. Raises ConfigError."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
-    if found is None or found[2].upper() not in _UNITS or not float(found[1]) > 0:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
+    if match is None or match[2].upper() not in _UNITS or not float(match[1]) > 0:
         raise ConfigError(f"--shard_size ({size}) must be a size. Try --shard_size 1GB.")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def shard(
@@ -98,46 +100,46 @@ def shard(
     """Writes the shards, the index and the lists. Raises AnnotationError, VideoError and OutputError."""
     stems = [Path(name).stem for name in lists]
     if len(set(stems)) < len(stems):
-        raise ConfigError(f"{' and '.join(lists)} have the same name, which their shards are to bear. Rename one.")
+        raise ConfigError(f"{' and '.join(lists)} have the same name, which their shards would share. Rename one.")
     for name in lists:
         if os.path.exists(name) and os.path.realpath(name) == os.path.realpath(Path(out, _list_name(name))):
-            raise ConfigError(f"--out ({out}) is the folder of {name}, which would be replaced. Give another one.")
+            raise ConfigError(f"--out ({out}) is the folder of {name}, which would be replaced. Give another folder.")
     names = _class_names(lists)
     read = [read_list(name, separator=separator, prefix=prefix, labels_optional=True) for name in lists]
     try:
         os.makedirs(out, exist_ok=True)
-        found = _look(read, skip_missing=skip_missing)
-        wanted = _pack(stems, read, found, shard_size, seed)
-        made = write_all(Path(out), wanted, workers)
-        _write_lists(Path(out), lists, read, found, separator)
+        files = _look(read, skip_missing=skip_missing)
+        parts = _pack(stems, read, files, shard_size, seed)
+        written = write_all(Path(out), parts, workers)
+        _write_lists(Path(out), lists, read, files, separator)
         if names is not None:
             put(Path(out, LABELS_FILE), names)
-        shards, places = [made[w.name][0] for w in wanted], []
-        for number, part in enumerate(wanted):
-            places += [replace(place, shard=number) for place in made[part.name][1]]
+        shards, places = [written[part.name][0] for part in parts], []
+        for number, part in enumerate(parts):
+            places += [replace(place, shard=number) for place in written[part.name][1]]
         put(Path(out, INDEX), write_index(shards, places))
     except OSError as error:
         raise OutputError(f"--out ({out}) cannot be written: {error.strerror or error}.") from error
-    for part in wanted:
+    for part in parts:
         with suppress(FileNotFoundError):
             Path(out, part.name).with_suffix(".idx").unlink()
     total = sum(s.size for s in shards)
-    print(f"{len(found)} videos of {', '.join(lists)} in {len(shards)} shards, {total / 1e9:.2f} GB: {out}")
+    print(f"{len(files)} videos of {', '.join(lists)} in {len(shards)} shards, {total / 1e9:.2f} GB: {out}")
     print(f"To train from them: --data_path {_data_path(out, lists)} --prefix {out}")
     stray = sorted({p.name for p in Path(out).glob("*.tar")} - {s.name for s in shards})
     if stray:
-        print(f"{len(stray)} more tar files there belong to no list, first {stray[0]}: of an earlier run?")
+        print(f"{len(stray)} other tar files there belong to no list, first {stray[0]}. Are they of an earlier run?")
 
 
 def _class_names(lists: Sequence[str]) -> bytes | None:
-    """The labels.txt beside the lists, which says how they number classes. Raises ConfigError for two that differ."""
+    """The labels.txt next to the lists, which numbers their classes. Raises ConfigError for two that differ."""
     files = [Path(name).parent / LABELS_FILE for name in lists if not is_url(name)]
-    found = {file: file.read_bytes() for file in files if file.is_file()}
-    if len(set(found.values())) > 1:
+    contents = {file: file.read_bytes() for file in files if file.is_file()}
+    if len(set(contents.values())) > 1:
         raise ConfigError(
-            f"{' and '.join(map(str, found))} differ, but shards have one {LABELS_FILE}. Shard them apart."
+            f"{' and '.join(map(str, contents))} differ, but shards have one {LABELS_FILE}. Shard the lists separately."
         )
-    return next(iter(found.values()), None)
+    return next(iter(contents.values()), None)
 
 
 def _data_path(out: str, lists: Sequence[str]) -> str:
@@ -167,7 +169,7 @@ def _look(lists: Sequence[VideoList], *, skip_missing: bool) -> dict[str, Video]
 
 
 def _measured(video: Video) -> Video:
-    """With its size; 0: not there."""
+    """The video with its size; 0: it is not there."""
     if is_url(video.file):
         try:
             return replace(video, size=remote.stat(video.file).size)
@@ -186,10 +188,10 @@ def _measured(video: Video) -> Video:
 
 
 def _pack(
-    stems: Sequence[str], lists: Sequence[VideoList], found: dict[str, Video], shard_size: int, seed: int
+    stems: Sequence[str], lists: Sequence[VideoList], files: dict[str, Video], shard_size: int, seed: int
 ) -> list[Part]:
     packed: list[Part] = []
-    left = dict(found)
+    left = dict(files)
     for stem, videos in zip(stems, lists, strict=True):
         paths = dict.fromkeys(videos.path(row) for row in range(len(videos)))
         mine = [left.pop(path) for path in paths if path in left]
@@ -212,22 +214,22 @@ def _list_name(source: str) -> str:
 
 
 def _write_lists(
-    out: Path, sources: Sequence[str], lists: Sequence[VideoList], found: dict[str, Video], separator: str
+    out: Path, sources: Sequence[str], lists: Sequence[VideoList], files: dict[str, Video], separator: str
 ) -> None:
-    """Each list with its own rows and separator. One that was read from parquet becomes a csv."""
+    """Each list with the rows whose files are there. A parquet list becomes a csv."""
     form = Form(separator_of(separator))
     for source, videos in zip(sources, lists, strict=True):
         paths = [videos.path(row) for row in range(len(videos))]
         lines = [
             form.line(Row(path, -1, label)) + "\n"
             for path, label in zip(paths, videos.labels.tolist(), strict=True)
-            if path in found
+            if path in files
         ]
         put(out / _list_name(source), "".join(lines).encode("utf-8", "surrogateescape"))
 
 
 def verify(folder: str) -> int:
-    """Reads all shards of `folder` and holds every video to its hash. 1 if any differs, which is printed, else 0."""
+    """Reads all shards of `folder` and compares every video with its hash. Prints what differs; then 1, else 0."""
     source = Path(folder, INDEX)
     try:
         shards, places = read_index(source.read_bytes(), str(source))

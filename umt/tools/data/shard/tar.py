@@ -1,4 +1,4 @@
-"""Writes the tar files of `umt data shard`: whole or not at all, side by side, only those that are not there yet."""
+"""Writes the tar files of `umt data shard` in parallel: each whole or not at all, and only those that are missing."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from umt.data.storage import remote
 from umt.data.storage.shards import INDEX, Place, Shard, read_index, write_index
 from umt.data.storage.urls import is_url
 from umt.errors import AnnotationError, OutputError
+from umt.writing import whole
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Video:
-    """A file that is to be packed. `size` 0: it is not there; `changed`: when, in seconds, 0 if nobody says."""
+    """A file that is to be packed. `size` 0: it is not there; `changed`: when, in seconds, 0 if unknown."""
 
     path: str  # as the list writes it
     label: int
@@ -41,7 +42,7 @@ class Video:
 
 @dataclass
 class Part:
-    """A tar file that is to be: its videos in order, numbered from `first` on within their list."""
+    """A tar file to write: its videos in order, numbered from `first` on within their list."""
 
     name: str
     first: int
@@ -61,14 +62,14 @@ def facts_of(video: Video) -> bytes:
     return json.dumps(facts, sort_keys=True).encode()
 
 
-def write_all(out: Path, wanted: list[Part], workers: int) -> dict[str, tuple[Shard, list[Place]]]:
-    """Name -> what was written, or was there already."""
-    made = dict(_already(out, wanted))
-    todo = [part for part in wanted if part.name not in made]
+def write_all(out: Path, parts: list[Part], workers: int) -> dict[str, tuple[Shard, list[Place]]]:
+    """Name -> shard and places of its videos, whether written now or there already."""
+    written = dict(_already(out, parts))
+    todo = [part for part in parts if part.name not in written]
     stop = threading.Event()
     total = sum(video.size for part in todo for video in part.videos)
-    if made:
-        log.info("%d of %d shards are there already", len(made), len(wanted))
+    if written:
+        log.info("%d of %d shards are there already", len(written), len(parts))
     with (
         tqdm(desc="writing", total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar,
         ThreadPoolExecutor(workers) as pool,
@@ -76,16 +77,16 @@ def write_all(out: Path, wanted: list[Part], workers: int) -> dict[str, tuple[Sh
         running = {pool.submit(_write, out, part, bar, stop): part.name for part in todo}
         try:
             for done in as_completed(running):
-                made[running[done]] = done.result()
+                written[running[done]] = done.result()
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    return made
+    return written
 
 
-def _already(out: Path, wanted: list[Part]) -> Iterator[tuple[str, tuple[Shard, list[Place]]]]:
-    """Shards that are there as they are to be: the same videos, sizes and labels, none changed since."""
+def _already(out: Path, parts: list[Part]) -> Iterator[tuple[str, tuple[Shard, list[Place]]]]:
+    """Shards that are there and up to date: the same videos, sizes and labels, none changed since."""
     known: dict[str, tuple[Shard, list[Place]]] = {}
     for path in [out / INDEX, *sorted(out.glob("*-*.idx"))]:
         with suppress(OSError, AnnotationError):
@@ -94,7 +95,7 @@ def _already(out: Path, wanted: list[Part]) -> Iterator[tuple[str, tuple[Shard, 
             for place in places:
                 by_shard.setdefault(place.shard, []).append(place)
             known |= {shard.name: (shard, by_shard.get(number, [])) for number, shard in enumerate(shards)}
-    for part in wanted:
+    for part in parts:
         if part.name not in known:
             continue
         shard, places = known[part.name]
@@ -117,7 +118,7 @@ def _has_facts(path: Path, part: Part, places: list[Place]) -> bool:
 
 
 class _Hashed:
-    """A file that is written, and the hash of all that was."""
+    """A file being written, and the hash of its content so far."""
 
     def __init__(self, file: io.BufferedWriter) -> None:
         self.file, self.hash, self.size = file, hashlib.sha256(), 0
@@ -129,10 +130,8 @@ class _Hashed:
 
 
 def _write(out: Path, part: Part, bar: tqdm[None], stop: threading.Event) -> tuple[Shard, list[Place]]:
-    """Writes one shard beside its place, and renames it once it is whole and on the disk."""
-    unfinished = out / f"{part.name}.part"
     places = []
-    with unfinished.open("wb") as file:
+    with whole(out / part.name) as unfinished, unfinished.open("wb") as file:
         hashed = _Hashed(file)
         for number, video in enumerate(part.videos, part.first):
             facts, ending = facts_of(video), os.path.splitext(video.file)[1] or ".mp4"
@@ -150,16 +149,13 @@ def _write(out: Path, part: Part, bar: tqdm[None], stop: threading.Event) -> tup
             hashed.write(facts.ljust(padded(len(facts)), b"\0"))
         end = 2 * BLOCK + hashed.size
         hashed.write(bytes(-(-end // tarfile.RECORDSIZE) * tarfile.RECORDSIZE - hashed.size))
-        file.flush()
-        os.fsync(file.fileno())
     shard = Shard(part.name, hashed.size, hashed.hash.hexdigest())
-    os.replace(unfinished, out / part.name)
     put((out / part.name).with_suffix(".idx"), write_index([shard], places))  # until all shards are there
     return shard, places
 
 
 def _header(name: str, size: int) -> bytes:
-    """Nothing in it depends on when, where and by whom it is written."""
+    """It does not depend on when, where and by whom it is written."""
     facts = tarfile.TarInfo(name)
     facts.size, facts.mode = size, 0o644
     return facts.tobuf(tarfile.GNU_FORMAT)
@@ -191,6 +187,6 @@ def _chunks(video: Video) -> Iterator[bytes]:
 
 
 def put(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    """Writes a small file, whole or not at all."""
+    with whole(path, flush=False) as unfinished:
+        unfinished.write_bytes(content)

@@ -1,7 +1,7 @@
 """`umt data show`: one page with what a model will see of a list, and what its files are like.
 
-Reading order: `main`; plan.py (which list, which flags), look.py (reads the videos, in processes of its own),
-figures.py (pictures), report.py and page.html (the page).
+Reading order: `main`; plan.py (which list, which flags), umt/tasks/base/shown.py (what a kind of work gives), look.py
+(reads the videos in separate processes), figures.py (pictures), report.py and page.html (the page).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DESCRIPTION = """What a model will see of a list of videos, as one page that ope
 augmentation with frame numbers and masks, labels, the class histogram, lengths, sizes, frame rates, decode times.
 
   umt data show data/train.csv --prefix videos --out page.html        a list, read as --as pretrain or finetune
-  umt data show pretrain --data_path data/train.csv --num_frames 8    the training list of a run, by its own flags
+  umt data show pretrain --data_path data/train.csv --num_frames 8    the training list of a run, with its flags
   umt data show finetune --data_path data --data_set SSV2 --split ,
 
 All flags of umt pretrain and umt finetune are understood (umt finetune --help), and those without effect on the data
@@ -30,16 +30,16 @@ def main(argv: Sequence[str]) -> int:
     add("--out", type=Path, default=Path("show.html"), help="the page (default: show.html)")
     add("--as", dest="task", choices=("pretrain", "finetune"), help="how a LIST is read (default: by its labels)")
     add("--clips", type=COUNT, default=8, help="videos whose clips are shown (default: 8)")
-    add("--files", type=COUNT, default=100, help="videos that are looked into, drawn by lot (default: 100)")
+    add("--files", type=COUNT, default=100, help="videos that are opened, chosen at random (default: 100)")
     add("--processes", type=COUNT, default=2, help="that read at once (default: 2)")
-    own, flags = parser.known_words(argv)
+    words, flags = parser.known_words(argv)
     from umt.tools.data.show import report
     from umt.tools.data.show.look import look
     from umt.tools.data.show.plan import resolve
 
-    shown = resolve(own.what, flags, task=own.task)
-    seen = look(shown, clips=own.clips, files=max(own.files, own.clips), processes=own.processes)
-    report.write(own.out, report.page(shown, seen, ["umt", "data", "show", *argv]))
+    shown = resolve(words.what, flags, task=words.task)
+    seen = look(shown, clips=words.clips, files=max(words.files, words.clips), processes=words.processes)
+    report.write(words.out, report.page(shown, seen, ["umt", "data", "show", *argv]))
     print(report.summary(shown, seen))
-    print(f"{own.out}: {own.out.stat().st_size / 1e6:.1f} MB")
+    print(f"{words.out}: {words.out.stat().st_size / 1e6:.1f} MB")
     return 0

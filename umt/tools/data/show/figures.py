@@ -84,10 +84,10 @@ def histograms(columns: Sequence[tuple[str, Sequence[float]]]) -> str:
 
 def sizes(pairs: Sequence[tuple[int, int]]) -> str:
     """Width against height: a dot for each size, larger where there are more."""
-    found, counts = np.unique(np.array(pairs), axis=0, return_counts=True)
+    unique, counts = np.unique(np.array(pairs), axis=0, return_counts=True)
     figure, ((axis,),) = drawing.figure(1, 1, (4.4, 2.8))
     drawing.dress(axis, "width and height in pixels", points=_POINTS)
-    axis.scatter(found[:, 0], found[:, 1], s=20 + 180 * counts / counts.max(), color=SECOND, alpha=0.7, linewidths=0)
+    axis.scatter(unique[:, 0], unique[:, 1], s=20 + 180 * counts / counts.max(), color=SECOND, alpha=0.7, linewidths=0)
     axis.set_xlim(left=0)
     axis.set_ylim(bottom=0)
     axis.margins(0.15)

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from umt import drawing
-from umt.config.schema import FinetuneConfig
 from umt.errors import OutputError
 from umt.pages import fill
+from umt.tasks.base.shown import Shown
 from umt.tools.data.show import figures
 from umt.tools.data.show.look import Clip, Seen
-from umt.tools.data.show.plan import Shown
 
 _LISTED = 12  # classes at either end, and failures, that are named
 
@@ -28,10 +27,11 @@ def page(shown: Shown, seen: Seen, command: Sequence[str]) -> str:
         Path(__file__).with_name("page.html"),
         source=_plain(shown.videos.source),
         videos=len(shown.videos),
-        task=shown.task,
+        title=shown.title,
+        explanation=shown.explanation,
         command=_plain(shlex.join(command)),
         facts=_facts(shown),
-        flags=_flags(shown),
+        flags=[(f"--{name}", _value(value)) for name, value in shown.flags()],
         notes=[*seen.notes, *([shown.videos.note] if shown.videos.note else [])],
         clips=[_card(shown, clip, files.get(clip.row)) for clip in seen.clips],
         classes=_classes(shown),
@@ -53,7 +53,7 @@ def summary(shown: Shown, seen: Seen) -> str:
     return (
         f"{_plain(shown.videos.source)}: {len(shown.videos)} videos"
         + (f", {shown.classes} classes" if shown.classes else "")
-        + f"; {len(seen.files)} looked into, {failed} of them unreadable"
+        + f"; {len(seen.files)} opened, {failed} of them unreadable"
         + (f"; a clip takes {1000 * float(np.median(times)):.0f} ms to decode (median)." if times else ".")
     )
 
@@ -74,36 +74,19 @@ def _plain(text: str) -> str:
 
 def _facts(shown: Shown) -> list[tuple[str, str]]:
     videos = shown.videos
-    found = [("videos", f"{len(videos):,}"), ("prefix", _plain(videos.prefix) or "none")]
+    facts = [("videos", f"{len(videos):,}"), ("prefix", _plain(videos.prefix) or "none")]
     if shown.classes:
-        found.append(("classes", f"{shown.classes}, {_plain(shown.names_from) or 'without names'}"))
+        facts.append(("classes", f"{shown.classes}, {_plain(shown.names_from) or 'without names'}"))
     missing = int((videos.labels < 0).sum())
-    found.append(("without a label", f"{missing:,}" if missing else "none"))
+    facts.append(("without a label", f"{missing:,}" if missing else "none"))
     paths = Counter(videos.path(row) for row in range(len(videos))) if len(videos) <= 1_000_000 else Counter()
     twice = sum(count > 1 for count in paths.values())
-    found.append(("paths that occur more than once", f"{twice:,}" if twice else "none"))
-    return found
+    facts.append(("paths that occur more than once", f"{twice:,}" if twice else "none"))
+    return facts
 
 
-def _flags(shown: Shown) -> list[tuple[str, str]]:
-    """The flags that decide what a clip looks like."""
-    config = shown.config
-    data, augment = config.data, config.augment
-    found: list[tuple[str, Any]] = [
-        ("input_size", config.model.input_size), ("num_frames", data.num_frames), ("data_set", data.data_set),
-        ("num_sample", data.num_sample), ("sampling_rate", data.sampling_rate), ("decoder", data.decoder),
-        ("seed", config.runtime.seed),
-    ]  # fmt: skip
-    if isinstance(config, FinetuneConfig):
-        found += [
-            (name, getattr(augment, name)) for name in ("aa", "crop_scale", "reprob", "remode", "mixup", "cutmix")
-        ]
-    else:
-        found += [("flip", augment.flip), ("color_jitter", augment.color_jitter)]  # type: ignore[union-attr]
-        found += [("mask_type", config.teacher.mask_type), ("mask_ratio", config.teacher.mask_ratio)]
-    return [
-        (f"--{name}", " ".join(map(str, value)) if isinstance(value, tuple) else str(value)) for name, value in found
-    ]
+def _value(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _card(shown: Shown, clip: Clip, file: Any) -> dict[str, Any]:
@@ -156,9 +139,8 @@ def _measures(seen: Seen) -> dict[str, Any]:
     timed = [file for file in files if file.fps]
     columns: list[tuple[str, list[float]]] = [("frames", [file.frames for file in files])]
     if timed:
-        columns += [
-            ("seconds", [file.frames / file.fps for file in timed]), ("frames a second", [file.fps for file in timed]),
-        ]  # fmt: skip
+        columns.append(("seconds", [file.frames / file.fps for file in timed]))
+        columns.append(("frames per second", [file.fps for file in timed]))
     columns.append(("ms to decode a clip", [1000 * file.seconds for file in files]))
     sides = [("width", [float(f.width) for f in files]), ("height", [float(f.height) for f in files])]
     shares = (0, 0.05, 0.5, 0.95, 1)

@@ -1,7 +1,7 @@
 """`umt data transcode --videos DIR | LIST ... --out DIR`: smaller copies of the videos that are quick to decode.
 
-The originals stay as they are. Folders keep their structure, and lists are written anew for the copies. Stopped and
-started again, it goes on where it was. What cannot be transcoded is listed in failed.jsonl, and the rest goes on.
+The originals stay as they are. Folders keep their structure, and new lists are written for the copies. Stopped and
+started again, it continues where it was. Videos that cannot be transcoded are listed in failed.jsonl.
 """
 
 from __future__ import annotations
@@ -68,19 +68,19 @@ def _parser() -> Parser:
         "--crf", type=quality, default=usual.crf, help=f"quality: less is better and bigger (default: {usual.crf})"
     )
     parser.add_argument(
-        "--gop", type=COUNT, default=usual.gop, help=f"a key frame at least every so many (default: {usual.gop})"
+        "--gop", type=COUNT, default=usual.gop, help=f"at least one key frame in so many frames (default: {usual.gop})"
     )
     parser.add_argument(
         "--bframes", type=Number(at_least=0, at_most=16, remedy="16 is x264's limit."), default=usual.bframes,
-        help=f"frames in a row that no other needs, so that readers leave them out (default: {usual.bframes})",
+        help=f"consecutive frames that no other needs, so that readers can skip them (default: {usual.bframes})",
     )  # fmt: skip
     parser.add_argument(
         "--entropy", choices=("cavlc", "cabac"), default=usual.entropy,
-        help=f"the packing of bits: cavlc is quicker to read, cabac smaller (default: {usual.entropy})",
+        help=f"entropy coding: cavlc is faster to read, cabac smaller (default: {usual.entropy})",
     )  # fmt: skip
     parser.add_argument("--preset", choices=_PRESETS, default=usual.preset, help=f"x264's (default: {usual.preset})")
     parser.add_argument("--tune", choices=_TUNES, default=usual.tune, help=f"x264's (default: {usual.tune})")
-    parser.add_argument("--workers", type=COUNT, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=COUNT, default=os.cpu_count() or 1, help="processes (default: one per core)")
     parser.add_argument(
         "--time_limit", type=Number(float, above=0), default=1800.0,
         help="seconds after which a video has failed (default: 1800)",
@@ -96,15 +96,15 @@ def _transcode(
 ) -> None:
     manifest = Manifest(out, settings)
     if manifest.new:
-        there = next((job.target for job in plan.jobs if os.path.lexists(job.target)), None)
-        if there is not None:
-            raise ConfigError(f"--out ({out}) holds {there}, which this command did not write. Give another folder.")
+        foreign = next((job.target for job in plan.jobs if os.path.lexists(job.target)), None)
+        if foreign is not None:
+            raise ConfigError(f"--out ({out}) holds {foreign}, which this command did not write. Give another folder.")
     manifest.begin()
     left = [job for job in plan.jobs if not manifest.done(job)]
     if len(left) < len(plan.jobs):
         print(f"{len(plan.jobs) - len(left)} of {len(plan.jobs)} videos are there already.")
     failed: dict[str, str] = {}
-    outcomes = transcode_all(left, settings, workers=min(workers, max(len(left), 1)), limit=limit)
+    outcomes = transcode_all(left, settings, workers=workers, limit=limit)
     for job, outcome in tqdm(outcomes, "transcoding", len(left), unit="video", disable=None):
         if isinstance(outcome, Written):
             manifest.add(job, outcome)
@@ -116,9 +116,9 @@ def _transcode(
     for name, videos, jobs in plan.lists:
         kept = write_list(out / name, videos, jobs, names, separator)
         print(f"{out / name}: {kept} of {len(jobs)} rows")
-    named = {Path(videos.source).parent / LABELS_FILE for _, videos, _ in plan.lists}
-    if len(named) == 1 and (beside := named.pop()).is_file():
-        shutil.copyfile(beside, out / LABELS_FILE)  # the copies' lists number classes as the originals' do
+    names_files = {Path(videos.source).parent / LABELS_FILE for _, videos, _ in plan.lists}
+    if len(names_files) == 1 and (file := names_files.pop()).is_file():
+        shutil.copyfile(file, out / LABELS_FILE)  # the new lists number classes as the old ones do
     _report(manifest, done, failed, out, sample)
 
 
@@ -137,14 +137,14 @@ def _report(manifest: Manifest, done: list[Job], failed: dict[str, str], out: Pa
         first = next(iter(failed.values()))
         print(f"{_count(failed)} failed, listed in {out / FAILED}; the first: {first}")
     if not done:
-        raise ConfigError(f"Not one video could be transcoded; why is in {out / FAILED}.")
+        raise ConfigError(f"No video could be transcoded; {out / FAILED} has the causes.")
     old, new = manifest.sizes(done)
     print(f"{_count(done)}, {_size(old)} -> {_size(new)}, {new / max(old, 1):.2f} of the size")
     before, after, measured = measure(done, sample)
     if measured:
         print(
             f"8 sparse frames: {before:.1f} ms -> {after:.1f} ms of CPU time, {before / after:.1f} times as fast "
-            f"(mean of {measured} videos, read in turns)"
+            f"(mean of {measured} videos, read alternately)"
         )
     print(f"To use them: --prefix {out}")
 

@@ -1,7 +1,7 @@
-"""One video: decoded, made smaller, and written again as an H.264 MP4 that is quick to read. PyAV brings all of it.
+"""One video: decoded, made smaller, and encoded as an H.264 MP4 that is fast to read. PyAV alone does all of it.
 
-The frames stay those that a player shows, one for one and with their times: no frame is dropped, repeated or moved, and
-what a rotation tag says is done to the pixels.
+The frames stay those that a player shows, with their times: no frame is dropped, repeated or moved. Rotation tags are
+applied to the pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TURNS = {1: "transpose=cclock,", 2: "hflip,vflip,", 3: "transpose=clock,"}  # q
 
 @dataclass(frozen=True)
 class Settings:
-    """How videos are written; the fields are the flags of `umt data transcode`, which says why these values."""
+    """How videos are written; the fields are flags of `umt data transcode`. docs/data.md says why these values."""
 
     short_side: int = 256
     crf: float = 23
@@ -40,7 +40,7 @@ class Settings:
     tune: str = "none"
 
     def x264(self) -> dict[str, str]:
-        """Options of the encoder: closed groups of `gop` frames at most; B-frames are fixed and no reference."""
+        """Options of the encoder: closed groups of at most `gop` frames; B-frames at fixed places, none a reference."""
         params = {
             "keyint": self.gop,
             "min-keyint": 1,
@@ -61,7 +61,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Written:
-    """What came out."""
+    """What was written."""
 
     frames: int
     width: int
@@ -78,7 +78,7 @@ def new_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 def transcode(source: str, target: str, settings: Settings) -> Written:
     """Writes `target`, whole or not at all. Raises VideoError naming `source`, OutputError for a disk that is full."""
-    with open_video(source) as video:  # says plainly what is wrong with a file, and how many frames it shows
+    with open_video(source) as video:  # its errors say what is wrong with a file
         expected = len(video)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     temporary = target + UNFINISHED
@@ -88,7 +88,7 @@ def transcode(source: str, target: str, settings: Settings) -> Written:
             raise unreadable(source, f"{frames} of its {expected} frames can be decoded")
         index = plain_index(temporary)
         if index is None or len(index) != frames:
-            raise unreadable(source, "what was written of it does not read back")
+            raise unreadable(source, "its copy cannot be read back")
         written = Written(frames, width, height, os.path.getsize(temporary))
         os.replace(temporary, target)
         return written
@@ -120,7 +120,7 @@ def _write(source: str, path: str, settings: Settings) -> tuple[int, int, int]:
                 out.width, out.height, out.pix_fmt = frame.width, frame.height, "yuv420p"
                 out.codec_context.time_base = unit
                 for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
-                    if hasattr(frame, name):  # PyAV tells the last two from release 17 on
+                    if hasattr(frame, name):  # PyAV has the last two from release 17 on
                         setattr(out.codec_context, name, getattr(frame, name))
             frame.pts, frame.time_base = times.next(frame.pts), unit
             frame.pict_type = 0  # the encoder decides, not what the frame was in the original
@@ -132,7 +132,7 @@ def _write(source: str, path: str, settings: Settings) -> tuple[int, int, int]:
 
 
 class _Times:
-    """Times from 0 on that rise: as the original's, or the usual distance where it gives none."""
+    """Rising times from 0 on: those of the original, or the usual distance where it gives none."""
 
     def __init__(self, unit: Fraction, rate: Fraction) -> None:
         self._usual = max(round(1 / (rate * unit)), 1)

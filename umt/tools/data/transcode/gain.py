@@ -1,4 +1,4 @@
-"""What transcoding gained, measured on a sample by reading originals and copies in turns, as a run would."""
+"""What transcoding gained, measured on a sample by reading originals and copies alternately, as a run would."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ ROUNDS = 3
 
 def measure(jobs: Sequence[Job], sample: int, frames: int = 8) -> tuple[float, float, int]:
     """Mean CPU milliseconds of `frames` sparse frames of the originals and of the copies, and of how many videos."""
-    if not jobs or not sample:
-        return 0.0, 0.0, 0
     spread = np.unique(np.linspace(0, len(jobs) - 1, min(sample, len(jobs))).round().astype(int))
     pairs = []
     for number in spread.tolist():

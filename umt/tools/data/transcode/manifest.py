@@ -1,4 +1,4 @@
-"""What is done already, in a file beside the copies: a line when a video is done, so that a stopped run goes on."""
+"""Which videos are done, in a file next to the copies that gets a line per video, so that a stopped run continues."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Manifest:
             whole = [line for line in self._path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
             head = json.loads(whole[0]) if whole else {"settings": asdict(settings)}
             FORMAT.check(head, self._path)
-            other = {k: v for k, v in head["settings"].items() if v != asdict(settings).get(k)}
-            if other:
-                flags = " ".join(f"--{name} {value}" for name, value in other.items())
+            different = {k: v for k, v in head["settings"].items() if v != asdict(settings).get(k)}
+            if different:
+                flags = " ".join(f"--{name} {value}" for name, value in different.items())
                 raise ConfigError(f"--out ({folder}) holds copies made with {flags}. Give these, or another --out.")
             self._done = {entry["path"]: entry for entry in map(json.loads, whole[1:])}
             self._path.write_text("".join(whole), "utf-8")  # without the half of a line that a crash left
@@ -46,12 +46,12 @@ class Manifest:
             and os.path.exists(job.target)
             and os.path.getsize(job.target) == entry["bytes"]
             and os.path.exists(job.source)
-            and _of(job.source) == (entry["original_bytes"], entry["original_time"])
+            and _size_and_time(job.source) == (entry["original_bytes"], entry["original_time"])
         )
 
     def add(self, job: Job, written: Written) -> None:
         """The copy of `job` is there."""
-        size, changed = _of(job.source)
+        size, changed = _size_and_time(job.source)
         entry = {"path": job.name, "original": job.source, "original_bytes": size, "original_time": changed}
         self._done[job.name] = {**entry, **asdict(written)}
         self._line(self._done[job.name])
@@ -62,7 +62,7 @@ class Manifest:
         return sum(e["original_bytes"] for e in entries), sum(e["bytes"] for e in entries)
 
     def begin(self) -> None:
-        """Makes the folder ours. Raises ConfigError while another process writes into it."""
+        """Locks the folder. Raises ConfigError while another process writes into it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (open, and locked, as long as this lives)
         try:
@@ -83,6 +83,6 @@ class Manifest:
         self._file.flush()
 
 
-def _of(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns
+def _size_and_time(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns

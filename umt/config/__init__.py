@@ -1,1 +1,0 @@
-"""Config: what may be said on the command line. Imports no torch."""

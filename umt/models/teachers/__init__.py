@@ -1,0 +1,1 @@
+"""Frozen image models that a student learns from."""

@@ -1,0 +1,1 @@
+"""Plain video transformers: the classifier, the student of pretraining, and what looks into them."""
