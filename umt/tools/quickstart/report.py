@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange, repeat
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -27,7 +28,7 @@ from umt.data.masking import visible_tokens
 from umt.data.sampling import validation_sampler
 from umt.data.transforms.normalize import normalize
 from umt.data.transforms.pipelines import EvalTransform
-from umt.errors import OutputError, UserError
+from umt.errors import UserError
 from umt.models import create_model, load_weights
 from umt.pages import fill
 from umt.randomness import generator
@@ -35,6 +36,7 @@ from umt.tools.quickstart import figures
 from umt.tools.quickstart.figures import Frames
 from umt.tools.quickstart.finished import TESTED, Finished, present, read
 from umt.tools.quickstart.table import margin, table, table_rows
+from umt.writing import output_errors
 
 MASKED_CLIPS, PREDICTED_CLIPS = 4, 8
 _SEED = 0  # of the clips that are shown and of their masks
@@ -64,16 +66,17 @@ def look(finished: Finished, rows: list[int], clips: ViewClips) -> list[Look]:
     )
     load_weights(teacher, present(finished.folder / "teacher" / "teacher.pth"))
     frames = [_frames(clips, row) for row in rows]
-    video = torch.from_numpy(np.stack(frames)).permute(0, 4, 1, 2, 3)
+    video = torch.from_numpy(rearrange(frames, "r t h w c -> r c t h w"))
     with torch.no_grad():
         _, saliency = teacher.eval()(normalize(video))  # (B, T', N)
     draws = np.stack([generator(_SEED, "report", row, "mask").random(saliency.shape[1:]) for row in rows])
     noise = torch.tensor(draws, dtype=torch.float32)
     chosen = visible_tokens(flags["mask_type"], flags["mask_ratio"], noise, saliency)
     visible = torch.zeros(saliency.flatten(1).shape, dtype=torch.bool).scatter_(1, chosen, True)
-    grid = (len(rows), saliency.shape[1], *teacher.patch_grid)
     span = video.shape[2] // saliency.shape[1]  # frames of a token
-    weight, seen = (x.reshape(grid).repeat_interleave(span, 1).numpy() for x in (saliency, visible))
+    sides = dict(zip("hw", teacher.patch_grid, strict=True))
+    weight = repeat(saliency, "r t (h w) -> r (t span) h w", span=span, **sides).numpy()
+    seen = repeat(visible, "r (t h w) -> r (t span) h w", span=span, **sides).numpy()
     labels = finished.tests["finetune"].labels
     return [
         Look(finished.classes[labels[row]], frames[i], weight[i].astype(np.float32), seen[i])
@@ -172,13 +175,9 @@ def _uri(picture: NDArray[np.uint8]) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    try:
+    with output_errors(str(path), "Free the disk or choose another folder."):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}). Free the disk or choose another folder."
-        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

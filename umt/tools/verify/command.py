@@ -18,6 +18,7 @@ from typing import Any
 from umt.errors import ConfigError
 from umt.flags.command_line import COUNT, Number, Parser, last_value
 from umt.flags.parser import flag_names
+from umt.processes import speaks
 from umt.run.command_line import parse
 from umt.spelling import did_you_mean
 from umt.tasks.base import recipe_class
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     defaults = [word for flag, value in {**stated.flags, **prepared.flags}.items() for word in (f"--{flag}", value)]
     run = ["--data_path", prepared.folder, "--finetune", words.model, "--output_dir", output]
     _test([*run, *defaults, *passed, "--eval"])
-    return _report(words, row, Path(output)) if os.environ.get("RANK", "0") == "0" else 0
+    return _report(words, row, Path(output)) if speaks(os.environ) else 0
 
 
 def _words(argv: Sequence[str]) -> tuple[Any, list[str]]:

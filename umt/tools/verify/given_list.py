@@ -16,10 +16,10 @@ from umt.data.lists.parquet import is_parquet
 from umt.data.lists.reading import ListClasses, count_rows, read_named, rows_of
 from umt.data.lists.text import lines, read_text
 from umt.data.storage.urls import is_url, join
-from umt.errors import AnnotationError, ConfigError, OutputError
+from umt.errors import AnnotationError, ConfigError
 from umt.tools.verify.checkpoint import Stated
 from umt.tools.verify.tested_list import folder_of
-from umt.writing import whole
+from umt.writing import output_errors, whole
 
 _SAMPLE = 20  # rows from which separator, kind of labels and folder are detected
 
@@ -139,7 +139,7 @@ def _numbered(source: Path, output: Path, stated: Stated, form: Form) -> Path:
         else:
             text.write(",".join(fields) + "\n")
     folder = output / "numbered"
-    try:
+    with output_errors(str(folder), "Change --output_dir."):
         folder.mkdir(parents=True, exist_ok=True)
         with whole(folder / "test.csv", shared=True) as place:
             place.write_text(text.getvalue(), "utf-8", "surrogateescape")
@@ -148,8 +148,6 @@ def _numbered(source: Path, output: Path, stated: Stated, form: Form) -> Path:
         else:
             with whole(folder / labels.LABELS_FILE, shared=True) as place:
                 place.write_text(labels.text_of(names), "utf-8", "surrogateescape")
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}. Change --output_dir.") from error
     return folder / "test.csv"
 
 
@@ -186,7 +184,7 @@ def _without_list(folder: Path, output: Path, stated: Stated, given: ListFlags) 
             "Give a folder for each of their classes, or a list."
         )
     top = output / "classes"
-    try:
+    with output_errors(str(top), "Change --output_dir."):
         for name in names:  # also those without a folder in LIST: the weights have them
             (top / "train" / name).mkdir(parents=True, exist_ok=True)
         for path in (top / "train").iterdir():
@@ -196,6 +194,4 @@ def _without_list(folder: Path, output: Path, stated: Stated, given: ListFlags) 
         link.unlink(missing_ok=True)
         link.symlink_to(folder.resolve(), target_is_directory=True)
         link.replace(top / "test")
-    except OSError as error:
-        raise OutputError(f"{top} cannot be written: {error.strerror or error}. Change --output_dir.") from error
     return Prepared(str(top), None, flags)

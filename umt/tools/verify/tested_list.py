@@ -10,8 +10,8 @@ from pathlib import Path
 from umt.data.labels import LABELS_FILE
 from umt.data.lists.lines import Form
 from umt.data.storage.urls import is_url
-from umt.errors import ConfigError, OutputError
-from umt.writing import whole
+from umt.errors import ConfigError
+from umt.writing import output_errors, whole
 
 
 def folder_of(path: str, output: Path, form: Form, sample: int | None = None) -> tuple[str, int | None]:
@@ -38,7 +38,7 @@ def folder_of(path: str, output: Path, form: Form, sample: int | None = None) ->
     copied = {name: source} if sample is None else {}
     if (source.parent / LABELS_FILE).is_file():
         copied[LABELS_FILE] = source.parent / LABELS_FILE
-    try:
+    with output_errors(str(folder), "Change --output_dir."):
         folder.mkdir(parents=True, exist_ok=True)
         for old in {"test.csv", "test.parquet", LABELS_FILE} - {name, *copied}:
             (folder / old).unlink(missing_ok=True)
@@ -46,8 +46,6 @@ def folder_of(path: str, output: Path, form: Form, sample: int | None = None) ->
             with whole(folder / target, shared=True) as place:
                 shutil.copyfile(file, place)
         return str(folder), None if sample is None else _sample(source, folder / name, form, sample)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}. Change --output_dir.") from error
 
 
 def _sample(source: Path, target: Path, form: Form, sample: int) -> int:
