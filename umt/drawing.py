@@ -56,10 +56,10 @@ def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(made)
-    axes = made.subplots(rows, columns, squeeze=False) if rows else None
-    return made, axes
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False) if rows else None
+    return figure, axes
 
 
 def dress(axis: Any, title: str, *, grid: bool = True, points: int = 9) -> Any:
@@ -76,10 +76,10 @@ def dress(axis: Any, title: str, *, grid: bool = True, points: int = 9) -> Any:
     return axis
 
 
-def save(made: Any) -> bytes:
+def save(figure: Any) -> bytes:
     """A matplotlib figure -> PNG."""
     target = io.BytesIO()
-    made.savefig(target, format="png", dpi=110, transparent=True)
+    figure.savefig(target, format="png", dpi=110, transparent=True)
     return target.getvalue()
 
 

@@ -39,7 +39,7 @@ class OutputError(UserError):
     """A folder or disk that cannot be written."""
 
 
-# Exit codes of the command line beside 0 (done), 2 (a UserError) and 130 (Ctrl-C); taken from sysexits.h.
+# Exit codes of the command line, apart from 0 (done), 2 (a UserError) and 130 (Ctrl-C); taken from sysexits.h.
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: stopped by a signal or --max_hours with everything saved; the same command goes on
 EXIT_PEER_LOST = 69  # EX_UNAVAILABLE: another process of the run died or hangs; the same command goes on
 

@@ -13,7 +13,7 @@ from umt.errors import OutputError
 
 @contextlib.contextmanager
 def whole(path: Path, *, flush: bool = True, shared: bool = False) -> Iterator[Path]:
-    """A place to write to, beside `path`, that takes its place when the block ends well, and vanishes when it does not.
+    """A temporary path next to `path`, which replaces `path` when the block ends well and is removed when it fails.
 
     The folder is made. `flush`: the bytes are on the disk before the name is theirs. `shared`: several processes may
     write the file at once; each has a place of its own. Otherwise the place has one name, so that what a killed process

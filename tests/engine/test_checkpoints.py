@@ -98,7 +98,7 @@ def test_test_best_without_a_best_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_a_file_with_pickled_objects_is_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "original.pth"
     torch.save({"model": {}, "args": argparse.Namespace(lr=1)}, path)
-    with pytest.raises(CheckpointError, match=r"holds Python objects beside tensors.*--finetune"):
+    with pytest.raises(CheckpointError, match=r"holds Python objects apart from tensors.*--finetune"):
         checkpoints.load(path)
 
 

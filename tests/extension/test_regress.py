@@ -127,6 +127,7 @@ def test_results_are_ragged(trained: Path) -> None:
     assert [len(numbers[str(row)]) for row in range(5)] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_test_as_one(folder: Path, trained: Path, tmp_path: Path) -> None:
     umt_twice(*flags(folder, tmp_path / "two"))
     for name, value in weights(trained).items():
@@ -139,6 +140,7 @@ def test_two_processes_train_and_test_as_one(folder: Path, trained: Path, tmp_pa
     assert same[0] == same[1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_bit_equal(folder: Path, trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     process = subprocess.Popen(
@@ -156,6 +158,7 @@ def test_a_killed_run_resumes_bit_equal(folder: Path, trained: Path, tmp_path: P
         assert torch.equal(weights(output)[name], value), name
 
 
+@pytest.mark.slow
 def test_predict_answers_with_a_number(folder: Path, trained: Path) -> None:
     printed = umt(
         "predict", folder / "test3.mp4", "--checkpoint", trained / "checkpoint-latest.pth", "--digits", "2",
@@ -165,6 +168,7 @@ def test_predict_answers_with_a_number(folder: Path, trained: Path) -> None:
     assert re.search(r"\d\.\d", json.dumps(content["videos"][0]))
 
 
+@pytest.mark.slow
 def test_export_check_and_show(folder: Path, trained: Path, tmp_path: Path) -> None:
     umt("export", trained / "checkpoint-latest.pth", "--output", tmp_path / "exported")
     exported = torch.load(tmp_path / "exported" / "model.pth", weights_only=True)["model"]
@@ -179,3 +183,13 @@ def test_export_check_and_show(folder: Path, trained: Path, tmp_path: Path) -> N
 def test_a_tool_that_the_kind_does_not_offer_says_who_does(folder: Path, tmp_path: Path) -> None:
     printed = umt("plan", "regress", "--data_path", folder, "--output_dir", tmp_path, expect=2)
     assert "umt plan does not know regression of one number. It takes what umt pretrain, finetune trains." in printed
+
+
+def test_the_page_shows_the_package_as_it_is() -> None:
+    """Every block of docs/extend.md that names a file of the package stands in that file, word for word."""
+    page = (ROOT / "docs" / "extend.md").read_text()
+    blocks = re.findall(r"^`(umt_regress/\w+\.py)`:?\n\n```py\n(.*?)^```", page, flags=re.M | re.S)
+    assert len(blocks) >= 4
+    for name, block in blocks:
+        for part in block.split("    ...\n"):
+            assert part.strip("\n") in (PACKAGE / name).read_text(), name

@@ -196,6 +196,6 @@ def test_a_missing_compiler_or_ninja_is_named(tmp_path: Path) -> None:
     compiler.write_text("#!/bin/sh\n")
     compiler.chmod(0o755)
     with pytest.raises(ConfigError, match=r"needs ninja, .* Install it with pip install ninja"):
-        deepspeed.check_compiler({"PATH": str(tmp_path)}, beside=tmp_path)
+        deepspeed.check_compiler({"PATH": str(tmp_path)}, bin_folder=tmp_path)
     (tmp_path / "ninja").symlink_to(compiler)
-    deepspeed.check_compiler({"PATH": str(tmp_path)}, beside=tmp_path)
+    deepspeed.check_compiler({"PATH": str(tmp_path)}, bin_folder=tmp_path)

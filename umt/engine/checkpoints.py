@@ -158,9 +158,9 @@ def save_as(content: Mapping[str, Any], folder: Path, names: list[str]) -> None:
 def keep_newest(folder: Path, count: int, *, epoch: int) -> None:
     """Removes numbered checkpoints but the `count` newest of those below `epoch`, which is the run's next one."""
     names = [(_NUMBERED.fullmatch(path.name), path) for path in folder.glob("checkpoint-*.pth")]
-    found = {int(match[1]): path for match, path in names if match and int(match[1]) < max(epoch, 1)}
-    for number in sorted(found)[:-count]:
-        found[number].unlink(missing_ok=True)
+    by_epoch = {int(match[1]): path for match, path in names if match and int(match[1]) < max(epoch, 1)}
+    for number in sorted(by_epoch)[:-count]:
+        by_epoch[number].unlink(missing_ok=True)
 
 
 # ---- reading
@@ -191,8 +191,8 @@ def load(path: Path, *, map_location: torch.device | str = "cpu", lazily: bool =
                 f"{path} is truncated or damaged ({path.stat().st_size} bytes).{_neighbours(path.parent, without=path)}"
             ) from error
         raise CheckpointError(
-            f"{path} holds Python objects beside tensors and numbers, so it is no training checkpoint of this library. "
-            "Start from its weights with --finetune instead of --resume."
+            f"{path} holds Python objects apart from tensors and numbers, so it is no training checkpoint of this "
+            "library. Start from its weights with --finetune instead of --resume."
         ) from error
     if not isinstance(content, dict) or CHECKPOINT.key not in content:
         raise CheckpointError(
@@ -226,9 +226,9 @@ def find_resume(folder: Path | None, *, resume: str = "", auto_resume: bool = Tr
     if not auto_resume or folder is None:
         return None
     names = [(_NUMBERED.fullmatch(path.name), path) for path in folder.glob("checkpoint-*.pth")]
-    found = {int(match[1]): path for match, path in names if match}
+    by_epoch = {int(match[1]): path for match, path in names if match}
     latest = folder / LATEST
-    order = [latest] * latest.exists() + [found[epoch] for epoch in sorted(found, reverse=True)]
+    order = [latest] * latest.exists() + [by_epoch[epoch] for epoch in sorted(by_epoch, reverse=True)]
     if not order and not (folder / BEST).exists():
         return None
     if order and is_whole(order[0]):
@@ -274,13 +274,13 @@ def load_model(model: nn.Module, content: Mapping[str, Any], source: str, *, ema
     if ema and "model_ema" not in content:
         raise CheckpointError(f"{source} holds no moving average of the weights. Leave out --model_ema.")
     state = content["model_ema" if ema else "model"]
-    own = model.state_dict()
-    wrong = [f"{name} is absent" for name in own if name not in state]
-    wrong += [f"{name} is not in this model" for name in state if name not in own]
+    expected = model.state_dict()
+    wrong = [f"{name} is absent" for name in expected if name not in state]
+    wrong += [f"{name} is not in this model" for name in state if name not in expected]
     wrong += [
-        f"{name} is {_shape(state[name])} there and {_shape(own[name])} here"
-        for name in own
-        if name in state and own[name].shape != state[name].shape
+        f"{name} is {_shape(state[name])} there and {_shape(expected[name])} here"
+        for name in expected
+        if name in state and expected[name].shape != state[name].shape
     ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""

@@ -286,7 +286,7 @@ def _tensorboard(folder: Path, global_step: int) -> Any:
     except ImportError:
         log.warning("tensorboardX is not installed, so no scalars are written to %s (pip install tensorboardX)", folder)
         return None
-    # purge_step hides what a killed run wrote after its last checkpoint, and a run begun anew what was there before. As
+    # purge_step hides what a killed run wrote after its last checkpoint, and a restarted run what was there before. As
     # an event of its own it also starts all threads of the writer now: when memory has ended none can be started, and
-    # the writer would wait at the exit, for ever, for one that never came.
+    # the writer would wait at the exit indefinitely for one that never came.
     return SummaryWriter(str(folder), purge_step=global_step)

@@ -18,7 +18,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-# Schedulers and launchers pass one signal on by several ways within moments; after this, another SIGTERM is meant anew.
+# Schedulers and launchers pass one signal on by several ways within moments; after this, another SIGTERM counts again.
 PATIENCE_SECONDS = 10.0
 
 
@@ -26,7 +26,7 @@ class Preemption:
     """Remembers that the run is asked to stop, and by what."""
 
     def __init__(self, *, max_hours: float | None = None) -> None:
-        """`max_hours`: counted from now; None: for ever."""
+        """`max_hours`: counted from now; None: no limit."""
         self._deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
         self._max_hours = max_hours
         self._reason: str | None = None
@@ -82,20 +82,20 @@ def requeue(job: str) -> str:
     preempted one. A job that was warned still runs. One that SLURM is ending is COMPLETING: at its time limit it wants
     the requeue, preempted it is about to start again anyway, and cancelled it stays so.
     """
-    said = _scontrol("show", "job", "--oneliner", job)[1]
-    facts = dict(word.split("=", 1) for word in said.split() if "=" in word)
+    output = _scontrol("show", "job", "--oneliner", job)[1]
+    facts = dict(word.split("=", 1) for word in output.split() if "=" in word)
     if facts.get("JobState") in ("COMPLETING", "CANCELLED") and facts.get("Reason") != "TimeLimit":
         if facts.get("Restarts", "0") != os.environ.get("SLURM_RESTART_COUNT", "0"):
             return f"SLURM is requeueing job {job}, which goes on by itself."
         return f"SLURM job {job} was cancelled, so it is not requeued: the same command goes on from here."
-    code, said = _scontrol("requeue", job)
+    code, output = _scontrol("requeue", job)
     if code == 0:
         return f"SLURM job {job} is requeued and goes on by itself."
-    return f"SLURM did not requeue job {job} ({said.strip() or f'code {code}'}): the same command goes on from here."
+    return f"SLURM did not requeue job {job} ({output.strip() or f'code {code}'}): the same command goes on from here."
 
 
 def _scontrol(*words: str) -> tuple[int, str]:
-    """Exit code and what it said."""
+    """Exit code and output."""
     try:
         done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.SubprocessError) as error:

@@ -1,4 +1,4 @@
-"""What a run was: its resolved configuration and the machine and versions it ran on, saved beside its results."""
+"""What a run was: its resolved configuration and the machine and versions it ran on, saved next to its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the main process writes checkpoints: at once or beside the next steps, and how many of them stay."""
+"""How the main process writes checkpoints: at once or during the next steps, and how many of them stay."""
 
 from __future__ import annotations
 

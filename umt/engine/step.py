@@ -188,7 +188,7 @@ class TrainingStep:
         self.strategy.load_state_dict(content, source)
         if self.ema is not None:
             if "model_ema" not in content:
-                log.warning("%s has no moving average of the weights; it starts anew from the resumed ones", source)
+                log.warning("%s has no moving average of the weights; it starts again from the resumed ones", source)
             self.strategy.load_ema(self.ema, content, source)
         if self.buffers and not self.buffers.take_up(content.get(KEY, ()), *self._models()):
             log.warning("%s is of another number of processes: all go on from the buffers that those agreed on", source)

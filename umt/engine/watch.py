@@ -1,11 +1,11 @@
-"""Notices a process of the run that is dead or hangs, names it, and ends the others, which would wait for it for ever.
+"""Notices a process of the run that is dead or hangs, names it, and ends the others, which would wait indefinitely.
 
 Every process tells the store, once a second, that it lives and how far it is. Rank 0 listens to all, the others to
 rank 0. Who finds a rank silent, or finds that no rank has advanced, for longer than the timeout, writes a verdict, and
 all read it and say it before they end. A rank that stops by an error of its own writes the verdict itself.
 
 This runs in threads: the main thread may be waiting in a collective. A process that is stopped or killed does not beat;
-one that hangs beats, but reports the same step for ever.
+one that hangs beats, but keeps reporting the same step.
 """
 
 from __future__ import annotations

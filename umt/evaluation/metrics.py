@@ -22,8 +22,8 @@ def label_rank(scores: Floats, label: Integers) -> NDArray[np.int64]:
     with a score that is not a number has rank K: wrong for every k.
     """
     classes = scores.shape[-1]
-    own = np.take_along_axis(scores, label[..., None], axis=-1)
-    before = (scores > own) | ((scores == own) & (np.arange(classes) < label[..., None]))
+    true = np.take_along_axis(scores, label[..., None], axis=-1)
+    before = (scores > true) | ((scores == true) & (np.arange(classes) < label[..., None]))
     rank = before.sum(axis=-1, dtype=np.int64)
     return np.where(np.isnan(scores).any(axis=-1), classes, rank)
 
@@ -58,7 +58,7 @@ def per_class(rank: Integers, label: Integers, classes: int, names: Sequence[str
 def bootstrap_interval(
     correct: NDArray[np.bool_], *, confidence: float = 0.95, samples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """correct (R,) -> percentile interval of the accuracy, in percent, over videos drawn anew with replacement.
+    """correct (R,) -> percentile interval of the accuracy, in percent, over videos resampled with replacement.
 
     The mean of R booleans drawn with replacement is binomial, so `samples` resamplings are that many binomial draws.
     (Efron 1979, https://doi.org/10.1214/aos/1176344552.)

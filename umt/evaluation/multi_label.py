@@ -69,25 +69,25 @@ class MultiLabelScores:
     @classmethod
     def of(cls, probability: Floats, truth: Truth) -> MultiLabelScores:
         """probability (R, K) and truth (R, K) -> the numbers; nan where there is no yes at all."""
-        said = probability >= YES
+        predicted = probability >= YES
         each = average_precisions(probability, truth)
-        micro = _f1(*(int(np.count_nonzero(part)) for part in (said & truth, said, truth)))
+        micro = _f1(*(int(np.count_nonzero(part)) for part in (predicted & truth, predicted, truth)))
         return cls(
             map=100 * _mean(each),
             f1_micro=100 * float(micro),
-            f1_macro=100 * _mean(np.where(truth.any(0), class_f1(said, truth), np.nan)),
-            exact=100 * float((said == truth).all(1).mean()) if len(truth) else float("nan"),
+            f1_macro=100 * _mean(np.where(truth.any(0), class_f1(predicted, truth), np.nan)),
+            exact=100 * float((predicted == truth).all(1).mean()) if len(truth) else float("nan"),
         )
 
 
-def class_f1(said: Truth, truth: Truth) -> NDArray[np.float64]:
-    """said, truth (R, K) -> F1 of each class (K,); 0 where it has neither yes nor answer."""
-    both = np.stack([(said & truth).sum(0), said.sum(0), truth.sum(0)])
+def class_f1(predicted: Truth, truth: Truth) -> NDArray[np.float64]:
+    """predicted, truth (R, K) -> F1 of each class (K,); 0 where it has neither yes nor answer."""
+    both = np.stack([(predicted & truth).sum(0), predicted.sum(0), truth.sum(0)])
     return np.array([_f1(int(hit), int(yes), int(true)) for hit, yes, true in both.T])
 
 
-def _f1(hits: int, said: int, true: int) -> float:
-    return 2 * hits / (said + true) if said + true else 0.0
+def _f1(hits: int, predicted: int, true: int) -> float:
+    return 2 * hits / (predicted + true) if predicted + true else 0.0
 
 
 def _mean(values: Floats) -> float:

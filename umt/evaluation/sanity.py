@@ -1,4 +1,4 @@
-"""Was it worth anything? What a finished run on one's own videos got, held against what costs nothing, with advice.
+"""Did a finished run on the user's own videos learn anything? Its score against free baselines, with advice.
 
 Pure: facts in, sentences out. `umt.tasks.classify.report` gathers the facts. Accuracies are percent.
 """
@@ -186,7 +186,7 @@ def _first_loss(facts: Facts) -> list[str]:
     side = "above" if first > expected else "below"
     return [
         f"The first loss ({first:.2f}) is {side} the {expected:.2f} of a head that knows nothing: are the labels those "
-        "of --nb_classes, and did the head start anew (--delete_head)?"
+        "of --nb_classes, and did the head start from scratch (--delete_head)?"
     ]
 
 

@@ -46,7 +46,7 @@ class CheckpointConfig(Group):
     keep_last: int | None = flag(
         None, "how many numbered checkpoints stay, the newest; default: all", at_least=1, example="3"
     )
-    save_in_background: bool = flag(False, "write checkpoints beside the next steps instead of between them")
+    save_in_background: bool = flag(False, "write checkpoints during the next steps instead of between them")
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class ClipAttention(nn.Module):
     def forward_with_first_row(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, L, D) -> the same as `forward`, and the first token's attention averaged over heads (B, L), float32.
 
-        Only that one row of the L x L matrix is computed beside the fused attention.
+        Only that one row of the L x L matrix is computed in addition to the fused attention.
         """
         q, k, v = split_heads(F.linear(x, self.in_proj_weight, self.in_proj_bias), self.heads)
         out = self.out_proj(merge_heads(attend(q, k, v)))

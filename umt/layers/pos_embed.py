@@ -47,7 +47,7 @@ def resample_table(table: Tensor, source: Grid, target: Grid) -> Tensor:
 def position_table(width: int, grid: Grid, defined_on: Grid) -> Tensor:
     """The sinusoid over the tokens of `defined_on`, resampled to `grid`: (1, T' H' W', width) float32.
 
-    It lies on torch's current default device, as parameters made beside it do.
+    It lies on torch's current default device, as parameters made with it do.
     """
     device = torch.get_default_device()
     if device.type == "meta":  # a model of which only names and shapes are wanted

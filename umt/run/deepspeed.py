@@ -31,14 +31,14 @@ def deepspeed_json(
     `precision`: fp32, bf16 or fp16, settled. Raises ConfigError for a file that cannot be read, or that contradicts
     the flags.
     """
-    made = _from_flags(optim, parallel.zero_stage, precision, world_size, accumulation)
+    entries = _from_flags(optim, parallel.zero_stage, precision, world_size, accumulation)
     path = parallel.deepspeed_config
     if not path:
-        return made
-    own = _read(Path(path))
-    _refuse_sections(path, own)
-    _refuse_contradictions(path, own, optim.clip_grad, parallel.zero_stage, precision, made)
-    merged = _merge(made, own)
+        return entries
+    content = _read(Path(path))
+    _refuse_sections(path, content)
+    _refuse_contradictions(path, content, optim.clip_grad, parallel.zero_stage, precision, entries)
+    merged = _merge(entries, content)
     if parallel.zero_stage == 0:
         for section in HALF:  # they say what --precision says; see _from_flags for how stage 0 holds it
             merged.pop(section, None)
@@ -46,7 +46,7 @@ def deepspeed_json(
 
 
 def _from_flags(optim: OptimConfig, stage: int, precision: str, world_size: int, accumulation: int) -> dict[str, Any]:
-    made: dict[str, Any] = {
+    entries: dict[str, Any] = {
         "train_batch_size": optim.batch_size * accumulation * world_size,
         "train_micro_batch_size_per_gpu": optim.batch_size,
         "gradient_accumulation_steps": accumulation,
@@ -55,37 +55,37 @@ def _from_flags(optim: OptimConfig, stage: int, precision: str, world_size: int,
         "communication_data_type": "fp32",
     }
     if optim.clip_grad is not None:
-        made["gradient_clipping"] = optim.clip_grad
+        entries["gradient_clipping"] = optim.clip_grad
     if stage:
         # DeepSpeed's own 5e8 elements would be 2 GB of buffers in fp32.
-        made["zero_optimization"] |= {"reduce_bucket_size": 50_000_000, "allgather_bucket_size": 50_000_000}
+        entries["zero_optimization"] |= {"reduce_bucket_size": 50_000_000, "allgather_bucket_size": 50_000_000}
         if optim.opt.lower() not in ("adamw", "adam"):
-            made["zero_allow_untested_optimizer"] = True
+            entries["zero_allow_untested_optimizer"] = True
     # At stage 0 DeepSpeed would sum half-precision gradients in half precision: fp32 weights under autocast instead.
     if stage and precision in HALF:
-        made[precision] = {"enabled": True}
-        made["data_types"] = {"grad_accum_dtype": "fp32"}
+        entries[precision] = {"enabled": True}
+        entries["data_types"] = {"grad_accum_dtype": "fp32"}
         if precision == "fp16":
             # As torch's GradScaler: from 2^16, doubled after 2000 steps without overflow, halved at every overflow.
-            made["fp16"] |= {"loss_scale": 0, "initial_scale_power": 16, "loss_scale_window": 2000, "hysteresis": 1}
-    return made
+            entries["fp16"] |= {"loss_scale": 0, "initial_scale_power": 16, "loss_scale_window": 2000, "hysteresis": 1}
+    return entries
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        own = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--deepspeed_config ({path}) cannot be read: {error.strerror or error}.") from error
     except ValueError as error:  # not JSON, or not UTF-8
         raise ConfigError(f"--deepspeed_config ({path}) is no JSON: {error}.") from error
-    if not isinstance(own, dict):
-        raise ConfigError(f"--deepspeed_config ({path}) must hold an object, {{...}}, not a {type(own).__name__}.")
-    return own
+    if not isinstance(content, dict):
+        raise ConfigError(f"--deepspeed_config ({path}) must hold an object, {{...}}, not a {type(content).__name__}.")
+    return content
 
 
-def _refuse_sections(path: str, own: Mapping[str, Any]) -> None:
+def _refuse_sections(path: str, content: Mapping[str, Any]) -> None:
     """What the flags, the schedule or the trainer decide, or what checkpoints could not follow."""
-    zero = own.get("zero_optimization", {})
+    zero = content.get("zero_optimization", {})
     zero = zero if isinstance(zero, dict) else {}
     reasons = {
         "optimizer": "the optimiser comes from --opt, --lr, --opt_betas, --opt_eps and --weight_decay",
@@ -95,7 +95,7 @@ def _refuse_sections(path: str, own: Mapping[str, Any]) -> None:
         "managed_gradient_accumulation": "accumulation comes from --update_freq or --global_batch_size",
     }
     for key, reason in reasons.items():
-        if own.get(key) not in (None, "auto", {}):
+        if content.get(key) not in (None, "auto", {}):
             raise ConfigError(f"--deepspeed_config ({path}): '{key}' must not be there, since {reason}. Take it out.")
     for key in ("offload_optimizer", "offload_param", "zenflow"):
         section = zero.get(key)
@@ -107,16 +107,16 @@ def _refuse_sections(path: str, own: Mapping[str, Any]) -> None:
 
 
 def _refuse_contradictions(
-    path: str, own: Mapping[str, Any], clip: float | None, stage: int, precision: str, made: Mapping[str, Any]
+    path: str, content: Mapping[str, Any], clip: float | None, stage: int, precision: str, entries: Mapping[str, Any]
 ) -> None:
-    micro, accumulation = made["train_micro_batch_size_per_gpu"], made["gradient_accumulation_steps"]
-    gpus = made["train_batch_size"] // (micro * accumulation)
+    micro, accumulation = entries["train_micro_batch_size_per_gpu"], entries["gradient_accumulation_steps"]
+    gpus = entries["train_batch_size"] // (micro * accumulation)
     held = {name: (precision == name, f"--precision is {precision}", "--precision") for name in HALF}
     # entry: (what the flags make of it, in words, the flag to change)
     settled: dict[str, tuple[Any, str, str]] = {
         "train_batch_size": (
-            made["train_batch_size"],
-            f"GPUs x --batch_size x accumulation = {gpus} x {micro} x {accumulation} = {made['train_batch_size']}",
+            entries["train_batch_size"],
+            f"GPUs x --batch_size x accumulation = {gpus} x {micro} x {accumulation} = {entries['train_batch_size']}",
             "--batch_size",
         ),
         "train_micro_batch_size_per_gpu": (micro, f"--batch_size is {micro}", "--batch_size"),
@@ -137,7 +137,7 @@ def _refuse_contradictions(
     if clip is not None:  # without the flag, the file may well clip
         settled["gradient_clipping"] = (clip, f"--clip_grad is {clip:g}", "--clip_grad")
     for key, (value, words, flag) in settled.items():
-        theirs = _get(own, key)
+        theirs = _get(content, key)
         if theirs not in (None, "auto") and theirs != value:
             raise ConfigError(
                 f"--deepspeed_config ({path}): '{key}' is {json.dumps(theirs)}, but {words}. "
@@ -178,10 +178,10 @@ def check_installed() -> None:
         )
 
 
-def check_compiler(environ: Mapping[str, str] | None = None, *, beside: Path | None = None) -> None:
+def check_compiler(environ: Mapping[str, str] | None = None, *, bin_folder: Path | None = None) -> None:
     """Raises ConfigError unless a C++ compiler and ninja are there, with which DeepSpeed builds an op on a CPU.
 
-    ninja is looked for on PATH and in `beside`, by default the folder of the interpreter, which a run adds to PATH.
+    ninja is looked for on PATH and in `bin_folder`, by default the folder of the interpreter, which a run adds to PATH.
     """
     environ = os.environ if environ is None else environ
     search = environ.get("PATH", os.defpath)
@@ -191,7 +191,7 @@ def check_compiler(environ: Mapping[str, str] | None = None, *, beside: Path | N
             f"--enable_deepspeed needs a C++ compiler, which DeepSpeed calls at its first use, and '{compiler}' is not "
             "on PATH. Install one, e.g. apt-get install g++, or name yours with CXX."
         )
-    if shutil.which("ninja", path=os.pathsep.join([search, str(beside or Path(sys.executable).parent)])) is None:
+    if shutil.which("ninja", path=os.pathsep.join([search, str(bin_folder or Path(sys.executable).parent)])) is None:
         raise ConfigError(
             "--enable_deepspeed needs ninja, with which DeepSpeed builds an op at its first use, and it is not on "
             "PATH. Install it with pip install ninja."

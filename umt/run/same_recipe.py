@@ -15,7 +15,7 @@ from umt.flags.group import rule_of
 
 
 def changes(recipe: type[FlagGroups], then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """(flags that make another recipe, flags whose change is only said), as `--name then -> now`.
+    """(flags that make another recipe, flags whose change is allowed and reported), as `--name then -> now`.
 
     Each flag, or its group, says which it is (`Group.on_resume`).
 
@@ -43,16 +43,16 @@ def require_same(
     Raises:
         CheckpointError: it is another recipe's and nobody asked for it, or another task's.
     """
-    refused, said = changes(recipe, then, now)
+    refused, allowed = changes(recipe, then, now)
     other_task = then.get("task", recipe.command) != recipe.command
     if refused and (other_task or not named):
         more = f" and {len(refused) - 4} more" if len(refused) > 4 else ""
         go_on = "" if other_task else f", or --resume {path} to go on from it all the same"
         raise CheckpointError(
             f"{path} is of another recipe ({', '.join(refused[:4])}{more}), so this run does not go on from it. "
-            f"Give another --output_dir, or --no_auto_resume to start anew in this one{go_on}."
+            f"Give another --output_dir, or --no_auto_resume to start again in this one{go_on}."
         )
-    return refused + said
+    return refused + allowed
 
 
 def _plain(value: Any) -> Any:

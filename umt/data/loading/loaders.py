@@ -1,7 +1,7 @@
 """Loaders: rows in an order that depends on (seed, epoch) alone, read ahead by worker processes, as `Batch`es.
 
-A worker is told (epoch, rows) and nothing else, so the number of workers changes nothing, and starting in mid-epoch is
-starting at a later number: what was skipped is never decoded.
+A worker receives (epoch, rows) and nothing else, so the number of workers changes nothing, and starting in mid-epoch
+is starting at a later number: what was skipped is never decoded.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ def _leave_signals_to_the_parent() -> None:
     parent = os.getppid()
 
     def wait() -> None:
-        # Also where its parent was killed: a worker that hangs would stay for ever.
+        # Also where its parent was killed: a worker that hangs would never end.
         while os.getppid() == parent:
-            told = signal.sigtimedwait({signal.SIGTERM}, 5)
-            if told is not None and told.si_pid == parent:
+            received = signal.sigtimedwait({signal.SIGTERM}, 5)
+            if received is not None and received.si_pid == parent:
                 break
         os._exit(0)
 

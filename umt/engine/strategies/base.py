@@ -104,5 +104,5 @@ class Strategy(ABC):
         return ema.state_dict()
 
     def load_ema(self, ema: Ema, content: Mapping[str, Any], source: str) -> None:
-        """Takes the average from a checkpoint, or starts it anew from the checkpoint's weights if there is none."""
+        """Takes the average from a checkpoint, or starts it from the checkpoint's weights if there is none."""
         checkpoints.load_model(ema.module, content, source, ema="model_ema" in content)

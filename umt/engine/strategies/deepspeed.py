@@ -2,7 +2,7 @@
 
 fp32 at any stage, and any precision at stage 0: the weights that are trained are fp32 and the forward pass runs under
 autocast, as without DeepSpeed. bf16 and fp16 at stages 1 to 3: the weights of the forward pass are half precision,
-beside fp32 ones that the optimiser moves; gradients are summed and exchanged in fp32.
+next to fp32 ones that the optimiser moves; gradients are summed and exchanged in fp32.
 
 Why stage 0 is not given DeepSpeed's bf16 or fp16 section: there its FP16_UnfusedOptimizer sums the micro-batches'
 gradients, and averages them over ranks, in half precision, and DeepSpeed refuses another accumulation type at stage 0.
@@ -329,9 +329,9 @@ def _initialize(model: nn.Module, optimizer: Optimizer, config: dict[str, Any], 
 def _import(runtime: Runtime) -> ModuleType:
     if runtime.device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"  # read at import; a GPU that is there would be taken otherwise
-    beside = Path(sys.executable).parent  # ninja of this environment, also where it has not been activated
-    if str(beside) not in os.environ.get("PATH", "").split(os.pathsep):
-        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), str(beside)])
+    folder = Path(sys.executable).parent  # ninja of this environment, also where it has not been activated
+    if str(folder) not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), str(folder)])
     import deepspeed
     from deepspeed.utils import logger
 

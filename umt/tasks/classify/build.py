@@ -47,7 +47,7 @@ def build_parts(recipe: ClassifyRecipe, place: Place, start: Start | None) -> Pa
     task.to(place.device)
     test = evaluation_list(recipe, "test", place)  # a faulty list is found before the training, not after it
     val = None if evaluation.disable_eval_during_finetuning else evaluation_list(recipe, "val", place)
-    own = recipe.is_own
+    is_own = recipe.is_own
     return Parts(
         task,
         record_of(recipe, settled.names, weights),
@@ -60,8 +60,10 @@ def build_parts(recipe: ClassifyRecipe, place: Place, start: Start | None) -> Pa
         best_metric=answers(recipe.data.multi_label).best_metric,
         ema_decay=recipe.model.model_ema_decay if recipe.model.model_ema else None,
         files=_files(settled.names),
-        notes=balance_of(videos, recipe.data.nb_classes).lines() if own else (),
-        report=functools.partial(report.write, recipe, task, videos=videos, validation=val, test=test) if own else None,
+        notes=balance_of(videos, recipe.data.nb_classes).lines() if is_own else (),
+        report=functools.partial(report.write, recipe, task, videos=videos, validation=val, test=test)
+        if is_own
+        else None,
     )
 
 

@@ -46,7 +46,7 @@ class FinetuneDataConfig(DataConfig):
     nb_classes: int = flag(400, "classes of the head; must equal the data set's", at_least=1)
     label_order: str = flag(
         "auto",
-        "Kinetics-400: order of the lists' labels, where no labels.txt beside them says it",
+        "Kinetics-400: order of the lists' labels, where no labels.txt next to them says it",
         choices=LIST_ORDERS,
         on_resume="ignore",
     )
@@ -56,7 +56,9 @@ class FinetuneDataConfig(DataConfig):
         choices=LIST_ORDERS,
         on_resume="ignore",
     )
-    num_sample: int = flag(2, "copies of every video in a batch, each augmented anew, from one decode", at_least=1)
+    num_sample: int = flag(
+        2, "copies of every video in a batch, each augmented differently, from one decode", at_least=1
+    )
     multi_label: bool = flag(False, "a video has several labels or none, `path,3|17|42`: a yes or no for each class")
     class_weights: str = flag(
         "none", "what rare classes count more in the loss by: none, balanced, sqrt, effective, or a file"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def split_of(recipe: ClassifyRecipe, folder: str, split: str) -> SplitFile:
-    """The list that serves as `split`. One's own lists may lack val and test, where the folder can be looked at."""
+    """The list that serves as `split`. The user's own lists may lack val and test if the folder is local."""
     if recipe.data.data_set != "video_list" or is_url(folder):
         return SplitFile(list_file(folder, split))
     there = lists_in(folder)
@@ -79,7 +79,7 @@ def read_split(recipe: ClassifyRecipe, split: str, source: Source) -> VideoList:
 
 
 def _classes(recipe: ClassifyRecipe, source: Source, form: Form) -> ListClasses:
-    """The classes of one's own lists; their number is held against --nb_classes."""
+    """The classes of the user's own lists; their number must be --nb_classes."""
     from umt.data.lists.reading import ListClasses, classes_of
 
     data = recipe.data

@@ -28,7 +28,7 @@ AUTO = "auto"
 LIST_ENDINGS = (".csv", ".parquet")
 LATEST, BEST = "checkpoint-latest.pth", "checkpoint-best.pth"
 _SAY_THE_REST = ("data_set", "nb_classes", "recipe_gpus")
-# What is looked at anew whenever a run is started; the rest of its choices it keeps.
+# Looked at again whenever a run is started; it keeps the rest of its choices.
 _OF_THE_DATA = frozenset(["data_set", "nb_classes", "split", "prefix", "use_decord", "multi_label", "output_dir"])
 
 
@@ -80,7 +80,7 @@ class _Choices:
 
 
 def complete(values: Mapping[str, Any], *, world_size: int = 1) -> tuple[dict[str, Any], tuple[Choice, ...]]:
-    """`values` with everything that was chosen beside them, and these choices. Raises AnnotationError, ConfigError."""
+    """`values` together with everything that was chosen, and these choices. Raises AnnotationError, ConfigError."""
     from umt.data.lists.own_folder import Columns, FolderContents, look  # here, because numpy comes with it
 
     given = {name: value for name, value in values.items() if (name, value) != ("data_set", AUTO)}
@@ -142,22 +142,22 @@ def _choose_data(choices: _Choices, found: Any) -> None:
 
 
 def _choose_model(choices: _Choices, start: Start, *, random: bool) -> None:
-    told = f"by {start.source}" if start.source else ""
+    source = f"by {start.source}" if start.source else ""
     if start.model is not None:
-        choices.choose("model", start.model, told)
+        choices.choose("model", start.model, source)
     elif random and not has_gpu(choices.given.get("device", "auto")):
         choices.choose("model", "vit_tiny_patch8_64", "no GPU and no weights: what a CPU can train")
     else:
         why = f"{start.source} does not tell, it is looked at when it is loaded" if start.source else "the common one"
         choices.choose("model", "vit_base_patch16_224", why)
     spec = SPECS.get(choices.get("model"))
-    choices.choose("tubelet_size", start.tubelet_size or 1, told if start.tubelet_size else "as published")
+    choices.choose("tubelet_size", start.tubelet_size or 1, source if start.tubelet_size else "as published")
     frames = 8 * choices.get("tubelet_size")
     choices.choose(
-        "num_frames", start.num_frames or frames, told if start.num_frames else "8 steps in time, as published"
+        "num_frames", start.num_frames or frames, source if start.num_frames else "8 steps in time, as published"
     )
     size = start.input_size or (spec.image_size if spec else 224)
-    choices.choose("input_size", size, told if start.input_size else "the model's")
+    choices.choose("input_size", size, source if start.input_size else "the model's")
 
 
 def _choose_head(choices: _Choices, start: Start, names: tuple[str, ...] | None, classes: int) -> None:
@@ -226,10 +226,10 @@ def _tested_run(given: Mapping[str, Any]) -> Path | None:
     if "output_dir" in given:
         return Path(str(given["output_dir"]))
     name = Path(str(given["data_path"])).resolve().name or "own"
-    found = sorted(path.parent for path in Path("outputs").glob(f"{name}-*/{LATEST}"))
-    if len(found) > 1:
-        raise ConfigError(f"{' and '.join(map(str, found[:3]))} are runs of this data. Say which with --output_dir.")
-    return found[0] if found else None
+    runs = sorted(path.parent for path in Path("outputs").glob(f"{name}-*/{LATEST}"))
+    if len(runs) > 1:
+        raise ConfigError(f"{' and '.join(map(str, runs[:3]))} are runs of this data. Say which with --output_dir.")
+    return runs[0] if runs else None
 
 
 def _keep_what_was_chosen(choices: _Choices) -> None:

@@ -52,7 +52,7 @@ class ClassifyRecipe(Recipe):
 
     @classmethod
     def complete(cls, values: dict[str, Any], world_size: int) -> tuple[dict[str, Any], tuple[Choice, ...]]:
-        """Of one's own data every value that was not given is chosen by what is there (docs/own_dataset.md)."""
+        """For the user's own data, every value that was not given is chosen by what is found (docs/own_dataset.md)."""
         return own_data.complete(values, world_size=world_size) if own_data.asked_for(values) else (values, ())
 
     @property
@@ -88,7 +88,7 @@ class ClassifyRecipe(Recipe):
 
     @property
     def is_own(self) -> bool:
-        """Whether the videos are one's own, of which nobody knows what to expect."""
+        """Whether the videos are the user's own, for which no number is published."""
         return self.data.data_set in catalog.OWN
 
     def check(self) -> None:
@@ -157,7 +157,7 @@ class ClassifyRecipe(Recipe):
         return {"grid": self.grid, "visible": None}
 
     def remarks(self) -> list[str]:
-        """Of one's own videos how many each class has."""
+        """For the user's own videos: how many each class has."""
         if not self.choices:
             return []
         from umt.data.lists.balance import balance_of

@@ -1,4 +1,4 @@
-"""The report at the end of a run on one's own videos: gathered here, judged by `umt.evaluation.sanity`."""
+"""The report at the end of a run on the user's own videos: gathered here, judged by `umt.evaluation.sanity`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def write(
 
 
 def _one(summary: Summary, scores: ViewScores, balance: Balance) -> dict[str, Any]:
-    said = merge(scores.logits).argmax(-1)
+    predicted = merge(scores.logits).argmax(-1)
     majority = int(np.argmax(balance.counts))
     return {
         "classes": tuple(
@@ -83,7 +83,7 @@ def _one(summary: Summary, scores: ViewScores, balance: Balance) -> dict[str, An
         "baseline": 100 * float((scores.labels == majority).mean()),
         "interval": summary.interval,
         "mean_over_classes": summary.mean_class_top1,
-        "pairs": tuple(confused(scores.labels, said, balance.names)),
+        "pairs": tuple(confused(scores.labels, predicted, balance.names)),
     }
 
 

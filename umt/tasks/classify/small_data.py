@@ -1,4 +1,4 @@
-"""How to finetune on data of one's own: epochs, batch, rates and mixing as functions of its size. Pure arithmetic.
+"""How to finetune on the user's own data: epochs, batch, rates and mixing as functions of its size. Pure arithmetic.
 
 Points that the rules go through, or between, are recipes that people have published:
 
@@ -60,17 +60,17 @@ class Batch:
 def videos_per_step(videos: int) -> int:
     """The greatest power of two up to an eighth of the data, within 2..64: no epoch leaves out more than that.
 
-    An epoch drops its incomplete last step, so a step must be small beside the data. One video alone makes a step.
+    An epoch drops its incomplete last step, so a step must be small next to the data. One video alone makes a step.
     """
     return min(2 ** int(math.log2(max(videos // 8, 2))), 64, max(videos, 1))
 
 
 def batch(task: Task) -> Batch:
     """`videos_per_step`, as many at once as a GPU of 16 GB takes (two copies each, bf16), and the rest accumulated."""
-    wanted = videos_per_step(task.videos)
+    per_step = videos_per_step(task.videos)
     at_once = 64 if task.depth < TINY else 4 if task.depth >= LARGE else 8
-    size = max(min(at_once, wanted // task.world_size), 1)
-    return Batch(size, max(wanted // (size * task.world_size), 1))
+    size = max(min(at_once, per_step // task.world_size), 1)
+    return Batch(size, max(per_step // (size * task.world_size), 1))
 
 
 def lr(task: Task, clips: int) -> float:

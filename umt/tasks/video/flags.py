@@ -49,7 +49,9 @@ class DataConfig(Group):
     cache_size_gb: float = flag(50.0, "size of --cache_dir, at most, in 10**9 bytes", above=0, on_resume="ignore")
     num_frames: int = flag(16, "frames of a clip", at_least=1)
     sampling_rate: int = flag(4, "distance of the frames of a dense clip", at_least=1)
-    num_sample: int = flag(1, "copies of every video in a batch, each augmented anew, from one decode", at_least=1)
+    num_sample: int = flag(
+        1, "copies of every video in a batch, each augmented differently, from one decode", at_least=1
+    )
     use_decord: bool = flag(
         True, "lists name videos; False: folders of frames, `path frames label`", on_resume="ignore"
     )

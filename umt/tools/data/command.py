@@ -26,4 +26,4 @@ def main(argv: Sequence[str]) -> int:
     return _TOOLS.run(argv)
 
 
-_TOOLS = Tools("umt data", "data sets, before and beside the training", COMMANDS, "docs/data.md")
+_TOOLS = Tools("umt data", "data sets: preparing, checking and looking at them", COMMANDS, "docs/data.md")

@@ -33,7 +33,7 @@ from umt.tasks.base.sizing import Sizing
 
 @dataclass
 class Memory:
-    """Bytes that a step holds beside weights and optimiser: for every amount of gradients, the most of the rest."""
+    """Bytes of a step apart from weights and optimiser: for every amount of gradients, the most of the rest."""
 
     rest: dict[int, int] = field(default_factory=dict)  # gradients -> activations, inputs, temporaries
     with_casts: dict[int, int] = field(default_factory=dict)  # the same and autocast's half-precision weights
