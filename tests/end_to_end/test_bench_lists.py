@@ -17,6 +17,6 @@ def test_the_benchmark_of_lists_times_every_form() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert [line.split("  ")[1] for line in done.stdout.splitlines()[1:]] == [
-        "read csv", "read csv, Windows line ends", "read parquet", "count csv", "count parquet",
-        "umt data check --lines_only",
+        "read csv", "read csv, Windows line ends", "read csv, quotes", "read csv, names of classes", "read parquet",
+        "count csv", "count parquet", "umt data check --lines_only",
     ]  # fmt: skip
