@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,20 +52,22 @@ def clean_environment() -> dict[str, str]:
 def run_script(script: str, *flags: str, cwd: Path | None = None, **environ: str) -> DryRun:
     """Runs an experiment with further flags and variables, as a user would: `bash exp/<script>.sh FLAGS`."""
     clean = clean_environment()
-    process = subprocess.Popen(
-        ["bash", str(SCRIPTS[script]), *flags],
-        cwd=cwd or ROOT,
-        env={**clean, "OMP_NUM_THREADS": "1", **environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    output, errors = process.stdout.read(), process.stderr.read()
-    process.stdout.close()
-    process.stderr.close()
-    _, status, usage = os.wait4(process.pid, 0)
+    # The messages go to a file: a second pipe that nobody reads yet would stop a script that writes much to it.
+    with tempfile.TemporaryFile("w+") as messages:
+        process = subprocess.Popen(
+            ["bash", str(SCRIPTS[script]), *flags],
+            cwd=cwd or ROOT,
+            env={**clean, "OMP_NUM_THREADS": "1", **environ},
+            stdout=subprocess.PIPE,
+            stderr=messages,
+            text=True,
+        )
+        assert process.stdout is not None
+        output = process.stdout.read()
+        process.stdout.close()
+        _, status, usage = os.wait4(process.pid, 0)
+        messages.seek(0)
+        errors = messages.read()
     process.returncode = os.waitstatus_to_exitcode(status)
     return DryRun(script, process.returncode, output, errors, usage.ru_utime + usage.ru_stime)
 

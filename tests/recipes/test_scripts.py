@@ -141,5 +141,5 @@ def test_the_published_learning_rates_come_out(dry_runs: dict[str, DryRun]) -> N
 def test_a_dry_run_imports_neither_torch_nor_numpy() -> None:
     run = run_script("finetuning/k400/l16_ptk710_ftk710_ftk400_f16_res224", "--dry_run", PYTHONVERBOSE="1")
     assert run.returncode == 0
-    assert re.search(r"^import 'umt\.config\.plan'", run.errors, re.MULTILINE)
+    assert re.search(r"^import 'umt\.run\.plan'", run.errors, re.MULTILINE)
     assert not re.search(r"^import '(torch|numpy|timm)'", run.errors, re.MULTILINE)
